@@ -1,0 +1,177 @@
+"""Every exception this package raises.
+
+InternVLError                  .hint says what to do next; .retryable
+|- ConfigError                 a setting, option or argument is wrong
+|- MissingExtraError           an optional dependency is not installed
+|- ImageError                  a picture cannot be used; .source names it
+|- WeightsError                model files are missing, wrong or cannot be fetched
+|- PlanError                   a deployment cannot work as asked
+|- DeployError                 a deployment failed or does not exist
+`- ServerError                 .status .body .request_id .retry_after
+   |- AuthenticationError      401, 403
+   |- RequestRejectedError     the server refuses this request (other 4xx)
+   |- ContextLengthError       .needed .available tokens
+   |- RateLimitedError         429
+   |- ServerUnavailableError   cold, 502, 503, 504 or no connection
+   |- DeadlineExceededError    the call's time is up
+   |- EngineError              the engine failed while it answered
+   |- ImageNotSeenError        .expected .actual prompt tokens: the picture was not read
+   `- OutputInvalidError       .text: the answer does not fit the schema asked for
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+__all__ = [
+    "AuthenticationError",
+    "ConfigError",
+    "ContextLengthError",
+    "DeadlineExceededError",
+    "DeployError",
+    "EngineError",
+    "ImageError",
+    "ImageNotSeenError",
+    "InternVLError",
+    "MissingExtraError",
+    "OutputInvalidError",
+    "PlanError",
+    "RateLimitedError",
+    "RequestRejectedError",
+    "ServerError",
+    "ServerUnavailableError",
+    "WeightsError",
+]
+
+
+class InternVLError(Exception):
+    """Root of all errors of this package."""
+
+    retryable: bool = False
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[Any, ...]]:
+        fields = dict(self.__dict__)
+        return (partial(_rebuild, type(self)), (fields,))
+
+
+def _rebuild(cls: type[InternVLError], fields: dict[str, Any]) -> InternVLError:
+    error = cls.__new__(cls, fields["message"])
+    error.args = (fields["message"],)
+    error.__dict__.update(fields)
+    return error
+
+
+class ConfigError(InternVLError):
+    """A setting, option or argument is wrong."""
+
+
+class MissingExtraError(InternVLError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"the package {package!r} is not installed",
+            hint=f"pip install 'internvl-modal[{extra}]'",
+        )
+        self.package = package
+        self.extra = extra
+
+
+class ImageError(InternVLError):
+    """A picture cannot be used; ``source`` names it."""
+
+    def __init__(self, message: str, *, source: str, hint: str = "") -> None:
+        super().__init__(f"{source}: {message}", hint=hint)
+        self.source = source
+
+
+class WeightsError(InternVLError):
+    """Model files are missing, wrong or cannot be fetched."""
+
+
+class PlanError(InternVLError):
+    """A deployment cannot work as asked."""
+
+
+class DeployError(InternVLError):
+    """A deployment failed or does not exist."""
+
+
+class ServerError(InternVLError):
+    """The server did not give a usable answer."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        status: int | None = None,
+        body: str = "",
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.body = body
+        self.request_id = request_id
+        self.retry_after = retry_after
+
+
+class AuthenticationError(ServerError):
+    """The key is missing or wrong (401, 403)."""
+
+
+class RequestRejectedError(ServerError):
+    """The server refuses this request; sending it again will not help."""
+
+
+class ContextLengthError(ServerError):
+    """The request does not fit the server's context; both counts are tokens, None if unknown."""
+
+    needed: int | None = None
+    available: int | None = None
+
+
+class RateLimitedError(ServerError):
+    """Too many requests (429); ``retry_after`` is in seconds."""
+
+    retryable = True
+
+
+class ServerUnavailableError(ServerError):
+    """The server is cold, restarting or unreachable."""
+
+    retryable = True
+
+
+class DeadlineExceededError(ServerError):
+    """The call's overall time is up."""
+
+
+class EngineError(ServerError):
+    """The engine failed while it answered."""
+
+    retryable = True
+
+
+class ImageNotSeenError(ServerError):
+    """The answer was given without the picture: fewer prompt tokens than its tiles alone need."""
+
+    expected: int | None = None
+    actual: int | None = None
+
+
+class OutputInvalidError(ServerError):
+    """The answer does not fit the schema asked for; ``text`` is the raw answer."""
+
+    text: str = ""
