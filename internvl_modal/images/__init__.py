@@ -1,0 +1,1 @@
+"""Pictures: read them, count their tiles, encode what the model will look at."""
