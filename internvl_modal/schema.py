@@ -31,7 +31,9 @@ Detail: TypeAlias = (
 class BinaryFile(Protocol):
     """Anything with a ``read()`` that returns bytes."""
 
-    def read(self, size: int = -1, /) -> bytes: ...
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to ``size`` bytes, all of them by default."""
+        ...
 
 
 ImageSource: TypeAlias = (

@@ -1,0 +1,84 @@
+"""Settings: arguments, then environment, then ``.env``, then defaults."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from internvl_modal.errors import ConfigError
+from internvl_modal.schema import explain
+
+PREFIX = "INTERNVL_MODAL_"
+
+
+def _user_dir(variable: str, fallback: str, windows: str) -> Path:
+    """The platform's folder for this package's files (XDG base directories on Unix)."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "internvl-modal" / windows
+    return Path(os.environ.get(variable) or Path.home() / fallback) / "internvl-modal"
+
+
+def _cache_dir() -> Path:
+    return _user_dir("XDG_CACHE_HOME", ".cache", "cache")
+
+
+def _state_dir() -> Path:
+    return _user_dir("XDG_STATE_HOME", ".local/state", "state")
+
+
+class Settings(BaseSettings):
+    """Every setting, listed once; each is read from ``INTERNVL_MODAL_<NAME>``."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+    )
+
+    base_url: str | None = Field(None, description="URL of an OpenAI-compatible server.")
+    api_key: SecretStr | None = Field(None, description="Key of that server, sent as a bearer.")
+    model: str | None = Field(None, description="Model to ask for, or to run locally.")
+    timeout: float = Field(600.0, gt=0, description="Seconds for one call, retries included.")
+    cache_dir: Path = Field(default_factory=_cache_dir, description="Folder for model files.")
+    state_dir: Path = Field(
+        default_factory=_state_dir, description="Folder for the keys of deployments."
+    )
+    modal_key: SecretStr | None = Field(None, description="Modal proxy auth token id.")
+    modal_secret: SecretStr | None = Field(None, description="Modal proxy auth token secret.")
+    hf_token: SecretStr | None = Field(
+        None, validation_alias="HF_TOKEN", description="Hugging Face token; optional."
+    )
+
+    @classmethod
+    def load(cls, **arguments: object) -> Settings:
+        """Settings with ``arguments`` that are not None on top; raises ConfigError."""
+        given = {name: value for name, value in arguments.items() if value is not None}
+        try:
+            return cls(**given)  # type: ignore[arg-type]
+        except ValidationError as error:
+            hint = f"check the arguments, {PREFIX}* variables and .env"
+            raise ConfigError(explain(error), hint=hint) from error
+
+
+def variable_name(field: str) -> str:
+    """Environment variable that holds ``field``."""
+    alias = Settings.model_fields[field].validation_alias
+    return alias if isinstance(alias, str) else PREFIX + field.upper()
+
+
+def settings_table() -> str:
+    """All settings as a Markdown table: variable, default, meaning."""
+    rows = ["| Variable | Default | Meaning |", "|---|---|---|"]
+    for name, info in Settings.model_fields.items():
+        folders = {"cache_dir": "the user's cache folder", "state_dir": "the user's state folder"}
+        default = folders.get(name) or ("" if info.default is None else f"`{info.default}`")
+        rows.append(f"| `{variable_name(name)}` | {default} | {info.description} |")
+    return "\n".join(rows) + "\n"
