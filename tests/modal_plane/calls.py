@@ -1,0 +1,280 @@
+"""Function calls: what clients and the web edge put in, what containers take out and answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.empty_pb2 import Empty
+from modal._serialization import serialize, serialize_data_format
+from modal_proto import api_pb2 as p
+
+from .containers import Container, Host, kill, launch
+
+if TYPE_CHECKING:
+    from .plane import Plane
+
+LONG_POLL = 5.0
+
+
+@dataclass
+class FunctionCall:
+    """One call with all its inputs, its two data streams and its outputs."""
+
+    call_id: str
+    function_id: str
+    invocation: int = p.FUNCTION_CALL_INVOCATION_TYPE_SYNC
+    inputs: dict[str, int] = field(default_factory=dict)
+    data_in: list[p.DataChunk] = field(default_factory=list)
+    data_out: list[p.DataChunk] = field(default_factory=list)
+    outputs: list[p.FunctionGetOutputsItem] = field(default_factory=list)
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def notify(self) -> None:
+        """Wake everyone who waits on this call."""
+        async with self.changed:
+            self.changed.notify_all()
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """Append one ASGI message to the call's input stream."""
+        data = serialize_data_format(message, p.DATA_FORMAT_ASGI)
+        index = len(self.data_in) + 1
+        self.data_in.append(p.DataChunk(data_format=p.DATA_FORMAT_ASGI, data=data, index=index))
+        await self.notify()
+
+
+class Calls:
+    """Queues of inputs per function, and the calls they belong to."""
+
+    def __init__(self: Plane) -> None:
+        self.function_calls: dict[str, FunctionCall] = {}
+        self.queues: dict[str, deque[p.FunctionGetInputsItem]] = defaultdict(deque)
+        self.running: dict[str, dict[str, FunctionCall]] = defaultdict(dict)
+        self.arrived = asyncio.Condition()
+        self.containers: dict[str, Container] = {}
+        self.task_results: list[p.GenericResult] = []
+        self.host: Host | None = None
+        """Where containers run; None: no container ever comes."""
+        self.starting = asyncio.Lock()
+        self.watchers: set[asyncio.Task[None]] = set()
+
+    def live_stats(self: Plane, function_id: str) -> p.FunctionStats:
+        """What Modal would say of a function now."""
+        return p.FunctionStats(
+            backlog=len(self.queues[function_id]),
+            num_total_tasks=int(function_id in self.containers),
+            num_running_inputs=len(self.running[function_id]),
+        )
+
+    async def open_call(self: Plane, function_id: str, invocation: int = 0) -> FunctionCall:
+        """A new call without inputs."""
+        call = FunctionCall(self.new_id("fc"), function_id, invocation or 1)
+        self.function_calls[call.call_id] = call
+        return call
+
+    async def put_input(
+        self: Plane, call: FunctionCall, content: p.FunctionInput, index: int = 0
+    ) -> str:
+        """Queue one input and see to it that a container comes for it."""
+        input_id = self.new_id("in")
+        call.inputs[input_id] = index
+        self.queues[call.function_id].append(
+            p.FunctionGetInputsItem(
+                input_id=input_id,
+                input=content,
+                function_call_id=call.call_id,
+                function_call_invocation_type=call.invocation,
+            )
+        )
+        await self.want_container(call.function_id)
+        async with self.arrived:
+            self.arrived.notify_all()
+        return input_id
+
+    async def call_web(self: Plane, function_id: str, scope: dict[str, Any]) -> FunctionCall:
+        """Call a web function with an ASGI scope."""
+        call = await self.open_call(function_id)
+        content = p.FunctionInput(args=serialize(((scope,), {})), data_format=p.DATA_FORMAT_PICKLE)
+        await self.put_input(call, content)
+        return call
+
+    # -- from clients --------------------------------------------------------------------------
+
+    async def FunctionMap(self: Plane, request: Any) -> p.FunctionMapResponse:
+        call = await self.open_call(request.function_id, request.function_call_invocation_type)
+        accepted = await self._accept(call, request.pipelined_inputs)
+        return p.FunctionMapResponse(
+            function_call_id=call.call_id, pipelined_inputs=accepted, max_inputs_outstanding=1000
+        )
+
+    async def FunctionPutInputs(self: Plane, request: Any) -> p.FunctionPutInputsResponse:
+        call = self.function_calls[request.function_call_id]
+        return p.FunctionPutInputsResponse(inputs=await self._accept(call, request.inputs))
+
+    async def _accept(self: Plane, call: FunctionCall, items: Any) -> list[Any]:
+        return [
+            p.FunctionPutInputsResponseItem(
+                idx=item.idx,
+                input_id=(input_id := await self.put_input(call, item.input, item.idx)),
+                input_jwt=input_id,
+            )
+            for item in items
+        ]
+
+    async def FunctionGetOutputs(self: Plane, request: Any) -> p.FunctionGetOutputsResponse:
+        call = self.function_calls[request.function_call_id]
+        seen = int(request.last_entry_id.partition("-")[0] or 0)
+        deadline = self.loop.time() + request.timeout
+        while len(call.outputs) <= seen and self.loop.time() < deadline:
+            await _wait(call.changed, deadline - self.loop.time())
+        outputs = call.outputs[seen:]
+        return p.FunctionGetOutputsResponse(
+            outputs=outputs,
+            idxs=[output.idx for output in outputs],
+            last_entry_id=f"{seen + len(outputs)}-0",
+            num_unfinished_inputs=len(call.inputs) - len(call.outputs),
+        )
+
+    async def FunctionCallGetDataOut(self: Plane, request: Any) -> AsyncIterator[p.DataChunk]:
+        call = self.function_calls[request.function_call_id]
+        async for chunk in self.stream(call, "data_out", request.last_index):
+            yield chunk
+
+    async def FunctionCallCancel(self: Plane, request: Any) -> Empty:
+        return Empty()
+
+    # -- from containers -----------------------------------------------------------------------
+
+    async def ContainerHello(self: Plane, request: Any) -> Empty:
+        return Empty()
+
+    async def ContainerHeartbeat(self: Plane, request: Any) -> p.ContainerHeartbeatResponse:
+        return p.ContainerHeartbeatResponse()
+
+    async def ContainerStop(self: Plane, request: Any) -> p.ContainerStopResponse:
+        container = self.containers.get(self._function_of(request.task_id))
+        if container is not None:
+            container.draining = True
+        return p.ContainerStopResponse()
+
+    async def FunctionGetDynamicConcurrency(
+        self: Plane, request: Any
+    ) -> p.FunctionGetDynamicConcurrencyResponse:
+        return p.FunctionGetDynamicConcurrencyResponse(concurrency=request.target_concurrency)
+
+    async def FunctionGetInputs(self: Plane, request: Any) -> p.FunctionGetInputsResponse:
+        queue = self.queues[request.function_id]
+        container = self.containers.get(request.function_id)
+        if container is None or container.draining:
+            return p.FunctionGetInputsResponse(inputs=[p.FunctionGetInputsItem(kill_switch=True)])
+        if not queue:
+            await _wait(self.arrived, LONG_POLL)
+        if not queue:
+            return p.FunctionGetInputsResponse()
+        item = queue.popleft()
+        call = self.function_calls[item.function_call_id]
+        self.running[request.function_id][item.input_id] = call
+        return p.FunctionGetInputsResponse(inputs=[item])
+
+    async def FunctionCallGetDataIn(self: Plane, request: Any) -> AsyncIterator[p.DataChunk]:
+        call = self.function_calls[request.function_call_id]
+        async for chunk in self.stream(call, "data_in", request.last_index):
+            yield chunk
+
+    async def FunctionCallPutDataOut(self: Plane, request: Any) -> Empty:
+        call = self.function_calls[request.function_call_id]
+        call.data_out.extend(request.data_chunks)
+        await call.notify()
+        return Empty()
+
+    async def FunctionPutOutputs(self: Plane, request: Any) -> Empty:
+        for item in request.outputs:
+            await self.finish(item.input_id, item.result, item.data_format)
+        return Empty()
+
+    async def TaskResult(self: Plane, request: Any) -> Empty:
+        self.task_results.append(request.result)
+        return Empty()
+
+    async def finish(
+        self: Plane, input_id: str, result: p.GenericResult, data_format: int = 0
+    ) -> None:
+        """Record the outcome of one running input."""
+        for running in self.running.values():
+            if (call := running.pop(input_id, None)) is not None:
+                call.outputs.append(
+                    p.FunctionGetOutputsItem(
+                        result=result,
+                        idx=call.inputs[input_id],
+                        input_id=input_id,
+                        data_format=data_format,
+                    )
+                )
+                await call.notify()
+
+    async def stream(
+        self: Plane, call: FunctionCall, name: str, after: int
+    ) -> AsyncIterator[p.DataChunk]:
+        """Chunks of one of a call's streams from an index on, until the call is done."""
+        deadline = self.loop.time() + 60
+        while self.loop.time() < deadline:
+            chunks: list[p.DataChunk] = getattr(call, name)
+            for chunk in chunks[after:]:
+                after = chunk.index
+                yield chunk
+            if len(call.outputs) == len(call.inputs) and after == len(chunks):
+                return
+            await _wait(call.changed, LONG_POLL)
+
+    # -- containers ----------------------------------------------------------------------------
+
+    async def want_container(self: Plane, function_id: str) -> None:
+        """Start a container of the function unless one runs or none can."""
+        async with self.starting:
+            if self.host is None or function_id in self.containers:
+                return
+            container = await launch(self, function_id, self.host)
+            self.containers[function_id] = container
+        task = asyncio.create_task(self._watch(container))
+        self.watchers.add(task)
+        task.add_done_callback(self.watchers.discard)
+
+    async def _watch(self: Plane, container: Container) -> None:
+        """Collect a container's output; at its end fail what it was working on."""
+        assert container.process.stdout is not None
+        async for line in container.process.stdout:
+            self.log(container.app_id, line.decode(errors="replace"))
+        await container.process.wait()
+        del self.containers[container.function_id]
+        lost = list(self.running[container.function_id])
+        for item in self.queues.pop(container.function_id, ()):
+            self.running[container.function_id][item.input_id] = self.function_calls[
+                item.function_call_id
+            ]
+            lost.append(item.input_id)
+        status = p.GenericResult.GENERIC_STATUS_INTERNAL_FAILURE
+        for input_id in lost:
+            await self.finish(input_id, p.GenericResult(status=status, exception="container ended"))
+
+    async def stop_containers(self: Plane, app_id: str = "") -> None:
+        """End the containers of an app, or all."""
+        chosen = [c for c in self.containers.values() if app_id in ("", c.app_id)]
+        for container in chosen:
+            kill(container)
+        for container in chosen:
+            await container.process.wait()
+
+    def _function_of(self: Plane, task_id: str) -> str:
+        found = [f for f, c in self.containers.items() if c.task_id == task_id]
+        return found[0] if found else ""
+
+
+async def _wait(condition: asyncio.Condition, seconds: float) -> None:
+    async with condition:
+        try:
+            await asyncio.wait_for(condition.wait(), seconds)
+        except asyncio.TimeoutError:
+            return

@@ -1,0 +1,188 @@
+"""Containers: Modal's own runtime in private mount, process and network namespaces.
+
+A container sees what Modal would give it: the uploaded package, the packages its image installs,
+Modal's own dependencies, its Volumes, its secrets. Needs root.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modal import __version__ as MODAL_VERSION
+from modal_proto import api_pb2 as p
+
+if TYPE_CHECKING:
+    from .plane import Plane
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modal-plane"
+
+# The last line keeps the shell as process 1, so that its end is the end of everything in there.
+ENTER = """
+set -e
+{network}
+for top in {tops}; do mount -t tmpfs tmpfs "$top"; done
+{binds}
+cd {home}
+{python} -m modal._container_entrypoint || exit $?
+exit 0
+"""
+# The runtime looks for its web server on eth0; here that name is the loopback's.
+NETWORK = "ip link set lo down; ip link set lo name eth0; ip link set eth0 up"
+
+
+@dataclass
+class Host:
+    """Where containers run: extra folders bound into them, and environment variables to replace."""
+
+    binds: dict[str, Path] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Container:
+    """One running container."""
+
+    task_id: str
+    function_id: str
+    app_id: str
+    process: asyncio.subprocess.Process
+    draining: bool = False
+
+
+def python_of(commands: list[str]) -> Path:
+    """The interpreter of an environment with exactly what an image's commands install."""
+    packages = [f"modal=={MODAL_VERSION}", *installed_packages(commands)]
+    version = python_version(commands)
+    name = hashlib.sha256("\n".join([version, *sorted(packages)]).encode()).hexdigest()[:16]
+    python = CACHE / name / "bin" / "python"
+    if not (CACHE / name / "complete").exists():
+        uv = [sys.executable, "-m", "uv"]
+        subprocess.run([*uv, "venv", "-q", "--clear", "-p", version, CACHE / name], check=True)
+        subprocess.run([*uv, "pip", "install", "-q", "-p", python, *packages], check=True)
+        (CACHE / name / "complete").touch()
+    return python
+
+
+def python_version(commands: list[str]) -> str:
+    """The minor version an image's base or its standalone Python has."""
+    for command in reversed(commands):
+        if command.startswith("FROM python:"):
+            return ".".join(command.removeprefix("FROM python:").split(".")[:2])
+        if command.startswith("FROM ") and "python" in command:
+            break
+    return "3.12"
+
+
+def installed_packages(commands: list[str]) -> list[str]:
+    """Packages that ``RUN ... pip install`` lines put into the image's own Python."""
+    found: list[str] = []
+    for command in commands:
+        words = shlex.split(command)
+        if words[:1] == ["RUN"] and "install" in words and words[1] in ("python", "uv"):
+            rest = words[words.index("install") + 1 :]
+            found += [word for word in rest if not word.startswith("-")]
+    return found
+
+
+async def launch(plane: Plane, function_id: str, host: Host) -> Container:
+    """Start a container of a function."""
+    function = plane.functions[function_id]
+    definition = function.active
+    assert definition is not None
+    task_id = plane.new_id("ta")
+    root = plane.root / task_id
+    (root / "root").mkdir(parents=True)
+    _mount_files(plane, definition, root)
+    commands = plane.image_commands(definition.image_id)
+    python = await asyncio.to_thread(python_of, commands)
+    script = _script(plane, definition, host, python, root)
+    environment = _environment(plane, definition, task_id, root) | host.environment
+    _write_arguments(plane, function_id, task_id, root)
+    private = ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if definition.webhook_config.type == p.WEBHOOK_TYPE_WEB_SERVER:
+        private.append("--net")
+    process = await asyncio.create_subprocess_exec(
+        "unshare", *private, "sh", "-c", script,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+        limit=2**20,
+    )  # fmt: skip
+    return Container(task_id, function_id, function.app_id, process)
+
+
+def kill(container: Container) -> None:
+    """End a container and everything in it at once."""
+    try:
+        os.killpg(container.process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _mount_files(plane: Plane, definition: p.Function, root: Path) -> None:
+    for mount_id in definition.mount_ids:
+        for file in plane.mounts[mount_id].files if mount_id in plane.mounts else ():
+            target = root / file.filename.lstrip("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(plane.mount_files[file.sha256_hex])
+
+
+def _script(plane: Plane, definition: p.Function, host: Host, python: Path, root: Path) -> str:
+    binds = dict(host.binds)
+    for mount in definition.volume_mounts:
+        binds[mount.mount_path] = plane.volume_path(mount.volume_id.removeprefix("vo-"))
+    tops = sorted({"/" + path.split("/")[1] for path in binds})
+    commands = [
+        f"mkdir -p {path} && mount --bind {shlex.quote(str(source))} {path}"
+        for path, source in binds.items()
+    ]
+    served = definition.webhook_config.type == p.WEBHOOK_TYPE_WEB_SERVER
+    return ENTER.format(
+        network=NETWORK if served else "",
+        tops=" ".join(tops),
+        binds="\n".join(commands),
+        home=root / "root",
+        python=python,
+    )
+
+
+def _environment(plane: Plane, definition: p.Function, task_id: str, root: Path) -> dict[str, str]:
+    environment = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": str(root / "root"),
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": str(root / "root"),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "MODAL_SERVER_URL": f"unix://{plane.socket}",
+        "MODAL_TASK_ID": task_id,
+        "MODAL_IS_REMOTE": "1",
+        "MODAL_DISABLE_API_PROXY": "1",
+        "MODAL_CONTAINER_ARGUMENTS_PATH": str(root / "arguments.bin"),
+    }
+    for secret_id in definition.secret_ids:
+        environment |= plane.secrets[secret_id.removeprefix("st-")]
+    return environment
+
+
+def _write_arguments(plane: Plane, function_id: str, task_id: str, root: Path) -> None:
+    function = plane.functions[function_id]
+    arguments = p.ContainerArguments(
+        task_id=task_id,
+        function_id=function_id,
+        app_id=function.app_id,
+        function_def=function.active,
+        environment_name="main",
+        app_layout=plane.layout(function.app_id),
+    )
+    (root / "arguments.bin").write_bytes(arguments.SerializeToString())

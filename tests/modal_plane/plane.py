@@ -1,0 +1,199 @@
+"""The control plane: a gRPC server in a thread that records every call and can fail any of them.
+
+It speaks the protocol of modal 1.6 with that package's own generated messages. A client process
+needs only the variables of `Plane.client_env`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpclib.const
+import grpclib.server
+from google.protobuf.message import Message
+from grpclib import GRPCError, Status
+from modal._utils.grpc_utils import custom_detail_codec
+from modal_proto import api_grpc
+
+from .apps import Apps
+from .calls import Calls
+from .edge import Edge
+from .objects import Objects
+from .volumes import Volumes
+
+TOKEN = ("ak-test", "as-test-secret")
+T = TypeVar("T")
+
+
+@dataclass
+class Fault:
+    """What an RPC answers instead; ``times`` None means every call."""
+
+    status: Status
+    message: str = "switched on by a test"
+    times: int | None = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """One recorded RPC."""
+
+    rpc: str
+    request: Any
+
+
+class Plane(Objects, Volumes, Apps, Calls, Edge):
+    """The state of one pretended Modal workspace and the server in front of it."""
+
+    def __init__(self) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="plane-"))
+        self.socket = self.root / "plane.sock"
+        self.recorded: list[Call] = []
+        self.faults: dict[str, Fault] = {}
+        self.counters: dict[str, int] = defaultdict(int)
+        self.loop = asyncio.new_event_loop()
+        for part in (Objects, Volumes, Apps, Calls, Edge):
+            part.__init__(self)
+
+    # -- what tests use ------------------------------------------------------------------------
+
+    def calls(self, rpc: str) -> list[Any]:
+        """Requests of one RPC, in order of arrival."""
+        return [call.request for call in self.recorded if call.rpc == rpc]
+
+    def forget(self) -> None:
+        """Drop what was recorded so far."""
+        self.recorded.clear()
+
+    @contextmanager
+    def failing(self, rpc: str, status: Status, message: str = "") -> Iterator[None]:
+        """Let one RPC fail inside a ``with`` block."""
+        self.faults[rpc] = Fault(status, message or "switched on by a test")
+        try:
+            yield
+        finally:
+            del self.faults[rpc]
+
+    def client_env(self, home: Path, *, authenticated: bool = True) -> dict[str, str]:
+        """Environment of a process whose Modal client talks to this plane."""
+        env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "MODAL_SERVER_URL": f"http://127.0.0.1:{self.port}",
+            "MODAL_CONFIG_PATH": str(home / "no-modal.toml"),
+            "MODAL_DISABLE_API_PROXY": "1",
+            "PYTHONWARNINGS": "error",
+        }
+        if authenticated:
+            env |= {"MODAL_TOKEN_ID": TOKEN[0], "MODAL_TOKEN_SECRET": TOKEN[1]}
+        return env
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the plane's loop and wait for it."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(60)
+
+    def new_id(self, prefix: str) -> str:
+        """A fresh object id, such as ``ap-3``."""
+        self.counters[prefix] += 1
+        return f"{prefix}-{self.counters[prefix]}"
+
+    # -- the server ----------------------------------------------------------------------------
+
+    def __enter__(self) -> Plane:
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+        self.run(self._start())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.run(self._stop())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+
+    async def _start(self) -> None:
+        service = _Service(self)
+        self.servers = [
+            grpclib.server.Server([service], status_details_codec=custom_detail_codec)
+            for _ in range(2)
+        ]
+        await self.servers[0].start("127.0.0.1", 0)
+        await self.servers[1].start(path=str(self.socket))
+        tcp = self.servers[0]._server
+        assert tcp is not None
+        self.port = tcp.sockets[0].getsockname()[1]
+        await self.start_blocks()
+
+    async def _stop(self) -> None:
+        await self.stop_containers()
+        await self.stop_sites()
+        for server in self.servers:
+            server.close()
+        current = asyncio.current_task()
+        tasks = [task for task in asyncio.all_tasks() if task is not current]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def record(self, rpc: str, request: object) -> None:
+        """Remember a call, and raise the fault switched on for it."""
+        self.recorded.append(Call(rpc, request))
+        fault = self.faults.get(rpc)
+        if fault is None or fault.times == 0:
+            return
+        if fault.times is not None:
+            fault.times -= 1
+        raise GRPCError(fault.status, fault.message)
+
+
+class _Service:
+    """Maps every RPC of Modal's service to the plane's method of the same name."""
+
+    def __init__(self, plane: Plane) -> None:
+        self.plane = plane
+
+    def __mapping__(self) -> dict[str, grpclib.const.Handler]:
+        base = api_grpc.ModalClientBase
+        every = type("Every", (base,), dict.fromkeys(base.__abstractmethods__))()
+        return {
+            path: handler._replace(func=self._serve(path.rpartition("/")[2], handler.cardinality))
+            for path, handler in every.__mapping__().items()
+        }
+
+    def _serve(self, rpc: str, cardinality: grpclib.const.Cardinality) -> Callable[..., Any]:
+        async def serve(stream: grpclib.server.Stream[Message, Message]) -> None:
+            request = await stream.recv_message()
+            self._authenticate(stream.metadata)
+            self.plane.record(rpc, request)
+            method = getattr(self.plane, rpc, None)
+            if method is None:
+                raise GRPCError(Status.UNIMPLEMENTED, f"this plane does not know {rpc}")
+            if cardinality.server_streaming:
+                answers: AsyncIterator[Message] = method(request)
+                async for answer in answers:
+                    await stream.send_message(answer)
+            else:
+                await stream.send_message(await method(request))
+
+        return serve
+
+    def _authenticate(self, metadata: Any) -> None:
+        if metadata.get("x-modal-client-type") == "2":  # a container: trusted by its socket
+            return
+        if (metadata.get("x-modal-token-id"), metadata.get("x-modal-token-secret")) != TOKEN:
+            raise GRPCError(Status.UNAUTHENTICATED, "Token ID is malformed or unknown")
+
+
+def now() -> float:
+    """Seconds since the epoch, as the protocol's timestamps are."""
+    return time.time()

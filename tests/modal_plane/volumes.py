@@ -1,0 +1,145 @@
+"""Version-2 Volumes of the plane: folders on disk, with file blocks over HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+from google.protobuf.empty_pb2 import Empty
+from grpclib import GRPCError, Status
+from modal_proto import api_pb2 as p
+
+if TYPE_CHECKING:
+    from .plane import Plane
+
+BLOCK = 8 * 1024 * 1024
+
+
+class Volumes:
+    """Named folders; `volume_path` is what a container sees as its mount."""
+
+    def __init__(self: Plane) -> None:
+        self.volumes: dict[str, int] = {}
+        self.blocks: dict[bytes, bytes] = {}
+
+    def volume_path(self: Plane, name: str) -> Path:
+        """The folder behind a Volume, made on first use."""
+        folder = self.root / "volumes" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        self.volumes.setdefault(name, p.VOLUME_FS_VERSION_V2)
+        return folder
+
+    async def start_blocks(self: Plane) -> None:
+        """Serve file blocks on a loopback port of their own."""
+        app = web.Application(client_max_size=2 * BLOCK)
+        app.router.add_get("/{volume}/{path:.+}", self._get_block)
+        app.router.add_put("/blocks/{digest}", self._put_block)
+        self.blocks_url = await self.start_site(app)
+
+    async def VolumeGetOrCreate(self: Plane, request: Any) -> p.VolumeGetOrCreateResponse:
+        name, kind = request.deployment_name, request.object_creation_type
+        if kind == p.OBJECT_CREATION_TYPE_UNSPECIFIED and name not in self.volumes:
+            raise GRPCError(Status.NOT_FOUND, f"Volume '{name}' not found")
+        self.volumes.setdefault(name, request.version or p.VOLUME_FS_VERSION_V2)
+        metadata = p.VolumeMetadata(name=name, version=self.volumes[name])
+        return p.VolumeGetOrCreateResponse(volume_id=f"vo-{name}", metadata=metadata)
+
+    async def VolumeListFiles2(
+        self: Plane, request: Any
+    ) -> AsyncIterator[p.VolumeListFiles2Response]:
+        top, folder = self._resolve(request.volume_id, request.path)
+        if not folder.exists():
+            if request.path.strip("/"):
+                raise GRPCError(Status.NOT_FOUND, f"No such file or directory: {request.path}")
+            return
+        found = [folder] if folder.is_file() else list(folder.glob(_pattern(request.recursive)))
+        yield p.VolumeListFiles2Response(entries=[_entry(path, top) for path in sorted(found)])
+
+    async def VolumeGetFile2(self: Plane, request: Any) -> p.VolumeGetFile2Response:
+        top, path = self._resolve(request.volume_id, request.path)
+        if not path.is_file():
+            raise GRPCError(Status.NOT_FOUND, f"No such file or directory: {request.path}")
+        size = path.stat().st_size
+        length = min(request.len or size, size - request.start)
+        first, last = request.start // BLOCK, -(-(request.start + length) // BLOCK)
+        url = f"{self.blocks_url}/{request.volume_id}/{path.relative_to(top)}"
+        urls = [
+            f"{url}?from={max(i * BLOCK, request.start)}"
+            f"&to={min((i + 1) * BLOCK, request.start + length)}"
+            for i in range(first, last)
+        ]
+        return p.VolumeGetFile2Response(get_urls=urls, size=size, start=request.start, len=length)
+
+    async def VolumePutFiles2(self: Plane, request: Any) -> p.VolumePutFiles2Response:
+        missing = [
+            p.VolumePutFiles2Response.MissingBlock(
+                file_index=f,
+                block_index=b,
+                put_url=f"{self.blocks_url}/blocks/{block.contents_sha256.hex()}",
+            )
+            for f, file in enumerate(request.files)
+            for b, block in enumerate(file.blocks)
+            if block.contents_sha256 not in self.blocks
+        ]
+        if missing:
+            return p.VolumePutFiles2Response(missing_blocks=missing)
+        for file in request.files:
+            _, path = self._resolve(request.volume_id, file.path)
+            if path.exists() and request.disallow_overwrite_existing_files:
+                raise GRPCError(Status.ALREADY_EXISTS, f"{file.path} exists")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            blocks = (self.blocks[block.contents_sha256] for block in file.blocks)
+            content = b"".join(block.ljust(BLOCK, b"\0") for block in blocks)
+            path.write_bytes(content[: file.size])
+        return p.VolumePutFiles2Response()
+
+    async def VolumeRemoveFile2(self: Plane, request: Any) -> Empty:
+        _, path = self._resolve(request.volume_id, request.path)
+        if not path.exists():
+            raise GRPCError(Status.NOT_FOUND, f"No such file or directory: {request.path}")
+        if path.is_file():
+            path.unlink()
+        elif request.recursive:
+            shutil.rmtree(path)
+        else:
+            raise GRPCError(Status.INVALID_ARGUMENT, f"{request.path} is a directory")
+        return Empty()
+
+    async def VolumeCommit(self: Plane, request: Any) -> p.VolumeCommitResponse:
+        return p.VolumeCommitResponse(skip_reload=True)
+
+    async def VolumeReload(self: Plane, request: Any) -> Empty:
+        return Empty()
+
+    def _resolve(self: Plane, volume_id: str, path: str) -> tuple[Path, Path]:
+        top = self.volume_path(volume_id.removeprefix("vo-"))
+        return top, top / path.lstrip("/")
+
+    async def _get_block(self: Plane, request: web.Request) -> web.Response:
+        _, path = self._resolve(request.match_info["volume"], request.match_info["path"])
+        start, stop = int(request.query["from"]), int(request.query["to"])
+        return web.Response(body=path.read_bytes()[start:stop])
+
+    async def _put_block(self: Plane, request: web.Request) -> web.Response:
+        content = await request.read()
+        digest = hashlib.sha256(content).digest()
+        if digest.hex() != request.match_info["digest"]:
+            return web.Response(status=400)
+        self.blocks[digest] = content
+        return web.Response(body=digest)
+
+
+def _pattern(recursive: bool) -> str:
+    return "**/*" if recursive else "*"
+
+
+def _entry(path: Path, top: Path) -> p.FileEntry:
+    kind = p.FileEntry.DIRECTORY if path.is_dir() else p.FileEntry.FILE
+    stat = path.stat()
+    return p.FileEntry(
+        path=str(path.relative_to(top)), type=kind, mtime=int(stat.st_mtime), size=stat.st_size
+    )
