@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -66,31 +67,31 @@ def python_of(commands: list[str]) -> Path:
     python = CACHE / name / "bin" / "python"
     if not (CACHE / name / "complete").exists():
         uv = [sys.executable, "-m", "uv"]
-        subprocess.run([*uv, "venv", "-q", "--clear", "-p", version, CACHE / name], check=True)
+        subprocess.run([*uv, "venv", "-q", "-p", _interpreter(version), CACHE / name], check=True)
         subprocess.run([*uv, "pip", "install", "-q", "-p", python, *packages], check=True)
         (CACHE / name / "complete").touch()
     return python
 
 
+def _interpreter(version: str) -> str:
+    """A Python of that version on this machine, or the one that runs the tests."""
+    pyenv = Path.home() / ".pyenv" / "versions"
+    known = [*pyenv.glob(f"{version}.*/bin/python{version}"), Path(f"/usr/bin/python{version}")]
+    return str(next((path for path in known if path.exists()), sys.executable))
+
+
 def python_version(commands: list[str]) -> str:
-    """The minor version an image's base or its standalone Python has."""
-    for command in reversed(commands):
-        if command.startswith("FROM python:"):
-            return ".".join(command.removeprefix("FROM python:").split(".")[:2])
-        if command.startswith("FROM ") and "python" in command:
-            break
+    """The minor version of the image's Python, as Modal's process runs on it."""
+    for command in commands:
+        if found := re.match(r"FROM python:(\d+\.\d+)", command):
+            return found[1]
     return "3.12"
 
 
 def installed_packages(commands: list[str]) -> list[str]:
-    """Packages that ``RUN ... pip install`` lines put into the image's own Python."""
-    found: list[str] = []
-    for command in commands:
-        words = shlex.split(command)
-        if words[:1] == ["RUN"] and "install" in words and words[1] in ("python", "uv"):
-            rest = words[words.index("install") + 1 :]
-            found += [word for word in rest if not word.startswith("-")]
-    return found
+    """Packages that ``Image.uv_pip_install`` puts into the image's own Python."""
+    lines = [re.match(r"RUN /\.uv/uv pip install .*--compile-bytecode (.*)", c) for c in commands]
+    return [package for line in lines if line for package in shlex.split(line[1])]
 
 
 async def launch(plane: Plane, function_id: str, host: Host) -> Container:

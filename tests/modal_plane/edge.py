@@ -63,10 +63,10 @@ class Edge:
         if call_id := request.query.get(CALL_ID):
             call = self.function_calls[call_id]
         else:
-            call = await self._start(function_id, request)
+            call = await self._begin(function_id, request)
         return await self._answer(call, request)
 
-    async def _start(self: Plane, function_id: str, request: web.Request) -> FunctionCall:
+    async def _begin(self: Plane, function_id: str, request: web.Request) -> FunctionCall:
         scope = {
             "type": "http",
             "http_version": "1.1",

@@ -35,7 +35,7 @@ class Objects:
         return p.EnvironmentGetOrCreateResponse(environment_id="en-1", metadata=metadata)
 
     async def MountGetOrCreate(self: Plane, request: Any) -> p.MountGetOrCreateResponse:
-        mount_id = request.deployment_name or self.new_id("mo")
+        mount_id = f"mo-{request.deployment_name}" if request.deployment_name else self.new_id("mo")
         self.mounts[mount_id] = request
         return p.MountGetOrCreateResponse(
             mount_id=mount_id,

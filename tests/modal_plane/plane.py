@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import tempfile
 import threading
-import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -24,6 +24,7 @@ from google.protobuf.message import Message
 from grpclib import GRPCError, Status
 from modal._utils.grpc_utils import custom_detail_codec
 from modal_proto import api_grpc
+from modal_proto.api_pb2 import CLIENT_TYPE_CONTAINER
 
 from .apps import Apps
 from .calls import Calls
@@ -120,6 +121,7 @@ class Plane(Objects, Volumes, Apps, Calls, Edge):
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
         self.loop.close()
+        shutil.rmtree(self.root, ignore_errors=True)
 
     async def _start(self) -> None:
         service = _Service(self)
@@ -136,6 +138,8 @@ class Plane(Objects, Volumes, Apps, Calls, Edge):
 
     async def _stop(self) -> None:
         await self.stop_containers()
+        if self.watchers:
+            await asyncio.wait(self.watchers)
         await self.stop_sites()
         for server in self.servers:
             server.close()
@@ -188,12 +192,7 @@ class _Service:
         return serve
 
     def _authenticate(self, metadata: Any) -> None:
-        if metadata.get("x-modal-client-type") == "2":  # a container: trusted by its socket
-            return
+        if metadata.get("x-modal-client-type") == str(CLIENT_TYPE_CONTAINER):
+            return  # trusted by its socket
         if (metadata.get("x-modal-token-id"), metadata.get("x-modal-token-secret")) != TOKEN:
             raise GRPCError(Status.UNAUTHENTICATED, "Token ID is malformed or unknown")
-
-
-def now() -> float:
-    """Seconds since the epoch, as the protocol's timestamps are."""
-    return time.time()
