@@ -9,7 +9,15 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from typing_extensions import TypedDict
 
 from internvl_modal.errors import ConfigError
@@ -107,7 +115,9 @@ def explain(error: ValidationError) -> str:
     parts = []
     for item in error.errors():
         name = ".".join(str(part) for part in item["loc"] if not _is_branch(part)) or "value"
-        parts.append(f"{name}={item['input']!r:.60}: {item['msg']}")
+        secret = name.endswith(("key", "secret", "HF_TOKEN", "hf_token"))
+        value = "***" if secret else repr(item["input"])[:60]
+        parts.append(f"{name}={value}: {item['msg']}")
     return "; ".join(dict.fromkeys(parts))
 
 
@@ -132,6 +142,7 @@ class ImageInfo(_Frozen):
     grid: tuple[int, int] = Field(description="Columns and rows of tiles.")
     tiles: int = Field(description="Tiles the model sees, thumbnail included.")
     tokens: int = Field(description="Prompt tokens the tiles cost.")
+    max_tiles: int = Field(description="Most tiles allowed for this picture.")
 
 
 class Estimate(_Frozen):
@@ -195,5 +206,11 @@ class Message(_Frozen):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     role: Literal["user", "assistant", "system"]
-    text: str = ""
+    text: str = Field("", validation_alias=AliasChoices("text", "content"))
     images: tuple[Any, ...] = ()
+
+    @model_validator(mode="after")
+    def _pictures_from_the_user(self) -> Message:
+        if self.images and self.role != "user":
+            raise ValueError(f"a message of role {self.role!r} cannot hold pictures")
+        return self

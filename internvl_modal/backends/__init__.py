@@ -1,0 +1,55 @@
+"""Backends by name: built in ones and those of installed packages.
+
+A package adds one with an entry point in the group ``internvl_modal.backends``: a callable that
+takes the ``Settings`` and returns a ``Backend``.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+
+from internvl_modal.backends.base import Backend, Capabilities, Endpoint
+from internvl_modal.errors import ConfigError
+from internvl_modal.settings import Settings
+
+__all__ = ["Backend", "Capabilities", "Endpoint", "backend_names", "resolve"]
+
+GROUP = "internvl_modal.backends"
+
+
+def _registered() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def backend_names() -> list[str]:
+    """Names that ``backend=`` takes, sorted."""
+    return sorted(_registered())
+
+
+def resolve(backend: str | Backend | None, settings: Settings) -> Backend:
+    """The backend meant by a name, an URL, a Backend or None.
+
+    None means the endpoint at ``settings.base_url`` if that is set, else ``"local"``.
+    Raises ConfigError for an unknown name.
+    """
+    if backend is None:
+        backend = settings.base_url or "local"
+    if not isinstance(backend, str):
+        if isinstance(backend, Backend):
+            return backend
+        raise ConfigError(
+            f"backend={backend!r} is neither a name, an URL nor a Backend",
+            hint=f"names: {', '.join(backend_names())}",
+        )
+    if "://" in backend:
+        settings = settings.model_copy(update={"base_url": backend})
+        backend = "endpoint"
+    entry = _registered().get(backend)
+    if entry is None:
+        raise ConfigError(
+            f"no backend is named {backend!r}", hint=f"use {', '.join(backend_names())} or an URL"
+        )
+    made = entry.load()(settings)
+    if not isinstance(made, Backend):
+        raise ConfigError(f"the entry point of backend {backend!r} did not return a Backend")
+    return made

@@ -1,0 +1,211 @@
+"""A small InternVL on this machine: llama.cpp in a process of its own, shared and short-lived."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import secrets
+import sys
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from internvl_modal.backends.base import Capabilities, Endpoint
+from internvl_modal.backends.llama_engine import ADDRESS, KEY_VARIABLE
+from internvl_modal.errors import (
+    ConfigError,
+    MissingExtraError,
+    ServerUnavailableError,
+    WeightsError,
+)
+from internvl_modal.process import ChildProcess
+from internvl_modal.settings import Settings
+
+DEFAULT_MODEL = "internvl2_5-1b"
+DEMO = "demo"
+HUB_MODELS = (
+    "internvl2_5-1b",
+    "internvl2_5-4b",
+    "internvl3-1b",
+    "internvl3-2b",
+    "internvl3-8b",
+    "internvl3-14b",
+)
+"""Those with Q8_0 files for llama.cpp on the Hub; smaller quantisations are prone to loops."""
+
+DEMO_NOTICE = (
+    "the demo model knows only generated scenes of one to three shapes; "
+    "what it says of any other picture is worthless"
+)
+CONTEXT = 8192
+"""Tokens: one picture of 13 tiles is 3,328, and the answer as many as were asked for."""
+
+START_TIMEOUT = 300.0
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What tells one engine from another."""
+
+    name: str
+    model: str
+    mmproj: str
+    n_ctx: int
+    n_gpu_layers: int
+
+
+class _Running:
+    """One engine process and how many backends of this process use it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.users = 0
+        self.key = secrets.token_urlsafe(24)
+        command = [sys.executable, "-m", "internvl_modal.backends.llama_engine"]
+        self.process = ChildProcess(
+            [*command, json.dumps(asdict(engine))],
+            env={**os.environ, KEY_VARIABLE: self.key},
+            name=f"local engine ({engine.name})",
+            redact=[self.key],
+        )
+        try:
+            self.process.wait_ready(
+                lambda: bool(self.address()), timeout=START_TIMEOUT, error=ServerUnavailableError
+            )
+        except BaseException:
+            self.process.stop()
+            raise
+
+    def address(self) -> str:
+        """Where it answers, once it has said so."""
+        lines = self.process.tail(200).splitlines()
+        return next((line[len(ADDRESS) :] for line in lines if line.startswith(ADDRESS)), "")
+
+
+_running: dict[Engine, _Running] = {}
+_lock = threading.Lock()
+os.register_at_fork(after_in_child=_running.clear)
+
+
+class LocalBackend:
+    """InternVL on this machine through llama.cpp; needs the extra ``local``.
+
+    ``model``: "demo" (bundled), a name from the Hub ("internvl2_5-1b", the default,
+    "internvl2_5-4b", "internvl3-1b", "-2b", "-8b", "-14b") or a pair of GGUF paths: the model
+    and its mmproj. ``start`` downloads what is missing, raising WeightsError; the engine is
+    shared by every backend of this process and ends with the last one or with the process.
+    """
+
+    name = "local"
+
+    def __init__(
+        self,
+        model: str | tuple[str | os.PathLike[str], str | os.PathLike[str]] = DEFAULT_MODEL,
+        *,
+        n_ctx: int = CONTEXT,
+        n_gpu_layers: int = 0,
+        cache_dir: str | os.PathLike[str] | None = None,
+        hf_token: str | None = None,
+    ) -> None:
+        self.model = _checked(model)
+        self._n_ctx = n_ctx
+        self._n_gpu_layers = n_gpu_layers
+        settings = Settings.load(cache_dir=cache_dir, hf_token=hf_token)
+        self._cache_dir = settings.cache_dir
+        self._hf_token = settings.hf_token
+        self._engine: Engine | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> LocalBackend:
+        """The model that the settings name; ``model.gguf,mmproj.gguf`` is a pair of paths."""
+        token = settings.hf_token and settings.hf_token.get_secret_value()
+        first, comma, second = (settings.model or DEFAULT_MODEL).partition(",")
+        model = (first, second) if comma else first
+        return cls(model, cache_dir=settings.cache_dir, hf_token=token)
+
+    def start(self) -> Endpoint:
+        """Fetch the model files where missing and start the engine."""
+        if importlib.util.find_spec("xllamacpp") is None:
+            raise MissingExtraError("xllamacpp", "local")
+        engine = self._engine or self._resolved()
+        with _lock:
+            running = _running.get(engine)
+            if running is None or running.process.poll() is not None:
+                users = running.users if running else 0
+                running = _running[engine] = _Running(engine)
+                running.users = users
+            if self._engine is None:
+                running.users += 1
+                self._engine = engine
+        return Endpoint(
+            f"{running.address()}/v1",
+            model=engine.name,
+            headers={"authorization": f"Bearer {running.key}"},
+            capabilities=_capabilities(self.model),
+            notice=DEMO_NOTICE if self.model == DEMO else "",
+        )
+
+    def stop(self) -> None:
+        """Let go of the engine; the last backend to do so ends it."""
+        with _lock:
+            engine, self._engine = self._engine, None
+            running = _running.get(engine) if engine else None
+            if engine is None or running is None:
+                return
+            running.users -= 1
+            if running.users == 0:
+                del _running[engine]
+                running.process.stop()
+
+    def __repr__(self) -> str:
+        return f"LocalBackend({self.model!r})"
+
+    def _resolved(self) -> Engine:
+        model, mmproj = self._files()
+        name = self.model if isinstance(self.model, str) else model.stem
+        return Engine(name, str(model), str(mmproj), self._n_ctx, self._n_gpu_layers)
+
+    def _files(self) -> tuple[Path, Path]:
+        """The GGUF pair, downloaded if need be."""
+        if not isinstance(self.model, str):
+            return self.model
+        if self.model == DEMO:
+            folder = Path(__file__).parents[1] / "demo"
+            return folder / "demo.gguf", folder / "mmproj-demo.gguf"
+        from internvl_modal.weights import WeightsCache
+
+        token = self._hf_token and self._hf_token.get_secret_value()
+        cache = WeightsCache(self._cache_dir, token=token)
+        try:
+            snapshot = cache.ensure(self.model, variant="gguf")
+        except WeightsError as error:
+            error.hint += "; --model demo runs offline" if error.hint else "use --model demo"
+            raise
+        mmproj = next(name for name in snapshot.files if Path(name).name.startswith("mmproj"))
+        model = next(n for n in snapshot.files if n.endswith(".gguf") and n != mmproj)
+        return snapshot.file(model), snapshot.file(mmproj)
+
+
+def _checked(
+    model: str | tuple[str | os.PathLike[str], str | os.PathLike[str]],
+) -> str | tuple[Path, Path]:
+    if isinstance(model, str):
+        if model not in (DEMO, *HUB_MODELS):
+            raise ConfigError(
+                f"the local backend has no model {model!r}",
+                hint=f"use {', '.join((DEMO, *HUB_MODELS))} or MODEL.gguf,MMPROJ.gguf",
+            )
+        return model
+    files = (Path(model[0]).absolute(), Path(model[1]).absolute())
+    for file in files:
+        if not file.is_file():
+            raise ConfigError(f"{file} is not a file", hint="give the model and its mmproj")
+    return files
+
+
+def _capabilities(model: object) -> Capabilities:
+    """The demo model sees one tile of 16 tokens; the others tile as InternVL does."""
+    if model == DEMO:
+        return Capabilities("llamacpp", tokens_per_tile=16, max_tiles=1, json_schema=True)
+    tokens = 256 if isinstance(model, str) else None
+    return Capabilities("llamacpp", tokens_per_tile=tokens, max_tiles=12, json_schema=True)

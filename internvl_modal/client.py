@@ -1,0 +1,358 @@
+"""``Client`` and ``AsyncClient``: the same calls, performed in two ways."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import httpx
+from pydantic import BaseModel
+from typing_extensions import Self, Unpack
+
+from internvl_modal.backends import Backend, resolve
+from internvl_modal.errors import ConfigError
+from internvl_modal.flows import IMAGES, Core, Flow, Opened, Work
+from internvl_modal.schema import (
+    Description,
+    Estimate,
+    ImageSource,
+    Message,
+    Options,
+    Timings,
+)
+from internvl_modal.settings import Settings
+from internvl_modal.transport import AsyncTransport, Retry, Transport
+
+T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
+H = TypeVar("H")
+
+
+class _Base:
+    """What both clients share: settings, backend, flows."""
+
+    def __init__(
+        self,
+        backend: str | Backend | None = None,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        model: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        settings = Settings.load(base_url=base_url, api_key=api_key, model=model, timeout=timeout)
+        if backend is None and base_url is not None:
+            backend = "endpoint"
+        resolved = resolve(backend, settings)
+        self._core = Core(resolved, model=settings.model, timeout=settings.timeout)
+
+    @property
+    def backend(self) -> Backend:
+        """What makes the endpoint exist."""
+        return self._core.backend
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._core.backend!r})"
+
+
+def _own(http_client: H | None, kind: type[H]) -> H | None:
+    if http_client is not None and not isinstance(http_client, kind):
+        raise ConfigError(
+            f"http_client is a {type(http_client).__name__}", hint=f"pass an httpx.{kind.__name__}"
+        )
+    return http_client
+
+
+class Client(_Base):
+    """Describes pictures through one backend; thread-safe, close it or use ``with``.
+
+    ``backend``: a name ("local", "lmdeploy", "modal"), an URL or a Backend; None means
+    INTERNVL_MODAL_BASE_URL if set, else "local". ``timeout``: seconds for a whole call, retries
+    included. ``http_client``: your own ``httpx.Client``, which is not closed. Every method
+    raises InternVLError and its kinds, see ``internvl_modal.errors``.
+    """
+
+    def __init__(
+        self,
+        backend: str | Backend | None = None,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        model: str | None = None,
+        timeout: float | None = None,
+        retry: Retry | None = None,
+        http_client: httpx.Client | None = None,
+    ) -> None:
+        super().__init__(backend, base_url=base_url, api_key=api_key, model=model, timeout=timeout)
+        self._transport = Transport(_own(http_client, httpx.Client), retry or Retry())
+
+    def describe(
+        self, image: IMAGES, prompt: str | None = None, **options: Unpack[Options]
+    ) -> Description:
+        """Describe a picture, or several together when given a list."""
+        return self._run(self._core.describe(image, prompt, options))
+
+    def stream(
+        self, image: IMAGES, prompt: str | None = None, **options: Unpack[Options]
+    ) -> Stream:
+        """Describe a picture piece by piece; iterate over it, then read ``.description``."""
+        return Stream(self, self._core.open_stream(image, prompt, options))
+
+    def chat(
+        self, messages: Sequence[Message | Mapping[str, object]], **options: Unpack[Options]
+    ) -> Description:
+        """Answer the last of several turns; pictures may be in any turn of the user."""
+        return self._run(self._core.chat(messages, options))
+
+    def extract(
+        self,
+        image: IMAGES,
+        schema: type[M],
+        prompt: str | None = None,
+        *,
+        repairs: int = 2,
+        **options: Unpack[Options],
+    ) -> M:
+        """Read a picture into a pydantic model.
+
+        A wrong answer is sent back with the reason up to ``repairs`` times; then
+        OutputInvalidError holds the raw text.
+        """
+        return self._run(self._core.extract(image, schema, prompt, repairs, options))
+
+    def describe_video(
+        self,
+        path: str | Path,
+        prompt: str | None = None,
+        *,
+        frames: int = 8,
+        start: float = 0.0,
+        end: float | None = None,
+        **options: Unpack[Options],
+    ) -> Description:
+        """Describe ``frames`` evenly spaced frames between ``start`` and ``end`` (seconds)."""
+        return self._run(self._core.describe_video(path, prompt, frames, start, end, options))
+
+    def models(self) -> list[str]:
+        """Names of the models that the server offers."""
+        return self._run(self._core.models())
+
+    def wait_until_ready(self, timeout: float | None = None) -> None:
+        """Return once the server answers; ``timeout`` in seconds, the client's by default."""
+        self._run(self._core.wait_until_ready(timeout))
+
+    def estimate(self, image: ImageSource, **options: Unpack[Options]) -> Estimate:
+        """Tiles, tokens and bytes of a picture; nothing is sent and no pixel decoded."""
+        return self._run(self._core.estimate(image, options))
+
+    def close(self) -> None:
+        """Close the connections and stop what this client started."""
+        self._transport.close()
+        self._core.backend.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _run(self, flow: Flow[T]) -> T:
+        """Perform each step of ``flow`` in this thread."""
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    result: object = (
+                        step.function() if isinstance(step, Work) else self._transport.send(step)
+                    )
+                except Exception as error:  # noqa: BLE001 - the flow decides
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(result)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+
+class AsyncClient(_Base):
+    """``Client`` for asyncio: the same names, to await; close it with ``aclose`` or ``async with``.
+
+    ``http_client``: your own ``httpx.AsyncClient``, which is not closed; by default connections
+    are pooled by aiohttp, without a limit of their own. Pictures are prepared in threads.
+    """
+
+    def __init__(
+        self,
+        backend: str | Backend | None = None,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        model: str | None = None,
+        timeout: float | None = None,
+        retry: Retry | None = None,
+        http_client: httpx.AsyncClient | None = None,
+    ) -> None:
+        super().__init__(backend, base_url=base_url, api_key=api_key, model=model, timeout=timeout)
+        self._transport = AsyncTransport(_own(http_client, httpx.AsyncClient), retry or Retry())
+
+    async def describe(
+        self, image: IMAGES, prompt: str | None = None, **options: Unpack[Options]
+    ) -> Description:
+        """Describe a picture, or several together when given a list."""
+        return await self._run(self._core.describe(image, prompt, options))
+
+    def stream(
+        self, image: IMAGES, prompt: str | None = None, **options: Unpack[Options]
+    ) -> AsyncStream:
+        """Describe a picture piece by piece; iterate over it, then read ``.description``."""
+        return AsyncStream(self, self._core.open_stream(image, prompt, options))
+
+    async def chat(
+        self, messages: Sequence[Message | Mapping[str, object]], **options: Unpack[Options]
+    ) -> Description:
+        """Answer the last of several turns; pictures may be in any turn of the user."""
+        return await self._run(self._core.chat(messages, options))
+
+    async def extract(
+        self,
+        image: IMAGES,
+        schema: type[M],
+        prompt: str | None = None,
+        *,
+        repairs: int = 2,
+        **options: Unpack[Options],
+    ) -> M:
+        """Read a picture into a pydantic model; see ``Client.extract``."""
+        return await self._run(self._core.extract(image, schema, prompt, repairs, options))
+
+    async def describe_video(
+        self,
+        path: str | Path,
+        prompt: str | None = None,
+        *,
+        frames: int = 8,
+        start: float = 0.0,
+        end: float | None = None,
+        **options: Unpack[Options],
+    ) -> Description:
+        """Describe ``frames`` evenly spaced frames between ``start`` and ``end`` (seconds)."""
+        return await self._run(self._core.describe_video(path, prompt, frames, start, end, options))
+
+    async def models(self) -> list[str]:
+        """Names of the models that the server offers."""
+        return await self._run(self._core.models())
+
+    async def wait_until_ready(self, timeout: float | None = None) -> None:
+        """Return once the server answers; ``timeout`` in seconds, the client's by default."""
+        await self._run(self._core.wait_until_ready(timeout))
+
+    async def estimate(self, image: ImageSource, **options: Unpack[Options]) -> Estimate:
+        """Tiles, tokens and bytes of a picture; nothing is sent and no pixel decoded."""
+        return await self._run(self._core.estimate(image, options))
+
+    async def aclose(self) -> None:
+        """Close the connections and stop what this client started."""
+        await self._transport.close()
+        await asyncio.to_thread(self._core.backend.stop)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def _run(self, flow: Flow[T]) -> T:
+        """Perform each step of ``flow``, blocking ones in a thread."""
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    result: object = (
+                        await asyncio.to_thread(step.function)
+                        if isinstance(step, Work)
+                        else await self._transport.send(step)
+                    )
+                except Exception as error:  # noqa: BLE001 - the flow decides
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(result)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+
+class _Collected:
+    """The end of a stream: what it added up to."""
+
+    _description: Description | None = None
+
+    @property
+    def description(self) -> Description:
+        """The whole answer; raises ConfigError until the stream has been read to its end."""
+        if self._description is None:
+            raise ConfigError(
+                "the stream has not been read to its end", hint="iterate over it first"
+            )
+        return self._description
+
+    def _finish(self, opened: Opened, first: float | None, attempts: int) -> None:
+        timings = Timings(
+            prepare=opened.prepared,
+            first_token=None if first is None else first - opened.begun,
+            total=time.monotonic() - opened.begun,
+            attempts=attempts,
+        )
+        found = opened.collected.finish()
+        self._description = found.model_copy(update={"timings": timings})
+
+
+class Stream(_Collected):
+    """Pieces of text as they come; ``.description`` afterwards."""
+
+    def __init__(self, client: Client, flow: Flow[Opened]) -> None:
+        self._client = client
+        self._flow = flow
+
+    def __iter__(self) -> Iterator[str]:
+        opened = self._client._run(self._flow)
+        first = None
+        with self._client._transport.stream(opened.step) as (begun, chunks):
+            opened.collected.request_id = begun.value
+            for chunk in chunks:
+                for text in opened.collected.feed(chunk):
+                    first = first or time.monotonic()
+                    yield text
+        self._finish(opened, first, begun.attempts)
+
+
+class AsyncStream(_Collected):
+    """Pieces of text as they come, for ``async for``; ``.description`` afterwards."""
+
+    def __init__(self, client: AsyncClient, flow: Flow[Opened]) -> None:
+        self._client = client
+        self._flow = flow
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        opened = await self._client._run(self._flow)
+        first = None
+        async with self._client._transport.stream(opened.step) as (begun, chunks):
+            opened.collected.request_id = begun.value
+            async for chunk in chunks:
+                for text in opened.collected.feed(chunk):
+                    first = first or time.monotonic()
+                    yield text
+        self._finish(opened, first, begun.attempts)

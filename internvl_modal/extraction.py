@@ -1,0 +1,68 @@
+"""Typed answers: the prompt that asks for JSON, the tolerant reading, the repair."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING
+
+from internvl_modal.errors import OutputInvalidError
+from internvl_modal.prompts import Turn
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from internvl_modal.schema import Description
+    from internvl_modal.wire import ChatCall
+
+EXTRACT_PROMPT = "Read this image."
+VIDEO_PROMPT = "Describe this video in detail."
+
+
+def first_prompt(prompt: str | None, schema: type[BaseModel]) -> str:
+    """The question with the JSON schema that the answer must fit."""
+    rules = json.dumps(schema.model_json_schema(), ensure_ascii=False, separators=(",", ":"))
+    return (
+        f"{prompt or EXTRACT_PROMPT}\n\n"
+        f"Answer with one JSON object that fits this JSON schema, and nothing else:\n{rules}"
+    )
+
+
+def read_object(text: str) -> object:
+    """The first JSON object in ``text``, whatever stands around it; ValueError if there is none."""
+    decoder = json.JSONDecoder(strict=False)
+    start = text.find("{")
+    problem = "the answer holds no JSON object"
+    while start >= 0:
+        try:
+            return decoder.raw_decode(text, start)[0]
+        except json.JSONDecodeError as error:
+            problem = f"the JSON object cannot be read: {error}"
+        except RecursionError:
+            problem = "the JSON object is nested too deeply"
+        start = text.find("{", start + 1) if start < 4096 else -1
+    raise ValueError(problem)
+
+
+def repaired(call: ChatCall, text: str, why: str) -> ChatCall:
+    """The same call with the wrong answer and what was wrong with it as further turns."""
+    complaint = (
+        f"That answer does not fit the JSON schema: {why}\n"
+        "Answer again with the corrected JSON object, and nothing else."
+    )
+    turns = (*call.turns, Turn("assistant", text), Turn("user", complaint))
+    return dataclasses.replace(call, turns=turns)
+
+
+def invalid(
+    text: str, schema: type[BaseModel], why: str, answer: Description
+) -> OutputInvalidError:
+    """The error once the repairs are used up; it keeps the raw answer."""
+    error = OutputInvalidError(
+        f"the answer does not fit {schema.__name__}: {why}",
+        hint="the raw answer is in .text; allow more repairs, a larger model or a simpler schema",
+        status=200,
+        request_id=answer.request_id,
+    )
+    error.text = text
+    return error

@@ -1,0 +1,308 @@
+"""What a client does, as steps: the same for ``Client`` and ``AsyncClient``.
+
+A flow is a generator that yields steps and is sent their results: ``Work`` (a blocking
+function) and ``Send`` (one HTTP exchange). The clients differ only in how they perform a step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from internvl_modal import extraction
+from internvl_modal.backends.base import Backend, Capabilities, Endpoint
+from internvl_modal.errors import ConfigError, RequestRejectedError, ServerError
+from internvl_modal.fetch import fetch
+from internvl_modal.images import Tiling, estimate, prepare
+from internvl_modal.prompts import Json, Turn
+from internvl_modal.replies import HttpResponse, error_from_response
+from internvl_modal.schema import (
+    DEFAULT_PROMPT,
+    DescribeOptions,
+    Description,
+    Estimate,
+    ImageSource,
+    Message,
+    Options,
+    Timings,
+    explain,
+)
+from internvl_modal.sse import CompletionStream
+from internvl_modal.transport import Retry, Send, Sent
+from internvl_modal.wire import ChatCall, HttpRequest, decode_completion, decode_models
+
+if TYPE_CHECKING:
+    from internvl_modal.images import PreparedImage
+
+T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
+
+IMAGES: TypeAlias = "ImageSource | Sequence[ImageSource]"
+
+
+@dataclass(frozen=True)
+class Work(Generic[T]):
+    """A blocking function to call, in a thread where an event loop runs."""
+
+    function: Callable[[], T]
+
+
+Flow: TypeAlias = Generator["Work[Any] | Send[Any]", Any, T]
+
+
+class Ready(NamedTuple):
+    """An endpoint that has said what it is."""
+
+    endpoint: Endpoint
+    capabilities: Capabilities
+    model: str
+
+
+class Opened(NamedTuple):
+    """A streamed call: the step that opens it and what collects its chunks."""
+
+    step: Send[str | None]
+    collected: CompletionStream
+    begun: float
+    prepared: float
+
+
+class Core:
+    """The flows of one client; holds its backend and what is known of its endpoint."""
+
+    def __init__(self, backend: Backend, *, model: str | None, timeout: float) -> None:
+        self.backend = backend
+        self._model = model
+        self._timeout = timeout
+        self._ready: Ready | None = None
+
+    def describe(self, image: IMAGES, prompt: str | None, options: Options) -> Flow[Description]:
+        """Describe one picture, or several together."""
+        return (yield from self._ask(_one_turn(image, prompt), options))
+
+    def chat(
+        self, messages: Sequence[Message | Mapping[str, object]], options: Options
+    ) -> Flow[Description]:
+        """Answer the last of several turns."""
+        return (yield from self._ask(_checked(messages), options))
+
+    def describe_video(
+        self,
+        path: str | Path,
+        prompt: str | None,
+        frames: int,
+        start: float,
+        end: float | None,
+        options: Options,
+    ) -> Flow[Description]:
+        """Describe evenly spaced frames of a video, one tile each unless ``detail`` says more."""
+        from internvl_modal.video import read_frames
+
+        pictures = yield Work(partial(read_frames, path, frames=frames, start=start, end=end))
+        message = Message(role="user", text=prompt or extraction.VIDEO_PROMPT, images=pictures)
+        return (yield from self._ask((message,), {"detail": 1, **options}, label="Frame"))
+
+    def extract(
+        self,
+        image: IMAGES,
+        schema: type[M],
+        prompt: str | None,
+        repairs: int,
+        options: Options,
+    ) -> Flow[M]:
+        """Read a picture into ``schema``, asking again with the reason where it does not fit."""
+        asked = extraction.first_prompt(prompt, schema)
+        call, _ = yield from self._call(_one_turn(image, asked), options, "Image-")
+        document = schema.model_json_schema()
+        for repair in range(repairs + 1):
+            sent = yield self._chat_step(call, self._deadline(call.options), document)
+            text = sent.value.text
+            try:
+                return schema.model_validate(extraction.read_object(text))
+            except (ValidationError, ValueError) as error:
+                why = explain(error) if isinstance(error, ValidationError) else str(error)
+                if repair == repairs:
+                    raise extraction.invalid(text, schema, why, sent.value) from error
+                call = extraction.repaired(call, text, why)
+        raise AssertionError("unreachable")
+
+    def open_stream(self, image: IMAGES, prompt: str | None, options: Options) -> Flow[Opened]:
+        """Make a streamed call ready to be opened."""
+        begun = time.monotonic()
+        call, prepared = yield from self._call(_one_turn(image, prompt), options, "Image-")
+        step = Send(
+            call.endpoint.base_url,
+            call.request(stream=True),
+            _stream_opened,
+            begun + (call.options.timeout or self._timeout),
+        )
+        return Opened(step, CompletionStream(call), begun, prepared)
+
+    def models(self) -> Flow[list[str]]:
+        """Names of the models the server offers."""
+        endpoint = yield Work(self.backend.start)
+        sent = yield self._models_step(endpoint, time.monotonic() + self._timeout)
+        return [str(item["id"]) for item in sent.value]
+
+    def wait_until_ready(self, timeout: float | None) -> Flow[None]:
+        """Return once the server lists its models; ``timeout`` in seconds."""
+        endpoint = yield Work(self.backend.start)
+        deadline = time.monotonic() + (timeout or self._timeout)
+        patient = Retry(attempts=1_000_000, initial=0.5, maximum=5.0)
+        yield self._models_step(endpoint, deadline, patient)
+
+    def estimate(self, image: ImageSource, options: Options) -> Flow[Estimate]:
+        """What a picture would cost; nothing is started and no pixel is decoded."""
+        checked = DescribeOptions.parse(options)
+        tiling = _tiling(self._ready.capabilities if self._ready else Capabilities())
+        return (
+            yield Work(
+                partial(
+                    estimate,
+                    image,
+                    detail=checked.detail,
+                    tiling=tiling,
+                    max_pixels=checked.max_pixels,
+                    allow_private_urls=checked.allow_private_urls,
+                    fetch=fetch,
+                )
+            )
+        )
+
+    def _ask(
+        self, messages: Sequence[Message], options: Options, label: Any = "Image-"
+    ) -> Flow[Description]:
+        begun = time.monotonic()
+        call, prepared = yield from self._call(messages, options, label)
+        deadline = begun + (call.options.timeout or self._timeout)
+        sent: Sent[Description] = yield self._chat_step(call, deadline)
+        timings = Timings(prepare=prepared, total=time.monotonic() - begun, attempts=sent.attempts)
+        return sent.value.model_copy(update={"timings": timings})
+
+    def _call(
+        self, messages: Sequence[Message], options: Options, label: Any
+    ) -> Flow[tuple[ChatCall, float]]:
+        """Prepare the pictures and find the endpoint; also the seconds spent on the pictures."""
+        checked = DescribeOptions.parse(options)
+        ready = yield from self._endpoint(time.monotonic() + (checked.timeout or self._timeout))
+        begun = time.monotonic()
+        turns = yield Work(partial(_turns, messages, checked, ready.capabilities, label))
+        call = ChatCall(ready.endpoint, ready.capabilities, ready.model, turns, checked)
+        return call, time.monotonic() - begun
+
+    def _endpoint(self, deadline: float) -> Flow[Ready]:
+        """Start the backend and learn the server's model and dialect, once."""
+        if self._ready is not None:
+            return self._ready
+        endpoint: Endpoint = yield Work(self.backend.start)
+        model = endpoint.model or self._model
+        capabilities, listed = endpoint.capabilities, []
+        if model is None or capabilities is None:
+            try:
+                sent = yield self._models_step(endpoint, deadline)
+                listed = sent.value
+            except RequestRejectedError:
+                if model is None:
+                    raise
+        if model is None:
+            model = _first_model(listed, endpoint)
+        self._ready = Ready(endpoint, capabilities or _capabilities(model, listed), model)
+        return self._ready
+
+    def _deadline(self, options: DescribeOptions) -> float:
+        return time.monotonic() + (options.timeout or self._timeout)
+
+    def _chat_step(
+        self, call: ChatCall, deadline: float, schema: Json | None = None
+    ) -> Send[Description]:
+        decode = partial(decode_completion, call=call)
+        return Send(call.endpoint.base_url, call.request(schema=schema), decode, deadline)
+
+    def _models_step(
+        self, endpoint: Endpoint, deadline: float, retry: Retry | None = None
+    ) -> Send[list[Json]]:
+        request = HttpRequest("GET", "models", endpoint.headers)
+        return Send(endpoint.base_url, request, decode_models, deadline, retry)
+
+
+def _one_turn(image: IMAGES, prompt: str | None) -> tuple[Message]:
+    images = tuple(image) if isinstance(image, list | tuple) else (image,)
+    if not images:
+        raise ConfigError("no picture was given", hint="pass at least one")
+    return (Message(role="user", text=prompt or DEFAULT_PROMPT, images=images),)
+
+
+def _checked(messages: Sequence[Message | Mapping[str, object]]) -> tuple[Message, ...]:
+    try:
+        checked = tuple(Message.model_validate(message) for message in messages)
+    except ValidationError as error:
+        raise ConfigError(
+            f"messages: {explain(error)}", hint="each is {'role', 'text', 'images'}"
+        ) from error
+    if not checked or checked[-1].role != "user":
+        raise ConfigError("messages must end with one of role 'user'", hint="add the question")
+    return checked
+
+
+def _turns(
+    messages: Sequence[Message], options: DescribeOptions, capabilities: Capabilities, label: Any
+) -> tuple[Turn, ...]:
+    """Read, turn, shrink and encode every picture."""
+
+    def ready(source: ImageSource) -> PreparedImage:
+        return prepare(
+            source,
+            detail=options.detail,
+            tiling=_tiling(capabilities),
+            background=options.background,
+            max_pixels=options.max_pixels,
+            allow_private_urls=options.allow_private_urls,
+            fetch=fetch,
+        )
+
+    system = (Turn("system", options.system),) if options.system else ()
+    turns = [
+        Turn(message.role, message.text, tuple(map(ready, message.images)), label)
+        for message in messages
+    ]
+    return (*system, *turns)
+
+
+def _tiling(capabilities: Capabilities) -> Tiling:
+    return Tiling(
+        tile_pixels=capabilities.tile_pixels,
+        tokens_per_tile=capabilities.tokens_per_tile or 256,
+        max_tiles=capabilities.max_tiles,
+    )
+
+
+def _first_model(listed: Sequence[Json], endpoint: Endpoint) -> str:
+    if not listed:
+        raise ServerError(
+            f"{endpoint.base_url} lists no model", hint="pass model= or set INTERNVL_MODAL_MODEL"
+        )
+    return str(listed[0]["id"])
+
+
+def _capabilities(model: str, listed: Sequence[Json]) -> Capabilities:
+    """What ``owned_by`` in ``/v1/models`` tells: each server signs its own name there."""
+    owner = str(listed[0].get("owned_by")) if listed else ""
+    tokens = 256 if "internvl" in model.lower() else None
+    if owner == "lmdeploy":
+        return Capabilities("lmdeploy", tokens_per_tile=tokens)
+    if owner == "llamacpp":
+        return Capabilities("llamacpp", tokens_per_tile=tokens, max_tiles=12, json_schema=True)
+    return Capabilities(tokens_per_tile=tokens, max_tiles=12, json_schema=owner == "vllm")
+
+
+def _stream_opened(response: HttpResponse) -> str | None:
+    """The request id of a stream that began; raises what any other status means."""
+    if response.status != 200:
+        raise error_from_response(response)
+    return response.request_id

@@ -1,0 +1,107 @@
+"""Server-sent events, and the description that a stream of them adds up to."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterator
+
+from internvl_modal.errors import EngineError, ServerError
+from internvl_modal.replies import HttpResponse, error_from_response
+from internvl_modal.schema import Description, Usage
+from internvl_modal.wire import Answer, ChatCall, conclude, text_of, usage_of
+
+
+class EventDecoder:
+    """Bytes of ``text/event-stream`` to the data of each event (WHATWG HTML, 9.2.6)."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
+        self._rest = ""
+        self._data: list[str] = []
+
+    def feed(self, chunk: bytes, *, final: bool = False) -> Iterator[str]:
+        """Yield the data of every event that ``chunk`` completes."""
+        text = self._rest + self._decoder.decode(chunk, final)
+        held = "\r" if text.endswith("\r") and not final else ""
+        text = text[: len(text) - len(held)].replace("\r\n", "\n").replace("\r", "\n")
+        *lines, rest = text.split("\n")
+        self._rest = rest + held
+        for line in lines:
+            if line:
+                self._field(line)
+            elif self._data:
+                yield "\n".join(self._data)
+                self._data.clear()
+
+    def _field(self, line: str) -> None:
+        name, _, value = line.partition(":")
+        if name == "data":
+            self._data.append(value.removeprefix(" "))
+
+
+class CompletionStream:
+    """Collects a streamed chat completion; ``finish`` checks it like any other answer."""
+
+    def __init__(self, call: ChatCall) -> None:
+        self._call = call
+        self._events = EventDecoder()
+        self._text: list[str] = []
+        self._finish: object = None
+        self._usage: Usage | None = None
+        self._model: object = None
+        self._done = False
+        self.request_id: str | None = None
+
+    def feed(self, chunk: bytes) -> Iterator[str]:
+        """Yield the text that ``chunk`` brings; raises ServerError for an error event."""
+        for data in self._events.feed(chunk):
+            if data.strip() == "[DONE]":
+                self._done = True
+            elif not self._done and (delta := self._take(data)):
+                self._text.append(delta)
+                yield delta
+
+    def finish(self) -> Description:
+        """The description; raises EngineError when the stream ended before ``[DONE]``."""
+        if not self._done:
+            raise EngineError(
+                f"the stream ended early, after {sum(map(len, self._text))} characters",
+                hint="see the server's log; the same request may work again",
+                status=200,
+                request_id=self.request_id,
+            )
+        answer = Answer(
+            "".join(self._text), self._finish, self._usage, self._model, self.request_id
+        )
+        return conclude(answer, self._call)
+
+    def _take(self, data: str) -> str:
+        try:
+            event = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise self._bad("an event that is not JSON", data) from error
+        if not isinstance(event, dict):
+            raise self._bad("an event that is no object", data)
+        if event.get("object") == "error" or event.get("error"):
+            code = event.get("code")
+            status = code if isinstance(code, int) and 400 <= code < 600 else 500
+            raise error_from_response(HttpResponse(status, {}, data.encode()))
+        self._usage = usage_of(event.get("usage")) or self._usage
+        self._model = event.get("model") or self._model
+        choices = event.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        if not isinstance(choice, dict):
+            return ""
+        self._finish = choice.get("finish_reason") or self._finish
+        delta = choice.get("delta")
+        return text_of(delta.get("content")) if isinstance(delta, dict) else ""
+
+    def _bad(self, what: str, data: str) -> ServerError:
+        return ServerError(
+            f"the stream held {what}: {data[:100]!r}",
+            hint="check that the base URL is that of an OpenAI-compatible server",
+            status=200,
+            body=data[:2000],
+            request_id=self.request_id,
+        )
