@@ -1,0 +1,242 @@
+"""Open any picture and render it as the model should see it: upright, 8-bit, RGB or grey."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, cast
+
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from internvl_modal.errors import ImageError, MissingExtraError
+from internvl_modal.images.address import Fetch, read_bytes, source_name
+from internvl_modal.images.pixels import flatten, from_array, is_srgb, to_srgb
+from internvl_modal.schema import BinaryFile, ImageSource
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Opener = Callable[[BytesIO], Image.Image]
+
+_TURN = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a picture with this EXIF orientation upright."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture whose header has been read; its pixels may still be undecoded."""
+
+    name: str
+    image: Image.Image = field(repr=False)
+    data: bytes | None = field(repr=False)
+    """The encoded file, None for pictures that came as pixels."""
+    format: str
+    orientation: int = 1
+    frames: int = 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, upright."""
+        width, height = self.image.size
+        return (height, width) if self._turns_later and self.orientation >= 5 else (width, height)
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Width and height as the file has them."""
+        width, height = self.size
+        return (height, width) if self.orientation >= 5 else (width, height)
+
+    @property
+    def _turns_later(self) -> bool:
+        """Pillow turns TIFFs itself."""
+        return self.format != "TIFF"
+
+    @property
+    def icc(self) -> bytes | None:
+        """The embedded colour profile, unless it is sRGB."""
+        profile = self.image.info.get("icc_profile")
+        return profile if isinstance(profile, bytes) and not is_srgb(profile) else None
+
+    def decode(self) -> Image.Image:
+        """Decode the pixels, in the file's own mode; raises ImageError for damaged files."""
+        try:
+            self.image.load()
+        except Exception as error:  # decoders raise anything
+            raise _damaged(self.name, error) from error
+        return self.image
+
+    def render(self, size: tuple[int, int], background: str) -> Image.Image:
+        """The picture upright at ``size``, 8-bit, in mode RGB or L, without metadata."""
+        turned = self._turns_later and self.orientation >= 5
+        stored = (size[1], size[0]) if turned else size
+        if self.format in ("JPEG", "MPO") and self.data is not None:
+            # The decoder halves for free; from twice the size it costs no visible quality.
+            self.image.draft(None, (2 * stored[0], 2 * stored[1]))
+        icc = self.icc
+        image = flatten(self.decode(), background, self.name)
+        if image.size != stored:
+            image = image.resize(stored, Image.Resampling.BICUBIC)
+        image = to_srgb(image, icc)
+        if self._turns_later and self.orientation in _TURN:
+            image = image.transpose(_TURN[self.orientation])
+        image = image.copy() if image is self.image else image
+        image.info = {}
+        return image
+
+
+def open_picture(
+    source: ImageSource,
+    *,
+    max_pixels: int,
+    fetch: Fetch | None,
+    timeout: float,
+    allow_private: bool,
+) -> Picture:
+    """Read a picture's header; raises ImageError for what is not a usable picture."""
+    name = source_name(source)
+    if isinstance(source, Image.Image):
+        picture = Picture(name, source, None, source.format or "PIL", _orientation(source))
+    elif hasattr(source, "__array_interface__"):
+        pixels = from_array(cast("NDArray[Any]", source), name)
+        picture = Picture(name, pixels, None, "array")
+    elif isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview, BinaryFile)):
+        data = read_bytes(source, fetch=fetch, timeout=timeout, allow_private=allow_private)
+        picture = _open_file(data, name)
+    else:
+        raise ImageError(
+            "not a kind of picture that can be read",
+            source=name,
+            hint="give a path, URL, data URL, bytes, binary file, PIL image or numpy array",
+        )
+    _check_size(picture, max_pixels)
+    return picture
+
+
+def _open_file(data: bytes, name: str) -> Picture:
+    opener = _opener(data, name)
+    try:
+        image = opener(BytesIO(data))
+        frames = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+    except (ImageError, MissingExtraError):
+        raise
+    except Exception as error:  # decoders raise anything
+        raise _damaged(name, error) from error
+    return Picture(name, image, data, image.format or "", _orientation(image), frames)
+
+
+def _damaged(name: str, error: Exception) -> ImageError:
+    detail = str(error) or type(error).__name__
+    return ImageError(
+        f"cannot be decoded: {detail:.200}",
+        source=name,
+        hint="the file is damaged or cut off; save or download it again",
+    )
+
+
+def _check_size(picture: Picture, max_pixels: int) -> None:
+    width, height = picture.size
+    hint = "shrink it, or raise max_pixels"
+    pillows = Image.MAX_IMAGE_PIXELS if picture.format == "TIFF" else None
+    if pillows is not None and pillows < max_pixels:  # its own check cannot be passed by
+        max_pixels, hint = pillows, "shrink it"
+    if width < 1 or height < 1:
+        raise ImageError(f"has no pixels ({width}x{height})", source=picture.name)
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{width}x{height} is more than {max_pixels:,} pixels", source=picture.name, hint=hint
+        )
+
+
+def _opener(data: bytes, name: str) -> Opener:
+    """Choose the decoder by the file's first bytes, never by its name."""
+    for start, opener in _OPENERS:
+        if data.startswith(start):
+            return opener
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return WebPImagePlugin.WebPImageFile
+    if data[4:8] == b"ftyp":
+        brands = data[8 : min(64, int.from_bytes(data[:4], "big"))]
+        if b"avif" in brands or b"avis" in brands:
+            return lambda file: _open_avif(file, name)
+        return _open_heif
+    raise _unknown(data, name)
+
+
+_OPENERS: tuple[tuple[bytes, Opener], ...] = (
+    (b"\xff\xd8\xff", JpegImagePlugin.jpeg_factory),
+    (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
+    (b"GIF87a", GifImagePlugin.GifImageFile),
+    (b"GIF89a", GifImagePlugin.GifImageFile),
+    (b"BM", BmpImagePlugin.BmpImageFile),
+    (b"II*\0", TiffImagePlugin.TiffImageFile),
+    (b"MM\0*", TiffImagePlugin.TiffImageFile),
+    (b"II+\0", TiffImagePlugin.TiffImageFile),
+    (b"MM\0+", TiffImagePlugin.TiffImageFile),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", Jpeg2KImagePlugin.Jpeg2KImageFile),
+    (b"\xff\x4f\xff\x51", Jpeg2KImagePlugin.Jpeg2KImageFile),
+    *((b"P%d" % kind, PpmImagePlugin.PpmImageFile) for kind in range(1, 7)),
+)
+
+
+def _open_avif(file: BytesIO, name: str) -> Image.Image:
+    try:
+        from PIL import AvifImagePlugin
+
+        supported = AvifImagePlugin.SUPPORTED
+    except ImportError:
+        supported = False
+    if not supported:
+        hint = "pip install --upgrade pillow (11.3 or newer reads AVIF)"
+        raise ImageError("this Pillow cannot read AVIF", source=name, hint=hint)
+    return AvifImagePlugin.AvifImageFile(file)
+
+
+def _open_heif(file: BytesIO) -> Image.Image:
+    try:
+        from pillow_heif.as_plugin import HeifImageFile
+    except ImportError as error:
+        raise MissingExtraError("pillow-heif", "formats") from error
+    return cast(Image.Image, HeifImageFile(file))  # type: ignore[no-untyped-call]
+
+
+def _unknown(data: bytes, name: str) -> ImageError:
+    start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if b"<svg" in start:
+        what, hint = "SVG is a drawing, not pixels", "render it to PNG first (resvg, CairoSVG)"
+    elif start.startswith((b"<!doctype html", b"<html")):
+        what, hint = "a web page, not a picture", "give the address of the picture itself"
+    elif start.startswith(b"%pdf"):
+        what, hint = "a PDF, not a picture", "render its pages to PNG first (pypdfium2)"
+    else:
+        what, hint = "not a picture in a known format", "convert it to JPEG or PNG"
+    return ImageError(what, source=name, hint=hint)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1-8; 1 where it is missing or makes no sense."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # noqa: BLE001, broken EXIF must not cost the picture
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1

@@ -1,0 +1,164 @@
+"""InternVL's grid arithmetic: how many tiles a picture becomes, and what is worth sending.
+
+Two rules are known. The official one (OpenGVLab, LMDeploy, vLLM, transformers) takes the grid
+whose aspect ratio is closest. llama.cpp takes the grid that keeps the most pixels and wastes the
+least, and leaves small pictures whole.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from internvl_modal.schema import DETAIL_TILES, Detail
+
+MAX_TILES = 40
+AUTO_TILES = DETAIL_TILES["medium"]
+AUTO_SHARE = 0.75
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How one server cuts pictures; the defaults are InternVL 2.5 behind LMDeploy."""
+
+    tile_pixels: int = 448
+    tokens_per_tile: int = 256
+    max_tiles: int | None = None
+    """A limit fixed in the server, which ``detail`` cannot raise; None: each request sets it."""
+    rule: Literal["internvl", "llama.cpp"] = "internvl"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What becomes of one picture: the size to send and what the server makes of it."""
+
+    size: Size
+    grid: Size
+    tiles: int
+    tokens: int
+    max_tiles: int
+
+
+def plan_layout(width: int, height: int, detail: Detail, tiling: Tiling) -> Layout:
+    """Decide the size to send for an upright picture and count its tiles."""
+    limit = _limit(width, height, detail, tiling)
+    if tiling.rule == "llama.cpp":
+        return _plan_llama(width, height, limit, tiling)
+    grid = choose_grid(width, height, limit, tiling.tile_pixels)
+    size = target_size(width, height, grid, tiling.tile_pixels)
+    count = tile_count(grid)
+    return Layout(size, grid, count, tokens(count, tiling.tokens_per_tile), limit)
+
+
+def _limit(width: int, height: int, detail: Detail, tiling: Tiling) -> int:
+    if tiling.rule == "internvl" and tiling.max_tiles is not None:
+        return tiling.max_tiles  # the grid depends on the shape alone: sending less changes nothing
+    if detail == "auto":
+        asked = auto_max_tiles(width, height, tiling.tile_pixels)
+    else:
+        asked = DETAIL_TILES[detail] if isinstance(detail, str) else detail
+    return min(asked, tiling.max_tiles or MAX_TILES)
+
+
+def choose_grid(width: int, height: int, max_tiles: int, tile_pixels: int = 448) -> Size:
+    """(columns, rows) by the official rule: closest aspect ratio, ties broken as it does.
+
+    A tie goes to the later (larger) grid when the picture covers more than half of it. The
+    official code leaves the order of grids of equal area to a set; no two of those ever tie.
+    """
+    aspect = width / height
+    best, best_difference = (1, 1), math.inf
+    for grid in _candidates(max_tiles):
+        difference = abs(aspect - grid[0] / grid[1])
+        if difference < best_difference:
+            best, best_difference = grid, difference
+        elif difference == best_difference and (
+            width * height > 0.5 * tile_pixels * tile_pixels * grid[0] * grid[1]
+        ):
+            best = grid
+    return best
+
+
+@lru_cache(maxsize=MAX_TILES)
+def _candidates(max_tiles: int) -> tuple[Size, ...]:
+    grids = [(i, j) for i in range(1, max_tiles + 1) for j in range(1, max_tiles // i + 1)]
+    return tuple(sorted(grids, key=lambda grid: grid[0] * grid[1]))
+
+
+def tile_count(grid: Size) -> int:
+    """Tiles of a grid, with the thumbnail that joins when there is more than one."""
+    tiles = grid[0] * grid[1]
+    return tiles + 1 if tiles > 1 else 1
+
+
+def tokens(tiles: int, tokens_per_tile: int = 256) -> int:
+    """Prompt tokens that ``tiles`` cost."""
+    return tiles * tokens_per_tile
+
+
+def target_size(width: int, height: int, grid: Size, tile_pixels: int = 448) -> Size:
+    """The size to send: the grid's own where that is smaller, else the picture's.
+
+    A picture of the grid's size picks the same grid again when its area is the smaller one; it
+    need not otherwise (1344x1344 with 24 tiles picks 4x4, not 3x3). Nothing is enlarged.
+    """
+    columns, rows = grid[0] * tile_pixels, grid[1] * tile_pixels
+    return (columns, rows) if columns * rows < width * height else (width, height)
+
+
+def auto_max_tiles(width: int, height: int, tile_pixels: int = 448) -> int:
+    """The fewest tiles whose grid keeps three quarters of the picture's pixels, at most 12."""
+    for limit in range(1, AUTO_TILES):
+        columns, rows = choose_grid(width, height, limit, tile_pixels)
+        if columns * rows * tile_pixels**2 >= AUTO_SHARE * width * height:
+            return limit
+    return AUTO_TILES
+
+
+def _plan_llama(width: int, height: int, limit: int, tiling: Tiling) -> Layout:
+    """Shrink to the grid asked for, then count what llama.cpp makes of it with its own limit."""
+    fixed = tiling.max_tiles or AUTO_TILES
+    columns, rows = choose_grid_llama(width, height, limit, tiling.tile_pixels)
+    scale = min(columns * tiling.tile_pixels / width, rows * tiling.tile_pixels / height, 1.0)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    grid = choose_grid_llama(*size, fixed, tiling.tile_pixels)
+    sliced = max(size) > tiling.tile_pixels
+    count = grid[0] * grid[1] + 1 if sliced else 1
+    return Layout(size, grid, count, tokens(count, tiling.tokens_per_tile), limit)
+
+
+def choose_grid_llama(width: int, height: int, max_tiles: int, tile_pixels: int = 448) -> Size:
+    """(columns, rows) by llama.cpp's rule: most pixels kept, then least area wasted.
+
+    Pictures within one tile stay whole. The arithmetic is in single precision as there, because
+    a tie hangs on its rounding.
+    """
+    if width <= tile_pixels and height <= tile_pixels:
+        return (1, 1)
+    return max(
+        _by_columns(max_tiles),
+        key=lambda grid: _fit(width, height, (grid[0] * tile_pixels, grid[1] * tile_pixels)),
+    )
+
+
+def _by_columns(max_tiles: int) -> Iterable[Size]:
+    return ((i, j) for i in range(1, max_tiles + 1) for j in range(1, max_tiles // i + 1))
+
+
+def _fit(width: int, height: int, canvas: Size) -> tuple[int, int]:
+    """(pixels kept, minus pixels wasted) of a picture fitted into ``canvas``."""
+    scale = min(_single(canvas[0] / width), _single(canvas[1] / height))
+    fitted = int(_single(width * scale)) * int(_single(height * scale))
+    kept = min(fitted, width * height)
+    return kept, kept - canvas[0] * canvas[1]
+
+
+def _single(value: float) -> float:
+    """``value`` rounded to single precision."""
+    return float(struct.unpack("f", struct.pack("f", value))[0])
