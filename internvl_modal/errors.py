@@ -4,7 +4,8 @@ InternVLError                  .hint says what to do next; .retryable
 |- ConfigError                 a setting, option or argument is wrong
 |- MissingExtraError           an optional dependency is not installed
 |- ImageError                  a picture cannot be used; .source names it
-|- WeightsError                model files are missing, wrong or cannot be fetched
+|- WeightsError                model files cannot be had; .files names them, .destination the folder
+|  `- WeightsInterruptedError  Ctrl-C stopped a download; it is a KeyboardInterrupt as well
 |- PlanError                   a deployment cannot work as asked
 |- DeployError                 a deployment failed or does not exist
 `- ServerError                 .status .body .request_id .retry_after
@@ -43,6 +44,7 @@ __all__ = [
     "ServerError",
     "ServerUnavailableError",
     "WeightsError",
+    "WeightsInterruptedError",
 ]
 
 
@@ -96,7 +98,26 @@ class ImageError(InternVLError):
 
 
 class WeightsError(InternVLError):
-    """Model files are missing, wrong or cannot be fetched."""
+    """Model files are missing, wrong or cannot be fetched.
+
+    ``files`` names them; ``destination`` is the folder where they would go.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        files: tuple[str, ...] = (),
+        destination: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.files = files
+        self.destination = destination
+
+
+class WeightsInterruptedError(WeightsError, KeyboardInterrupt):
+    """Ctrl-C stopped a download, which can be continued."""
 
 
 class PlanError(InternVLError):

@@ -1,0 +1,293 @@
+"""The weights cache: a model is complete and verified, or not there."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from internvl_modal.errors import WeightsError
+from internvl_modal.weights.download import Digest, hash_file
+from internvl_modal.weights.inventory import (
+    CachedModel,
+    Snapshot,
+    damage,
+    find,
+    inventory,
+    manifests,
+    write_manifest,
+)
+from internvl_modal.weights.manifest import PARTIAL, CachedFile, Manifest, Variant, Wish
+from internvl_modal.weights.progress import ProgressOption, Reporter
+from internvl_modal.weights.store import Folder, Store, open_volume
+
+__all__ = ["CachedModel", "Snapshot", "Verification", "WeightsCache"]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a verification found; ``bad`` files are missing, cut or changed."""
+
+    model: str
+    commit: str
+    files: int
+    bad: tuple[str, ...]
+    deep: bool
+
+    @property
+    def ok(self) -> bool:
+        """Whether every file is as the manifest says."""
+        return not self.bad
+
+
+class WeightsCache:
+    """Model files in a folder, or with :meth:`volume` in a Modal Volume.
+
+    ``token`` None means ``HF_TOKEN`` or the login of huggingface_hub; ``endpoint`` None means
+    ``HF_ENDPOINT`` or huggingface.co; ``workers`` files are fetched or verified at once.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        token: str | None = None,
+        endpoint: str | None = None,
+        workers: int = 8,
+    ) -> None:
+        self._store: Store = Folder(Path(root).expanduser().absolute())
+        self._token, self._endpoint, self._workers = token, endpoint, workers
+
+    @classmethod
+    def volume(
+        cls,
+        name: str,
+        *,
+        environment: str | None = None,
+        token: str | None = None,
+        endpoint: str | None = None,
+        workers: int = 8,
+    ) -> WeightsCache:
+        """Open the cache in a Modal Volume.
+
+        In a container it works through the mount named by ``INTERNVL_MODAL_WEIGHTS_ROOT``; from
+        elsewhere it can list, verify sizes, remove and prune.
+        """
+        cache = cls(".", token=token, endpoint=endpoint, workers=workers)
+        cache._store = open_volume(name, environment, os.environ.get("INTERNVL_MODAL_WEIGHTS_ROOT"))
+        return cache
+
+    def __repr__(self) -> str:
+        return f"WeightsCache({self._store.where!r})"
+
+    def ensure(
+        self,
+        model: str,
+        revision: str | None = None,
+        *,
+        variant: Variant = "auto",
+        files: Collection[str] | None = None,
+        offline: bool = False,
+        progress: ProgressOption = "auto",
+    ) -> Snapshot:
+        """Return the model complete and verified, downloading or repairing what that takes.
+
+        ``model`` is a name of the catalog or a repository ``owner/name``. ``files`` names exactly
+        what to fetch; else ``variant`` chooses: "auto" takes safetensors, or .bin files where
+        there are none; "gguf" the pair for llama.cpp. A model that is complete costs no network.
+        Raises WeightsError.
+        """
+        folder = self._folder("download")
+        names = tuple(sorted(set(files))) if files is not None else None
+        wish = Wish(repository_name(model, variant), revision or "main", variant, names)
+        with _local_errors(folder):
+            folder.pull()
+            if found := find(folder, wish):
+                return found
+            if offline:
+                raise _absent(folder, wish)
+            from internvl_modal.weights.hub import Hub
+            from internvl_modal.weights.install import Installation
+
+            hub = Hub(self._token, self._endpoint)
+            return Installation(folder, wish, hub, progress, self._workers).run()
+
+    def verify(
+        self,
+        model: str,
+        revision: str | None = None,
+        *,
+        deep: bool = False,
+        progress: ProgressOption = None,
+    ) -> Verification:
+        """Compare a model with its manifest: sizes, or with ``deep`` the sha256 of every file.
+
+        What a deep verification finds is noted in the manifest, so that ``ensure`` repairs just
+        those files. Raises WeightsError when the model is not in the cache.
+        """
+        self._store.pull()
+        manifest = self._find(model, revision)
+        bad = damage(self._store, manifest)
+        if deep:
+            folder = self._folder("verify checksums")
+            bad = self._hash(folder, manifest, progress)
+            if set(bad) != set(manifest.bad):
+                with _local_errors(folder):
+                    noted = manifest.model_copy(update={"bad": bad})
+                    write_manifest(folder.root / manifest.folder, noted)
+                    folder.push()
+        return Verification(manifest.model, manifest.commit, len(manifest.files), bad, deep)
+
+    def list(self) -> tuple[CachedModel, ...]:
+        """Every model in the cache, whole or not, by name and commit."""
+        self._store.pull()
+        return inventory(self._store)
+
+    def remove(self, model: str, revision: str | None = None) -> tuple[CachedModel, ...]:
+        """Remove a model, or one revision of it, and what stopped downloads left; say what went.
+
+        Waits for a running download of it. Raises WeightsError when there is nothing to remove.
+        """
+        name = repository_name(model, "auto")
+        with self._guard(name):
+            going = [entry for entry in self.list() if entry.model == name]
+            if revision is not None:
+                commits = {m.commit for m in manifests(self._store, name) if _named(m, revision)}
+                going = [e for e in going if e.commit in commits or e.commit == revision]
+            if not going:
+                raise _unknown(self._store, name, revision)
+            return self._discard(going)
+
+    def prune(self, keep: int = 1) -> tuple[CachedModel, ...]:
+        """Keep the ``keep`` last used whole commits of each model, remove all else; say what went.
+
+        Waits for running downloads.
+        """
+        going: list[CachedModel] = []
+        for model in sorted({entry.model for entry in self.list()}):
+            with self._guard(model):
+                mine = [entry for entry in self.list() if entry.model == model]
+                mine.sort(key=lambda entry: entry.last_used, reverse=True)
+                kept = [entry for entry in mine if entry.complete][: max(keep, 0)]
+                going += self._discard([entry for entry in mine if entry not in kept])
+        return tuple(going)
+
+    def _guard(self, model: str) -> AbstractContextManager[object]:
+        """Keep others from writing a model; from outside a Volume there is no lock to hold."""
+        from internvl_modal.weights.install import model_lock
+
+        if isinstance(self._store, Folder):
+            return model_lock(self._store, model, threading.Event())
+        return nullcontext()
+
+    def _discard(self, going: Sequence[CachedModel]) -> tuple[CachedModel, ...]:
+        for entry in going:
+            place = f"{entry.model}/{entry.commit}"
+            for path in (place, f"{PARTIAL}/{place}"):
+                if self._store.entries(path):
+                    self._store.remove(path)
+        self._store.push()
+        return tuple(going)
+
+    def _find(self, model: str, revision: str | None) -> Manifest:
+        name = repository_name(model, "auto")
+        found = [m for m in manifests(self._store, name) if revision is None or _named(m, revision)]
+        if not found:
+            raise _unknown(self._store, name, revision)
+        return max(found, key=lambda manifest: manifest.time)
+
+    def _hash(
+        self, folder: Folder, manifest: Manifest, progress: ProgressOption
+    ) -> tuple[str, ...]:
+        """Names of the files whose content is not the manifest's, read in parallel."""
+        home, stop = folder.root / manifest.folder, threading.Event()
+        total = sum(file.size for file in manifest.files)
+        task = f"Verifying {manifest.model}"
+        with (
+            Reporter(progress, task, len(manifest.files), total) as report,
+            ThreadPoolExecutor(self._workers) as pool,
+        ):
+
+            def check(file: CachedFile) -> bool:
+                digest = Digest(file)
+                if (home / file.path).is_file():
+                    hash_file(home / file.path, digest, report.advance, stop)
+                report.file_done()
+                return digest.verified() is not None
+
+            try:
+                sound = tuple(pool.map(check, manifest.files))
+            finally:
+                stop.set()
+        return tuple(f.path for f, good in zip(manifest.files, sound, strict=True) if not good)
+
+    def _folder(self, what: str) -> Folder:
+        if isinstance(self._store, Folder):
+            return self._store
+        raise WeightsError(
+            f"cannot {what} in the {self._store.where} from outside",
+            hint="do it in a container that mounts the Volume, or deploy the model",
+        )
+
+
+def repository_name(model: str, variant: Variant) -> str:
+    """The repository of a catalog name, or ``owner/name`` as it is."""
+    from internvl_modal.catalog import find_model
+
+    spec = find_model(model)
+    if spec is not None and variant == "gguf":
+        if spec.gguf is None:
+            raise WeightsError(f"there are no GGUF files of {model}", hint="choose a smaller model")
+        return spec.gguf
+    if spec is not None:
+        return spec.repo
+    if model.count("/") == 1 and not model.startswith((".", "/")) and ".." not in model:
+        return model
+    raise WeightsError(
+        f"unknown model {model!r}", hint="name one of the catalog or a repository as owner/name"
+    )
+
+
+def _named(manifest: Manifest, revision: str) -> bool:
+    return revision in manifest.revisions or manifest.commit.startswith(revision)
+
+
+def _absent(folder: Folder, wish: Wish) -> WeightsError:
+    names = wish.names or tuple(
+        path
+        for m in manifests(folder, wish.model)
+        if wish.answered_by(m)
+        for path in damage(folder, m)
+    )
+    what = f": {', '.join(names)} missing" if names else ""
+    return WeightsError(
+        f"{wish.model} at {wish.revision} is not complete in {folder.where}{what}",
+        hint="run once with a network and without offline",
+        files=names,
+        destination=str(folder.root / wish.model),
+    )
+
+
+def _unknown(store: Store, model: str, revision: str | None) -> WeightsError:
+    return WeightsError(
+        f"{model}{f' at {revision}' if revision else ''} is not in {store.where}",
+        hint="internvl-modal weights list shows what is",
+    )
+
+
+@contextmanager
+def _local_errors(folder: Folder) -> Iterator[None]:
+    """Say which folder cannot be used."""
+    try:
+        yield
+    except OSError as error:
+        cause = error.strerror or type(error).__name__
+        raise WeightsError(
+            f"cannot use {error.filename or folder.where}: {cause}",
+            hint="check the folder's permissions or choose another",
+            destination=folder.where,
+        ) from error

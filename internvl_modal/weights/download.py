@@ -1,0 +1,247 @@
+"""Files from the Hub into a folder, in parallel, each hashed while its bytes pass.
+
+A file has its own name only once it is verified and on the disk; until then it is
+``<name>.part``, which a later run continues, or ``<name>.whole``, which hf_transfer fills out of
+order and nobody can continue.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from internvl_modal.errors import WeightsError
+from internvl_modal.weights.hub import Hub, Repository, explain, retry_delay
+from internvl_modal.weights.manifest import CachedFile, RemoteFile
+
+if TYPE_CHECKING:
+    from internvl_modal.weights.progress import Reporter
+
+__all__ = ["NO_ROOM", "Digest", "Downloads", "Stopped", "hash_file"]
+
+BLOCK = 4 << 20
+RETRIES = 4
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Digest:
+    """The sha256 of a content, and with it the git blob's sha1 where that is all the Hub knows."""
+
+    def __init__(self, file: RemoteFile) -> None:
+        self._wanted = file
+        self._sha256 = hashlib.sha256()
+        self._git = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Pass on some bytes."""
+        self._sha256.update(data)
+        if self._wanted.sha256 is None:
+            self._git.update(data)
+
+    def verified(self) -> CachedFile | None:
+        """The file with its sha256, or None when the content is not the Hub's."""
+        sha256 = self._sha256.hexdigest()
+        found = sha256 if self._wanted.sha256 else self._git.hexdigest()
+        if found != self._wanted.oid:
+            return None
+        return CachedFile.model_validate({**self._wanted.model_dump(), "sha256": sha256})
+
+
+def hash_file(
+    path: Path, digest: Digest, tell: Callable[[int], object], stop: threading.Event
+) -> None:
+    """Feed a file to ``digest`` block by block, until ``stop``."""
+    buffer = memoryview(bytearray(BLOCK))
+    with path.open("rb", buffering=0) as file:
+        while not stop.is_set() and (count := file.readinto(buffer)):
+            digest.update(buffer[:count])
+            tell(count)
+
+
+class Stopped(Exception):  # noqa: N818
+    """The download was told to stop."""
+
+
+class _WrongSize(Exception):  # noqa: N818
+    """The server's file is longer or shorter than the Hub's metadata say."""
+
+
+class _Sink(io.RawIOBase):
+    """A partial file: what is written to it is hashed, counted and appended."""
+
+    def __init__(
+        self, path: Path, file: RemoteFile, stop: threading.Event, advance: Callable[[int], object]
+    ) -> None:
+        super().__init__()
+        self.name = str(path)
+        self._wanted, self._stop, self._advance = file, stop, advance
+        self.digest, self.size = Digest(file), 0
+        self._file = path.open("ab", buffering=0)
+        if 0 < path.stat().st_size <= file.size:
+            hash_file(path, self.digest, self._count, stop)
+        elif path.stat().st_size:
+            self._file.truncate(0)
+
+    def _count(self, count: int) -> None:
+        self.size += count
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        if self._stop.is_set():
+            raise Stopped
+        if self.size + len(data) > self._wanted.size:
+            raise _WrongSize
+        self.digest.update(data)
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+        self.size += len(data)
+        self._advance(len(data))
+        return len(data)
+
+    def tell(self) -> int:
+        return self.size
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Begin again: the server ignored the range it was asked for."""
+        if offset or whence:
+            raise io.UnsupportedOperation("a download can only begin again")
+        self.restart()
+        return 0
+
+    def truncate(self, size: int | None = None) -> int:
+        return self.size
+
+    def restart(self) -> None:
+        """Forget every byte."""
+        self._file.truncate(0)
+        self._advance(-self.size)
+        self.digest, self.size = Digest(self._wanted), 0
+
+    def adopt(self) -> None:
+        """Take in what hf_transfer wrote behind our back."""
+        if not self.size:
+            hash_file(Path(self.name), self.digest, self._count, self._stop)
+            self._advance(self.size)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+    def sync(self) -> None:
+        """Put the bytes on the disk."""
+        os.fsync(self._file.fileno())
+
+
+class Downloads:
+    """The files of one repository on their way into ``folder``; ``stop`` ends them early."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        repository: Repository,
+        folder: Path,
+        *,
+        report: Reporter,
+        workers: int,
+        stop: threading.Event,
+    ) -> None:
+        self._hub, self._repository, self._folder = hub, repository, folder
+        self._report, self._workers, self._stop = report, workers, stop
+
+    def run(self, files: Iterable[RemoteFile]) -> list[CachedFile]:
+        """Fetch all, largest first; the first error stops the others and is raised."""
+        ordered = sorted(files, key=lambda file: file.size, reverse=True)
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="weights") as pool:
+            try:
+                futures = [pool.submit(self._fetch, file) for file in ordered]
+                # A bare wait() would hold back Ctrl-C on some platforms.
+                pending = set(futures)
+                while pending:
+                    done, pending = wait(pending, timeout=1.0, return_when=FIRST_EXCEPTION)
+                    if any(future.exception() for future in done):
+                        break
+            finally:
+                self._stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+        errors = [f.exception() for f in futures if f.done() and not f.cancelled()]
+        failed = [error for error in errors if error is not None]
+        if failed:
+            raise min(failed, key=lambda error: isinstance(error, Stopped))
+        return [future.result() for future in futures]
+
+    def _fetch(self, file: RemoteFile) -> CachedFile:
+        target = self._folder / file.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f"{target.name}.part")
+        if self._hub.unordered(file) and not part.exists():
+            part = target.with_name(f"{target.name}.whole")
+            part.unlink(missing_ok=True)
+        with _Sink(part, file, self._stop, self._report.advance) as sink:
+            found = self._verified(file, sink)
+            if found is None:
+                raise self._wrong(file, "the bytes are not the Hub's: checksum mismatch, twice")
+            sink.sync()
+        part.replace(target)
+        self._report.file_done()
+        return found
+
+    def _verified(self, file: RemoteFile, sink: _Sink) -> CachedFile | None:
+        """Transfer, and once more from the start when the content is wrong."""
+        for last in (False, True):
+            try:
+                self._transfer(file, sink)
+            except _WrongSize as error:
+                size = sink.size
+                if last:
+                    cause = f"the Hub says {file.size} bytes, the server has sent {size}"
+                    raise self._wrong(file, cause) from error
+            else:
+                if found := sink.digest.verified():
+                    return found
+            sink.restart()
+        return None
+
+    def _transfer(self, file: RemoteFile, sink: _Sink) -> None:
+        failures = 0
+        while sink.size < file.size:
+            before = sink.size
+            try:
+                self._hub.fetch(self._repository, file, sink, before)  # type: ignore[arg-type]
+                sink.adopt()
+            except (Stopped, _WrongSize):
+                raise
+            except Exception as error:
+                if _ends_early(error):
+                    raise _WrongSize from error
+                failures = 0 if sink.size > before else failures + 1
+                self._pause(error, failures, file)
+
+    def _pause(self, error: Exception, failures: int, file: RemoteFile) -> None:
+        """Wait before the next try, or raise what the failure means."""
+        delay = retry_delay(error, failures) if failures <= RETRIES else None
+        if delay is None:
+            name, commit = self._repository.name, self._repository.commit
+            raise explain(error, name, commit, file.path, self._hub) or error from error
+        if self._stop.wait(delay):
+            raise Stopped from error
+
+    def _wrong(self, file: RemoteFile, cause: str) -> WeightsError:
+        return WeightsError(
+            f"{self._repository.name}/{file.path}: {cause}",
+            hint="run this again; if it stays so, a proxy or mirror changes the file",
+            files=(file.path,),
+        )
+
+
+def _ends_early(error: Exception) -> bool:
+    """Say whether the server's file is shorter: http_get's check, or a range beyond its end."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status == 416 or (type(error) is OSError and error.errno is None)

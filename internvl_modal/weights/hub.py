@@ -1,0 +1,230 @@
+"""The Hub through huggingface_hub, below and above 1.0: what a repository holds, and its bytes.
+
+Both generations are met through what they share: ``HfApi.model_info``, ``hf_hub_url``,
+``get_hf_file_metadata`` and ``file_download.http_get``, which resumes, retries a broken
+connection, and hands files over 50 MB to hf_transfer where that is switched on (below 1.0).
+Files in Xet storage are streamed by hf-xet, which can begin anywhere in a file.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from internvl_modal.errors import WeightsError
+from internvl_modal.weights.manifest import RemoteFile
+
+if TYPE_CHECKING:
+    from hf_xet import XetSession  # type: ignore[import-untyped]
+
+__all__ = ["Hub", "Repository", "explain", "retry_delay"]
+
+METADATA_TIMEOUT = 4.0
+PROGRESS_BARS = "huggingface_hub.http_get"
+MAX_DELAY = 60.0
+XET_MEMORY = {
+    "reconstruction.download_buffer_size": 128_000_000,
+    "reconstruction.download_buffer_limit": 192_000_000,
+    "reconstruction.download_buffer_perfile_size": 32_000_000,
+    "reconstruction.min_prefetch_buffer": 32_000_000,
+    "reconstruction.min_reconstruction_fetch_size": 32_000_000,
+    "reconstruction.max_reconstruction_fetch_size": 128_000_000,
+}
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository at one commit."""
+
+    name: str
+    commit: str
+    files: tuple[RemoteFile, ...]
+
+
+class Hub:
+    """One Hub and who asks: ``token`` None means the one huggingface_hub knows of."""
+
+    def __init__(self, token: str | None, endpoint: str | None) -> None:
+        from huggingface_hub import HfApi
+
+        self._token = token
+        self._api = HfApi(endpoint=endpoint, token=token, library_name="internvl-modal")
+        self.endpoint: str = self._api.endpoint
+
+    def __repr__(self) -> str:
+        return f"Hub({self.endpoint!r})"
+
+    def repository(self, model: str, revision: str) -> Repository:
+        """Resolve ``revision`` to a commit and list its files; raises what the library raises."""
+        info = self._api.model_info(
+            model, revision=revision, files_metadata=True, timeout=METADATA_TIMEOUT
+        )
+        files = tuple(
+            RemoteFile(
+                path=entry.rfilename,
+                size=entry.size,
+                oid=entry.lfs.sha256 if entry.lfs else entry.blob_id,
+                sha256=entry.lfs.sha256 if entry.lfs else None,
+            )
+            for entry in info.siblings or ()
+        )
+        return Repository(model, cast(str, info.sha), files)
+
+    def fetch(self, repository: Repository, file: RemoteFile, sink: BinaryIO, start: int) -> None:
+        """Write the bytes of ``file`` from ``start`` into ``sink``, in order.
+
+        Where hf_transfer takes over it writes to the file called ``sink.name`` itself.
+        """
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.file_download import http_get
+
+        url = hf_hub_url(
+            repository.name, file.path, revision=repository.commit, endpoint=self.endpoint
+        )
+        if file.sha256 and self._xet and self._stream(self._xet, url, file, sink, start):
+            return
+        with _no_bars():
+            http_get(
+                url,
+                sink,
+                resume_size=start,
+                headers={**self._headers, "Accept-Encoding": "identity"},
+                expected_size=file.size,
+            )
+
+    def _stream(
+        self, xet: XetSession, url: str, file: RemoteFile, sink: BinaryIO, start: int
+    ) -> bool:
+        """Stream a file that lies in Xet storage; False when this one does not."""
+        from hf_xet import XetFileInfo
+        from huggingface_hub import get_hf_file_metadata
+
+        token = self._headers
+        found = get_hf_file_metadata(url, headers=token, endpoint=self.endpoint).xet_file_data
+        if found is None:
+            return False
+        with xet.new_download_stream_group(
+            token_refresh_url=found.refresh_route, token_refresh_headers=token
+        ) as group:
+            info = XetFileInfo(found.file_hash, file.size)
+            for chunk in group.download_stream(info, start=start):
+                sink.write(chunk)
+        return True
+
+    def unordered(self, file: RemoteFile) -> bool:
+        """Say whether hf_transfer will write this file, in an order no run can continue."""
+        from huggingface_hub import constants
+
+        switched_on = getattr(constants, "HF_HUB_ENABLE_HF_TRANSFER", False)
+        return bool(switched_on) and file.size > 5 * constants.DOWNLOAD_CHUNK_SIZE
+
+    @cached_property
+    def _headers(self) -> dict[str, str]:
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+        return build_hf_headers(token=self._token, library_name="internvl-modal")
+
+    @cached_property
+    def _xet(self) -> XetSession | None:
+        """hf-xet's session within our memory bound; None where absent, old or switched off."""
+        from huggingface_hub import constants
+
+        if constants.HF_HUB_DISABLE_XET:
+            return None
+        try:
+            from hf_xet import XetConfig, XetSession
+        except ImportError:
+            return None
+        return XetSession(config=XetConfig().with_config(XET_MEMORY))
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Keep the library's bars off the terminal: ours counts all files together."""
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        are_progress_bars_disabled,
+        disable_progress_bars,
+    )
+
+    if not are_progress_bars_disabled(PROGRESS_BARS):
+        disable_progress_bars(PROGRESS_BARS)
+    yield
+
+
+def network_errors() -> tuple[type[Exception], ...]:
+    """What the HTTP library below raises: requests, httpx or httpx2, by huggingface_hub's age."""
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+
+    library = sys.modules[type(get_session()).__module__.partition(".")[0]]
+    found = getattr(library, "TransportError", None) or library.RequestException
+    return (found, ConnectionError, TimeoutError)
+
+
+def retry_delay(error: Exception, failures: int) -> float | None:
+    """Seconds to wait before another try; None where another try cannot help."""
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    backoff = min(0.5 * 2.0**failures, MAX_DELAY)
+    if isinstance(error, HfHubHTTPError):
+        if error.response.status_code not in (408, 429, 500, 502, 503, 504):
+            return None
+        asked = error.response.headers.get("Retry-After", "")
+        return min(float(asked), MAX_DELAY) if asked.isdigit() else backoff
+    if isinstance(error, OfflineModeIsEnabled):
+        return None
+    # hf-xet and hf_transfer raise RuntimeError.
+    return backoff if isinstance(error, (RuntimeError, *network_errors())) else None
+
+
+def explain(
+    error: Exception, model: str, revision: str, file: str | None, hub: Hub
+) -> WeightsError | None:
+    """Say what went wrong and what helps, without the server's words; None for other errors."""
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    subject = f"{model}/{file}" if file else model
+    page = f"{hub.endpoint}/{model}"
+    told: dict[type[Exception], tuple[str, str]] = {
+        GatedRepoError: ("access is gated", f"accept the terms at {page}, then set HF_TOKEN"),
+        RepositoryNotFoundError: (
+            "there is no such repository, or the token may not see it",
+            f"check {page} and HF_TOKEN",
+        ),
+        RevisionNotFoundError: (f"there is no revision {revision}", f"see {page}/refs"),
+        EntryNotFoundError: (f"the file is gone at {revision}", f"see {page}/tree/{revision}"),
+        HFValidationError: ("this is not a repository's name", "write it as owner/name"),
+        OfflineModeIsEnabled: ("HF_HUB_OFFLINE is set", "unset it to download"),
+    }
+    for kind, (cause, hint) in told.items():
+        if isinstance(error, kind):
+            return WeightsError(f"{subject}: {cause}", hint=hint, files=(file,) if file else ())
+    if isinstance(error, HfHubHTTPError):
+        cause, hint = _by_status(error.response.status_code)
+    elif retry_delay(error, 0) is not None:
+        cause = f"the connection to {hub.endpoint} failed ({type(error).__name__})"
+        hint = "check the network, then run this again: it continues where it stopped"
+    else:
+        return None
+    return WeightsError(f"{subject}: {cause}", hint=hint, files=(file,) if file else ())
+
+
+def _by_status(status: int) -> tuple[str, str]:
+    if status in (401, 403):
+        return f"the Hub refuses access ({status})", "the token is missing or wrong: set HF_TOKEN"
+    if status == 429:
+        return "the Hub limits requests (429)", "wait some minutes; a token raises the limit"
+    if status >= 500:
+        return f"the Hub failed ({status})", "try again later: it continues where it stopped"
+    return f"the Hub answered {status}", "check the repository and the revision"

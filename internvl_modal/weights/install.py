@@ -1,0 +1,220 @@
+"""From a wish to a complete model: lock, ask the Hub, fetch what is missing, publish.
+
+Files gather in ``.partial/<owner>/<name>/<commit>``. A new model appears by one rename of that
+folder with the manifest in it; a repaired one gets its files one by one and the manifest last.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+from internvl_modal.errors import WeightsError, WeightsInterruptedError
+from internvl_modal.weights.download import NO_ROOM, Digest, Downloads, Stopped, hash_file
+from internvl_modal.weights.hub import Hub, Repository, explain, retry_delay
+from internvl_modal.weights.inventory import (
+    Snapshot,
+    damage,
+    find,
+    manifests,
+    sync_folder,
+    write_manifest,
+)
+from internvl_modal.weights.lock import Lock
+from internvl_modal.weights.manifest import PARTIAL, CachedFile, Manifest, RemoteFile, Wish, select
+from internvl_modal.weights.progress import ProgressOption, Reporter
+from internvl_modal.weights.store import Folder
+
+__all__ = ["Installation", "model_lock"]
+
+METADATA_RETRIES = 4
+
+
+def model_lock(folder: Folder, model: str, lost: threading.Event) -> Lock:
+    """The lock of one model: who writes or removes any of its commits holds it."""
+    path = folder.root / ".locks" / f"{model.replace('/', '--')}.lock"
+    return Lock(path, shared=folder.shared, pull=folder.pull, push=folder.push, lost=lost)
+
+
+@dataclass
+class Installation:
+    """One call of ``ensure`` that found nothing complete."""
+
+    folder: Folder
+    wish: Wish
+    hub: Hub
+    progress: ProgressOption
+    workers: int
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> Snapshot:
+        """Install under the model's lock; who waited for it may find the work done."""
+        with model_lock(self.folder, self.wish.model, self.stop):
+            return find(self.folder, self.wish) or self._install()
+
+    def _install(self) -> Snapshot:
+        repository = self._resolve()
+        variant, wanted = select(self.wish, repository.files)
+        old = self._present(repository)
+        broken = set(damage(self.folder, old)) if old else set()
+        whole = {file.path: file for file in old.files if file.path not in broken} if old else {}
+        missing = {file.path: file for file in wanted if file.path not in whole}
+        missing |= {f.path: f for f in repository.files if f.path in broken}
+        staging = self.folder.root / PARTIAL / self.wish.model / repository.commit
+        try:
+            fetched = self._gather(repository, staging, missing.values())
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            shutil.rmtree(staging, ignore_errors=True)
+            self.folder.push()
+            raise self._no_room(error.strerror or str(error.errno)) from error
+        manifest = Manifest(
+            model=repository.name,
+            commit=repository.commit,
+            source=self.hub.endpoint,
+            time=datetime.now(timezone.utc),
+            revisions=_merged(old.revisions if old else (), self.wish.revision),
+            variants=_merged(old.variants if old else (), variant),
+            files=tuple(sorted((*whole.values(), *fetched), key=lambda file: file.path)),
+        )
+        return self._publish(staging, manifest)
+
+    def _resolve(self) -> Repository:
+        """Ask for the commit and its files; without a Hub this takes less than ten seconds."""
+        failures, wish = 0, self.wish
+        while True:
+            try:
+                return self.hub.repository(wish.model, wish.revision)
+            except Exception as error:
+                failures += 1
+                delay = retry_delay(error, failures)
+                answered = hasattr(error, "response")
+                if delay is None or failures > (METADATA_RETRIES if answered else 1):
+                    told = explain(error, wish.model, wish.revision, None, self.hub)
+                    raise self._with_place(told) if told else error from error
+                time.sleep(delay)
+
+    def _present(self, repository: Repository) -> Manifest | None:
+        """What is already here of this commit, whole or damaged."""
+        found = manifests(self.folder, repository.name)
+        return next((m for m in found if m.commit == repository.commit), None)
+
+    def _gather(
+        self, repository: Repository, staging: Path, missing: Iterable[RemoteFile]
+    ) -> list[CachedFile]:
+        """Bring the files into ``staging``: left there before, equal elsewhere, or fetched."""
+        staging.mkdir(parents=True, exist_ok=True)
+        local = {file.path: self._local(staging, file) for file in missing}
+        fetch = [file for file in missing if local[file.path] is None]
+        begun = sum(_size(staging / f"{file.path}.part") for file in fetch)
+        self._check_room(sum(file.size for file in fetch) - begun)
+        total = sum(file.size for file in missing)
+        already = total - sum(file.size for file in fetch) + begun
+        task = f"Fetching {repository.name}"
+        with Reporter(self.progress, task, len(local), total, already) as report:
+            downloads = Downloads(
+                self.hub, repository, staging, report=report, workers=self.workers, stop=self.stop
+            )
+            fetched = self._run(downloads, fetch)
+        return [*(file for file in local.values() if file), *fetched]
+
+    def _run(self, downloads: Downloads, files: list[RemoteFile]) -> list[CachedFile]:
+        try:
+            return downloads.run(files)
+        except KeyboardInterrupt as error:
+            self.folder.push()
+            raise WeightsInterruptedError(
+                f"{self.wish.model}: interrupted",
+                hint="run this again: it continues where it stopped",
+                destination=self.folder.where,
+            ) from error
+        except Stopped as error:
+            raise WeightsError(
+                f"{self.wish.model}: another process has taken over this download",
+                hint="run this again: it waits for the other one",
+            ) from error
+
+    def _local(self, staging: Path, file: RemoteFile) -> CachedFile | None:
+        """Find a file in ``staging``, or link or copy its equal from another commit; verified."""
+        target = staging / file.path
+        if target.is_file() and (found := self._read(target, file)):
+            return found
+        for source in self._equals(file):
+            if found := self._read(source, file):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.unlink(missing_ok=True)
+                try:
+                    os.link(source, target)
+                except OSError:
+                    continue
+                return found
+        return None
+
+    def _equals(self, file: RemoteFile) -> Iterator[Path]:
+        for manifest in manifests(self.folder, self.wish.model):
+            for other in manifest.files:
+                if other.oid == file.oid and other.path not in manifest.bad:
+                    yield self.folder.root / manifest.folder / other.path
+
+    def _read(self, path: Path, file: RemoteFile) -> CachedFile | None:
+        if _size(path) != file.size or not path.is_file():
+            return None
+        digest = Digest(file)
+        hash_file(path, digest, lambda _: None, self.stop)
+        return digest.verified()
+
+    def _publish(self, staging: Path, manifest: Manifest) -> Snapshot:
+        home = self.folder.root / manifest.folder
+        if home.exists():
+            for file in manifest.files:
+                if (staging / file.path).is_file():
+                    (home / file.path).parent.mkdir(parents=True, exist_ok=True)
+                    (staging / file.path).replace(home / file.path)
+            write_manifest(home, manifest)
+            shutil.rmtree(staging)
+        else:
+            _strip(staging, set(manifest.paths))
+            write_manifest(staging, manifest)
+            home.parent.mkdir(parents=True, exist_ok=True)
+            staging.rename(home)
+            sync_folder(home.parent)
+        self.folder.push()
+        return Snapshot(home, manifest.model, manifest.commit, manifest.paths)
+
+    def _check_room(self, needed: int) -> None:
+        free = self.folder.free()
+        if free is not None and needed > free:
+            raise self._no_room(f"{needed / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free")
+
+    def _no_room(self, cause: str) -> WeightsError:
+        hint = "free some space (internvl-modal weights prune) or choose another folder"
+        return self._with_place(
+            WeightsError(f"{self.wish.model}: the disk is full: {cause}", hint=hint)
+        )
+
+    def _with_place(self, error: WeightsError) -> WeightsError:
+        error.files = error.files or self.wish.names or ()
+        error.destination = str(self.folder.root / self.wish.model)
+        return error
+
+
+def _merged(old: tuple[str, ...], new: str | None) -> tuple[str, ...]:
+    return tuple(sorted({*old, new} if new else old))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _strip(folder: Path, keep: set[str]) -> None:
+    """Remove what an earlier download with another selection left behind."""
+    for path in list(folder.rglob("*")):
+        if path.is_file() and path.relative_to(folder).as_posix() not in keep:
+            path.unlink()

@@ -1,0 +1,155 @@
+"""One writer per model, on any file system: a lock file with a heartbeat.
+
+Modal Volumes have no ``flock``, and clocks of two containers differ. So a lock is a file whose
+content changes while its holder lives; who waits takes it over when, by the waiter's own clock,
+it has not changed for ``STALE`` seconds, or at once when the holder was a process of this machine
+that is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+__all__ = ["Lock"]
+
+BEAT = 5.0
+STALE = 30.0
+POLL = 0.2
+
+
+@dataclass(frozen=True)
+class _Holder:
+    owner: str
+    machine: str
+    pid: int
+    beat: int
+
+    def is_dead(self) -> bool:
+        """True only for a process of this machine that no longer runs."""
+        if self.machine != _machine():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return False
+        return False
+
+
+def _machine() -> str:
+    """Name this boot and process-id space; without Linux's, nothing that another could share."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{socket.gethostname()}/{boot}/{Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return f"{socket.gethostname()}/{uuid.getnode()}"
+
+
+class Lock:
+    """Held between ``with`` and its end; ``lost`` is set when another took it over meanwhile.
+
+    ``pull`` and ``push`` exchange the file with other machines where a file system needs that
+    (a Modal Volume); ``shared`` says that it does, and that process ids mean nothing.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        shared: bool = False,
+        pull: Callable[[], None] = lambda: None,
+        push: Callable[[], None] = lambda: None,
+        lost: threading.Event,
+    ) -> None:
+        self._path, self._shared, self._pull, self._push = path, shared, pull, push
+        self._lost = lost
+        self._me = _Holder(uuid.uuid4().hex, _machine(), os.getpid(), 0)
+        self._released = threading.Event()
+        self._heart = threading.Thread(target=self._beat, daemon=True, name="weights-lock")
+
+    def __enter__(self) -> Lock:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        while not self._taken():
+            self._wait()
+        self._heart.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._released.set()
+        self._heart.join()
+        if self._mine():
+            self._path.unlink(missing_ok=True)
+            self._push()
+
+    def _taken(self) -> bool:
+        """Create the lock file; on a Volume the last commit wins, so look who that was."""
+        self._pull()
+        try:
+            with self._path.open("x") as file:
+                json.dump(asdict(self._me), file)
+        except FileExistsError:
+            return False
+        self._push()
+        self._pull()
+        return self._mine()
+
+    def _read(self) -> _Holder | None:
+        try:
+            return _Holder(**json.loads(self._path.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def _mine(self) -> bool:
+        holder = self._read()
+        return holder is not None and holder.owner == self._me.owner
+
+    def _wait(self) -> None:
+        """Return when the lock is gone, or was stale and is ours to take away."""
+        seen, since = self._read(), time.monotonic()
+        while self._path.exists():
+            dead = seen is not None and not self._shared and seen.is_dead()
+            if dead or time.monotonic() - since > STALE:
+                self._break(seen)
+                return
+            time.sleep(POLL)
+            self._pull()
+            if (now := self._read()) != seen:
+                seen, since = now, time.monotonic()
+
+    def _break(self, stale: _Holder | None) -> None:
+        """Remove a stale lock; of several waiters only the one that makes the marker may."""
+        marker = self._path.with_suffix(f".{stale.owner if stale else 'unreadable'}")
+        try:
+            marker.touch(exist_ok=False)
+        except FileExistsError:
+            # Its maker may have died here too: then the marker ages as a lock does.
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - marker.stat().st_mtime > STALE:
+                    marker.unlink(missing_ok=True)
+            time.sleep(POLL)
+            return
+        if self._read() == stale:
+            self._path.unlink(missing_ok=True)
+        marker.unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        beat = 0
+        while not self._released.wait(BEAT):
+            if not self._mine():
+                self._lost.set()
+                return
+            beat += 1
+            fresh = self._path.with_suffix(".beat")
+            fresh.write_text(json.dumps(asdict(replace(self._me, beat=beat))))
+            fresh.replace(self._path)
+            self._push()

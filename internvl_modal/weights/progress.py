@@ -1,0 +1,134 @@
+"""How far a download or a verification is: on a terminal, in a notebook, a log, a callback."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+__all__ = ["Progress", "ProgressOption", "Reporter"]
+
+LOG_SECONDS = 5.0
+CALLBACK_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One moment of a transfer; ``rate`` is bytes per second since the start, ``eta`` seconds."""
+
+    task: str
+    files: int
+    total_files: int
+    bytes: int
+    total_bytes: int
+    rate: float
+    eta: float | None
+
+    def __str__(self) -> str:
+        eta = "?" if self.eta is None else f"{self.eta:.0f} s"
+        return (
+            f"{self.task}: {self.files}/{self.total_files} files, "
+            f"{_gigabytes(self.bytes)}/{_gigabytes(self.total_bytes)} GB, "
+            f"{self.rate / 1e6:.1f} MB/s, ETA {eta}"
+        )
+
+
+ProgressOption: TypeAlias = Literal["auto"] | Callable[[Progress], None] | None
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.2f}"
+
+
+class Reporter:
+    """Counts files and bytes of one task, from any thread, and tells ``option`` of it.
+
+    "auto" draws a bar on a terminal or in a notebook and writes a line to stderr every few
+    seconds elsewhere; None is silent. ``already`` bytes were there before and earn no rate.
+    """
+
+    def __init__(
+        self, option: ProgressOption, task: str, files: int, size: int, already: int = 0
+    ) -> None:
+        self._lock = threading.Lock()
+        self._task, self._total_files, self._total = task, files, size
+        self._files, self._bytes, self._already = 0, already, already
+        self._started = self._told = time.monotonic()
+        self._show = _view(option, self._now())
+
+    def advance(self, count: int) -> None:
+        """Add ``count`` bytes, or take them back."""
+        with self._lock:
+            self._bytes += count
+            self._tell(force=False)
+
+    def file_done(self) -> None:
+        """Count one file as verified."""
+        with self._lock:
+            self._files += 1
+            self._tell(force=self._files == self._total_files)
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._show.close()
+
+    def _tell(self, *, force: bool) -> None:
+        now = time.monotonic()
+        if force or now - self._told >= self._show.every:
+            self._told = now
+            self._show.update(self._now())
+
+    def _now(self) -> Progress:
+        rate = (self._bytes - self._already) / max(time.monotonic() - self._started, 1e-3)
+        eta = (self._total - self._bytes) / rate if rate > 0 else None
+        return Progress(
+            self._task, self._files, self._total_files, self._bytes, self._total, rate, eta
+        )
+
+
+class _View(Protocol):
+    every: float
+
+    def update(self, progress: Progress) -> None: ...
+    def close(self) -> None: ...
+
+
+class _Callback:
+    def __init__(self, call: Callable[[Progress], None], every: float) -> None:
+        self.update, self.every = call, every
+
+    def close(self) -> None:
+        pass
+
+
+class _Bar:
+    every = 0.1
+
+    def __init__(self, first: Progress) -> None:
+        from tqdm.auto import tqdm
+
+        self._bar: Any = tqdm(
+            total=first.total_bytes, initial=first.bytes, unit="B", unit_scale=True, desc=first.task
+        )
+
+    def update(self, progress: Progress) -> None:
+        self._bar.update(progress.bytes - self._bar.n)
+        self._bar.set_postfix_str(f"{progress.files}/{progress.total_files} files")
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def _view(option: ProgressOption, first: Progress) -> _View:
+    if option is None:
+        return _Callback(lambda _: None, LOG_SECONDS)
+    if option != "auto":
+        return _Callback(option, CALLBACK_SECONDS)
+    if sys.stderr.isatty() or "ipykernel" in sys.modules:
+        return _Bar(first)
+    return _Callback(lambda progress: print(progress, file=sys.stderr, flush=True), LOG_SECONDS)  # noqa: T201

@@ -1,0 +1,167 @@
+"""Where a cache lies: a folder, a Modal Volume mounted in a container, a Volume from outside."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Protocol
+
+from internvl_modal.errors import WeightsError
+
+if TYPE_CHECKING:
+    from modal import Volume
+
+__all__ = ["Entry", "Folder", "MountedVolume", "RemoteVolume", "Store"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A stored file: bytes, and seconds since the epoch."""
+
+    size: int
+    mtime: float
+
+
+class Store(Protocol):
+    """What looking at a cache and removing from it needs; paths are relative, with slashes."""
+
+    where: str
+
+    def pull(self) -> None:
+        """See what other machines have written."""
+
+    def push(self) -> None:
+        """Let other machines see what was written."""
+
+    def entries(self, folder: str = "") -> Mapping[str, Entry]:
+        """Every file below ``folder``."""
+
+    def read(self, path: str) -> bytes:
+        """The content of a small file."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file or a folder with all it holds."""
+
+
+class Folder:
+    """A folder of this machine."""
+
+    shared = False
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.where = str(root)
+
+    def pull(self) -> None:
+        """Nothing to fetch: this machine sees its own files."""
+
+    def push(self) -> None:
+        """Nothing to send."""
+
+    def entries(self, folder: str = "") -> Mapping[str, Entry]:
+        """Every file below ``folder``."""
+        found: dict[str, Entry] = {}
+        for path, _, names in os.walk(self.root / folder):
+            for name in names:
+                file = Path(path, name)
+                stat = file.stat()
+                found[file.relative_to(self.root).as_posix()] = Entry(stat.st_size, stat.st_mtime)
+        return found
+
+    def read(self, path: str) -> bytes:
+        """The content of a small file."""
+        return (self.root / path).read_bytes()
+
+    def remove(self, path: str) -> None:
+        """Remove a file or a folder with all it holds."""
+        target = self.root / path
+        if target.is_dir():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+        for parent in PurePosixPath(path).parents[:-1]:
+            if not any((self.root / parent).iterdir()):
+                (self.root / parent).rmdir()
+
+    def free(self) -> int | None:
+        """Bytes that can still be written; None where nobody can say."""
+        folder = self.root
+        while not folder.exists():
+            folder = folder.parent
+        return shutil.disk_usage(folder).free
+
+
+class MountedVolume(Folder):
+    """A Volume inside a container: written through its mount, shared by reload and commit."""
+
+    shared = True
+
+    def __init__(self, root: Path, volume: Volume) -> None:
+        super().__init__(root)
+        self._volume = volume
+
+    def pull(self) -> None:
+        """Reload the mount; no file of it may be open."""
+        self._volume.reload()
+
+    def push(self) -> None:
+        """Commit what was written."""
+        self._volume.commit()
+
+    def free(self) -> int | None:
+        """Unknown: a Volume has no size."""
+        return None
+
+
+class RemoteVolume:
+    """A Volume from outside, through Modal's API: it can be listed and removed from."""
+
+    def __init__(self, name: str, volume: Volume) -> None:
+        self.where = f"Modal Volume {name}"
+        self._volume = volume
+
+    def pull(self) -> None:
+        """Every call asks Modal anew."""
+
+    def push(self) -> None:
+        """Every call writes through."""
+
+    def entries(self, folder: str = "") -> Mapping[str, Entry]:
+        """Every file below ``folder``."""
+        from modal.exception import NotFoundError
+
+        try:
+            found = self._volume.listdir(f"/{folder}", recursive=True)
+        except NotFoundError:
+            return {}
+        return {
+            entry.path.lstrip("/"): Entry(entry.size, entry.mtime)
+            for entry in found
+            if entry.type.name == "FILE"
+        }
+
+    def read(self, path: str) -> bytes:
+        """The content of a small file."""
+        return b"".join(self._volume.read_file(path))
+
+    def remove(self, path: str) -> None:
+        """Remove a file or a folder with all it holds."""
+        self._volume.remove_file(path, recursive=True)
+
+
+def open_volume(name: str, environment: str | None, root: str | None) -> Store:
+    """Reach a Volume through ``root`` where it is mounted, else through Modal's API."""
+    import modal
+
+    volume = modal.Volume.from_name(name, environment_name=environment, create_if_missing=True)
+    if root is not None:
+        return MountedVolume(Path(root), volume)
+    if not modal.is_local():
+        raise WeightsError(
+            f"the Volume {name} is not mounted here",
+            hint="set INTERNVL_MODAL_WEIGHTS_ROOT to the path where it is mounted",
+        )
+    return RemoteVolume(name, volume)
