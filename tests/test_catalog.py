@@ -1,0 +1,168 @@
+"""The catalog: what is computed from the published shapes agrees with what was published."""
+
+from __future__ import annotations
+
+import pytest
+
+from internvl_modal.catalog import MODELS, VIT_6B, VIT_300M, find_model, spec_from_config
+from internvl_modal.errors import ConfigError, PlanError
+
+# Size of the bf16 weights (GB), layers / hidden / heads / kv heads / head_dim, KV bytes a token.
+PUBLISHED = {
+    "internvl2_5-1b": (1.88, (24, 896, 14, 2, 64), 12_288),
+    "internvl2_5-2b": (4.41, (24, 2048, 16, 8, 128), 98_304),
+    "internvl2_5-4b": (7.43, (36, 2048, 16, 2, 128), 36_864),
+    "internvl2_5-8b": (16.15, (32, 4096, 32, 8, 128), 131_072),
+    "internvl2_5-26b": (51.0, (48, 6144, 48, 8, 128), 196_608),
+    "internvl2_5-38b": (76.8, (64, 5120, 40, 8, 128), 262_144),
+    "internvl2_5-78b": (156.8, (80, 8192, 64, 8, 128), 327_680),
+}
+# Parameters in billions, as the model cards on the Hub count them.
+CARDS = {
+    "internvl2_5-1b": 0.94,
+    "internvl2_5-4b": 3.71,
+    "internvl2_5-8b": 8.08,
+    "internvl2_5-26b": 25.5,
+    "internvl2_5-38b": 38.4,
+    "internvl2_5-78b": 78.4,
+    "internvl3-1b": 0.94,
+    "internvl3-2b": 2.09,
+    "internvl3-8b": 7.94,
+    "internvl3-14b": 15.1,
+    "internvl3-38b": 38.4,
+    "internvl3-78b": 78.4,
+}
+
+CONFIG = {
+    "architectures": ["InternVLChatModel"],
+    "force_image_size": 448,
+    "llm_config": {
+        "_name_or_path": "internlm/internlm2_5-7b-chat",
+        "architectures": ["InternLM2ForCausalLM"],
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "max_position_embeddings": 32768,
+        "num_attention_heads": 32,
+        "num_hidden_layers": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 92553,
+    },
+    "vision_config": {
+        "architectures": ["InternVisionModel"],
+        "hidden_size": 1024,
+        "image_size": 448,
+        "intermediate_size": 4096,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 24,
+        "patch_size": 14,
+        "qk_normalization": False,
+        "qkv_bias": True,
+    },
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_derived_numbers_are_the_published_ones(name):
+    size, shape, kv = PUBLISHED[name]
+    spec = MODELS[name]
+    llm = spec.llm
+    assert spec.disk_bytes / 1e9 == pytest.approx(size, rel=0.002)
+    assert (llm.layers, llm.hidden, llm.heads, llm.kv_heads, llm.head_dim) == shape
+    assert spec.kv_bytes_per_token() == kv
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_parameters_are_those_of_the_model_cards(name):
+    assert MODELS[name].params / 1e9 == pytest.approx(CARDS[name], rel=0.005)
+
+
+def test_vision_models_have_their_published_sizes():
+    assert 2 * VIT_300M.params / 2**30 == pytest.approx(0.57, abs=0.01)
+    assert 2 * VIT_6B.params / 2**30 == pytest.approx(10.3, abs=0.05)
+
+
+def test_awq_quantises_only_the_matrices_of_the_language_model():
+    plain, awq = MODELS["internvl2_5-78b"], MODELS["internvl2_5-78b-awq"]
+    assert awq.disk_bytes / 1e9 == pytest.approx(53, rel=0.02)
+    assert awq.vision_bytes == plain.vision_bytes
+    kept = awq.llm_bytes - awq.linear_bytes
+    assert kept == plain.llm_bytes - plain.linear_bytes > 2 * 2 * 151_674 * 8192
+
+
+@pytest.mark.parametrize(("policy", "per_head"), [(0, 256), (8, 128 + 4), (4, 64 + 4)])
+def test_a_quantised_cache_keeps_a_scale_and_a_zero_per_head_and_token(policy, per_head):
+    spec = MODELS["internvl2_5-8b"]
+    assert spec.kv_bytes_per_token(policy) == 2 * 32 * 8 * per_head
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "internvl2_5-78b",
+        "InternVL2_5-78B",
+        "OpenGVLab/InternVL2_5-78B",
+        " opengvlab/internvl2_5-78b",
+    ],
+)
+def test_a_model_is_found_by_short_name_and_repository_in_any_case(name):
+    assert find_model(name) is MODELS["internvl2_5-78b"]
+
+
+def test_the_catalog_lists_what_is_published_and_loads():
+    assert {name for name in MODELS if name.startswith("internvl2_5")} == {
+        f"internvl2_5-{size}{suffix}"
+        for size in ("1b", "2b", "4b", "8b", "26b", "38b", "78b")
+        for suffix in ("", "-mpo", "-awq")
+        if suffix != "-awq" or size not in ("1b", "2b")
+    }
+    assert find_model("internvl3-9b") is None  # InternLM3: LMDeploy 0.7.3 cannot read it
+    assert MODELS["internvl2_5-78b-awq"].repo == "OpenGVLab/InternVL2_5-78B-AWQ"
+    assert MODELS["internvl2_5-1b"].gguf == "ggml-org/InternVL2_5-1B-GGUF"
+    assert MODELS["internvl2_5-1b-mpo"].gguf is None
+    assert "Qwen" in MODELS["internvl2_5-78b"].licence
+    assert "not commercial" in MODELS["internvl2_5-4b"].licence
+
+
+def test_a_config_describes_the_model_the_catalog_knows():
+    spec = spec_from_config("someone/InternVL2_5-8B-tuned", CONFIG)
+    known = MODELS["internvl2_5-8b"]
+    assert spec.name == "internvl2_5-8b-tuned"
+    assert (spec.llm_bytes, spec.vision_bytes) == (known.llm_bytes, known.vision_bytes)
+    assert spec.kv_bytes_per_token() == known.kv_bytes_per_token()
+    assert not spec.awq
+
+
+@pytest.mark.parametrize("place", ["", "llm_config"])
+def test_a_config_tells_of_awq_and_files_tell_of_size(place):
+    quantized = {"quantization_config": {"quant_method": "awq", "bits": 4}}
+    config = CONFIG | ({place: CONFIG[place] | quantized} if place else quantized)
+    files = {"a.safetensors": 5_000_000_000, "b.safetensors": 900_000_000, "README.md": 7}
+    spec = spec_from_config("someone/quantised", config, files)
+    assert spec.awq
+    assert spec.disk_bytes == 5_900_000_000
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"architectures": ["LlavaForCausalLM"]}, PlanError, "not an InternVL model"),
+        ({"architectures": ["InternVLForConditionalGeneration"]}, PlanError, "without -HF"),
+        ({"architectures": None}, PlanError, "unnamed architecture"),
+        ({"llm_config": None}, ConfigError, "no llm_config"),
+        ({"vision_config": {}}, ConfigError, "num_hidden_layers = None"),
+        (
+            {"llm_config": CONFIG["llm_config"] | {"architectures": ["InternLM3ForCausalLM"]}},
+            PlanError,
+            "InternLM3ForCausalLM",
+        ),
+        (
+            {"llm_config": CONFIG["llm_config"] | {"vocab_size": 0}},
+            ConfigError,
+            "vocab_size = 0, not a positive integer",
+        ),
+    ],
+)
+def test_a_config_that_cannot_be_planned_says_why(change, error, message):
+    with pytest.raises(error, match=message) as caught:
+        spec_from_config("someone/model", CONFIG | change)
+    assert "someone/model" in str(caught.value)
