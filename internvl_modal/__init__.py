@@ -12,40 +12,42 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from internvl_modal.backends.base import Backend, Capabilities, Endpoint
-    from internvl_modal.client import AsyncClient, AsyncStream, Client, Stream
-    from internvl_modal.errors import (
-        AuthenticationError,
-        ConfigError,
-        ContextLengthError,
-        DeadlineExceededError,
-        DeployError,
-        EngineError,
-        ImageError,
-        ImageNotSeenError,
-        InternVLError,
-        MissingExtraError,
-        OutputInvalidError,
-        PlanError,
-        RateLimitedError,
-        RequestRejectedError,
-        ServerError,
-        ServerUnavailableError,
-        WeightsError,
-    )
-    from internvl_modal.schema import (
-        DescribeOptions,
-        Description,
-        Estimate,
-        ImageInfo,
-        Message,
-        Options,
-        Timings,
-        Usage,
-    )
-    from internvl_modal.settings import Settings
-    from internvl_modal.shortcuts import adescribe, describe
-    from internvl_modal.transport import Retry
+    from internvl_modal.backends.base import Backend as Backend
+    from internvl_modal.backends.base import Capabilities as Capabilities
+    from internvl_modal.backends.base import Endpoint as Endpoint
+    from internvl_modal.client import AsyncClient as AsyncClient
+    from internvl_modal.client import AsyncStream as AsyncStream
+    from internvl_modal.client import Client as Client
+    from internvl_modal.client import Stream as Stream
+    from internvl_modal.errors import AuthenticationError as AuthenticationError
+    from internvl_modal.errors import ConfigError as ConfigError
+    from internvl_modal.errors import ContextLengthError as ContextLengthError
+    from internvl_modal.errors import DeadlineExceededError as DeadlineExceededError
+    from internvl_modal.errors import DeployError as DeployError
+    from internvl_modal.errors import EngineError as EngineError
+    from internvl_modal.errors import ImageError as ImageError
+    from internvl_modal.errors import ImageNotSeenError as ImageNotSeenError
+    from internvl_modal.errors import InternVLError as InternVLError
+    from internvl_modal.errors import MissingExtraError as MissingExtraError
+    from internvl_modal.errors import OutputInvalidError as OutputInvalidError
+    from internvl_modal.errors import PlanError as PlanError
+    from internvl_modal.errors import RateLimitedError as RateLimitedError
+    from internvl_modal.errors import RequestRejectedError as RequestRejectedError
+    from internvl_modal.errors import ServerError as ServerError
+    from internvl_modal.errors import ServerUnavailableError as ServerUnavailableError
+    from internvl_modal.errors import WeightsError as WeightsError
+    from internvl_modal.schema import DescribeOptions as DescribeOptions
+    from internvl_modal.schema import Description as Description
+    from internvl_modal.schema import Estimate as Estimate
+    from internvl_modal.schema import ImageInfo as ImageInfo
+    from internvl_modal.schema import Message as Message
+    from internvl_modal.schema import Options as Options
+    from internvl_modal.schema import Timings as Timings
+    from internvl_modal.schema import Usage as Usage
+    from internvl_modal.settings import Settings as Settings
+    from internvl_modal.shortcuts import adescribe as adescribe
+    from internvl_modal.shortcuts import describe as describe
+    from internvl_modal.transport import Retry as Retry
 
 __version__ = "0.1.0"
 

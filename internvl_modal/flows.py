@@ -161,19 +161,17 @@ class Core:
         """What a picture would cost; nothing is started and no pixel is decoded."""
         checked = DescribeOptions.parse(options)
         tiling = _tiling(self._ready.capabilities if self._ready else Capabilities())
-        return (
-            yield Work(
-                partial(
-                    estimate,
-                    image,
-                    detail=checked.detail,
-                    tiling=tiling,
-                    max_pixels=checked.max_pixels,
-                    allow_private_urls=checked.allow_private_urls,
-                    fetch=fetch,
-                )
-            )
+        look = partial(
+            estimate,
+            image,
+            detail=checked.detail,
+            tiling=tiling,
+            max_pixels=checked.max_pixels,
+            allow_private_urls=checked.allow_private_urls,
+            fetch=fetch,
         )
+        found: Estimate = yield Work(look)
+        return found
 
     def _ask(
         self, messages: Sequence[Message], options: Options, label: Any = "Image-"

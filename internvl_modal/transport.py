@@ -112,7 +112,7 @@ def _remaining(deadline: float) -> float:
     return left
 
 
-def _timeout(deadline: float) -> dict[str, float]:
+def _timeout(deadline: float) -> dict[str, float | None]:
     """The timeouts of one hop, as httpx wants them: never past the deadline."""
     left = _remaining(deadline)
     return httpx.Timeout(left, connect=min(CONNECT_TIMEOUT, left)).as_dict()
@@ -136,6 +136,8 @@ def _translated(step: Send[Any]) -> Iterator[None]:
 
 
 def _build(client: httpx.Client | httpx.AsyncClient, step: Send[Any]) -> httpx.Request:
+    if client.is_closed:
+        raise ConfigError("the client is closed", hint="make a new one")
     return client.build_request(
         step.request.method,
         f"{step.base_url.rstrip('/')}/{step.request.path}",
@@ -158,6 +160,7 @@ def _next_hop(response: httpx.Response, step: Send[Any], hops: int) -> httpx.Req
         for name in step.request.headers:
             if name.lower() != "content-type":
                 request.headers.pop(name, None)
+    request.read()  # else httpx-aiohttp sends even an empty body as chunks, with a GET too
     request.extensions = {**request.extensions, "timeout": _timeout(step.deadline)}
     return request
 
@@ -257,7 +260,8 @@ class AsyncTransport:
     async def stream(self, step: Send[T]) -> AsyncIterator[tuple[Sent[T], AsyncIterator[bytes]]]:
         """Open a streamed answer, again where that may help, and give its chunks."""
         retrying = tenacity.AsyncRetrying(**_policy(step.retry or self._retry, step.deadline))
-        response, value = await retrying(self._begin, step)
+        begun: tuple[httpx.Response, T] = await retrying(self._begin, step)
+        response, value = begun
         try:
             sent = Sent(value, retrying.statistics["attempt_number"])
             yield sent, self._chunks(response, step)

@@ -40,6 +40,8 @@ def check_seen(
     if 0 < usage.prompt_tokens < expected:
         raise _not_seen(expected, usage.prompt_tokens, request_id)
     smallest_loss = min(tokens) - capabilities.tokens_per_tile
+    if smallest_loss == 0:
+        return "unverifiable"
     text = sum(len(turn.text.encode("utf-8", "replace")) for turn in turns)
     explained = expected - smallest_loss + text + TEMPLATE_TOKENS + 16 * len(tokens)
     return "confirmed" if usage.prompt_tokens > explained else "unverifiable"

@@ -118,10 +118,11 @@ class LocalBackend:
     @classmethod
     def from_settings(cls, settings: Settings) -> LocalBackend:
         """The model that the settings name; ``model.gguf,mmproj.gguf`` is a pair of paths."""
-        token = settings.hf_token and settings.hf_token.get_secret_value()
+        token = settings.hf_token.get_secret_value() if settings.hf_token else None
         first, comma, second = (settings.model or DEFAULT_MODEL).partition(",")
-        model = (first, second) if comma else first
-        return cls(model, cache_dir=settings.cache_dir, hf_token=token)
+        return cls(
+            (first, second) if comma else first, cache_dir=settings.cache_dir, hf_token=token
+        )
 
     def start(self) -> Endpoint:
         """Fetch the model files where missing and start the engine."""
@@ -174,7 +175,7 @@ class LocalBackend:
             return folder / "demo.gguf", folder / "mmproj-demo.gguf"
         from internvl_modal.weights import WeightsCache
 
-        token = self._hf_token and self._hf_token.get_secret_value()
+        token = self._hf_token.get_secret_value() if self._hf_token else None
         cache = WeightsCache(self._cache_dir, token=token)
         try:
             snapshot = cache.ensure(self.model, variant="gguf")

@@ -1,0 +1,185 @@
+"""The command ``internvl-modal``: parsing and printing only.
+
+Exit codes: 0; 1 for a failed description or check; 2 for wrong usage.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+import internvl_modal
+from internvl_modal.errors import ConfigError, InternVLError
+
+app = typer.Typer(
+    help="Describe images with InternVL: on this machine, on Modal's GPUs, or on any server.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Backend = Annotated[str | None, typer.Option(help="local, endpoint, lmdeploy, modal or an URL.")]
+BaseUrl = Annotated[str | None, typer.Option(help="URL of an OpenAI-compatible server.")]
+Model = Annotated[
+    str | None, typer.Option(help="Model there; 'demo' needs no download (local backend).")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object per line, errors too.")]
+
+
+def main() -> NoReturn:
+    """Run the command; any error of ours is one line on standard error."""
+    try:
+        code = app(standalone_mode=False) or 0
+    except InternVLError as error:
+        code = fail(error)
+    except typer.Exit as stop:
+        code = stop.exit_code
+    except typer.Abort:
+        code = 130
+    except KeyboardInterrupt:
+        code = 130
+    except Exception as error:
+        show = getattr(error, "show", None)
+        if show is None:
+            raise
+        show()
+        code = 2
+    sys.exit(code)
+
+
+def fail(error: InternVLError) -> int:
+    """Print ``error`` on one line; return its exit code."""
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2 if isinstance(error, ConfigError) else 1
+
+
+def error_document(error: InternVLError) -> dict[str, object]:
+    """An error for a program to read."""
+    return {
+        "type": type(error).__name__,
+        "message": error.message,
+        "hint": error.hint,
+        "retryable": error.retryable,
+    }
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"internvl-modal {internvl_modal.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@contextmanager
+def _client(
+    backend: str | None, base_url: str | None, model: str | None
+) -> Iterator[internvl_modal.Client]:
+    with internvl_modal.Client(backend, base_url=base_url, model=model) as client:
+        yield client
+
+
+@app.command()
+def describe(
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="Files or URLs; - is standard input.")
+    ],
+    prompt: Annotated[str | None, typer.Option(help="What to ask.")] = None,
+    model: Model = None,
+    backend: Backend = None,
+    base_url: BaseUrl = None,
+    detail: Annotated[
+        str | None, typer.Option(help="low, medium, high, auto or a tile count 1-40.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Most tokens to write.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 (greedy) to 2.")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the text as it comes.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Describe pictures, one after the other; a bad one does not stop the rest."""
+    level = int(detail) if detail is not None and detail.isdecimal() else detail
+    given = {"detail": level, "max_tokens": max_tokens, "temperature": temperature}
+    options = {name: value for name, value in given.items() if value is not None}
+    internvl_modal.DescribeOptions.parse(options)  # type: ignore[arg-type] # checked there
+    with _client(backend, base_url, model) as client:
+        return max(
+            _describe_one(
+                client, image, prompt, options, stream=stream, as_json=as_json, many=len(images) > 1
+            )
+            for image in images
+        )
+
+
+def _describe_one(
+    client: internvl_modal.Client,
+    image: str,
+    prompt: str | None,
+    options: dict[str, Any],
+    *,
+    stream: bool,
+    as_json: bool,
+    many: bool,
+) -> int:
+    source = sys.stdin.buffer if image == "-" else image
+    try:
+        if stream and not as_json:
+            description = _streamed(client.stream(source, prompt, **options), image, many)
+        else:
+            description = client.describe(source, prompt, **options)
+            if as_json:
+                print(json.dumps({"image": image, **description.model_dump(mode="json")}))
+            else:
+                print(f"{image}: {description}" if many else description)
+    except InternVLError as error:
+        if as_json:
+            print(json.dumps({"image": image, "error": error_document(error)}))
+        return max(1, fail(error))
+    finally:
+        sys.stdout.flush()
+    for warning in description.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return 0
+
+
+def _streamed(pieces: internvl_modal.Stream, image: str, many: bool) -> internvl_modal.Description:
+    if many:
+        print(f"{image}: ", end="")
+    try:
+        for piece in pieces:
+            print(piece, end="", flush=True)
+    finally:
+        print()
+    return pieces.description
+
+
+@app.command()
+def models(
+    backend: Backend = None, base_url: BaseUrl = None, model: Model = None, as_json: Json = False
+) -> None:
+    """List the models that a backend offers."""
+    with _client(backend, base_url, model) as client:
+        names = client.models()
+    print(json.dumps(names) if as_json else "\n".join(names))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> int:
+    """Say what is installed, which backends can run and what is cached; describe one picture."""
+    from internvl_modal.doctor import examine, report
+
+    found = examine()
+    print(json.dumps(found) if as_json else report(found))
+    return 0 if found["self_test"]["ok"] else 1

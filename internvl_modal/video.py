@@ -1,0 +1,86 @@
+"""Evenly spaced frames of a video, upright; needs the extra ``video`` (PyAV)."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from internvl_modal.errors import ConfigError, ImageError, MissingExtraError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def read_frames(
+    path: str | Path, *, frames: int = 8, start: float = 0.0, end: float | None = None
+) -> tuple[Image, ...]:
+    """``frames`` RGB pictures from the middles of equal parts of ``start`` to ``end`` (seconds).
+
+    That is how InternVL's own code samples a video. A shorter video gives each of its frames at
+    most once. Raises ConfigError, ImageError or MissingExtraError.
+    """
+    if frames < 1 or start < 0 or (end is not None and end <= start):
+        raise ConfigError(
+            f"frames={frames}, start={start}, end={end} choose no frame",
+            hint="frames >= 1 and 0 <= start < end, in seconds",
+        )
+    try:
+        import av
+    except ImportError as error:
+        raise MissingExtraError("av", "video") from error
+    try:
+        with av.open(str(path)) as container:
+            pictures = _sample(container, str(path), frames, start, end)
+    except (av.FFmpegError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(
+            f"not a readable video: {reason}", source=str(path), hint="give a video file"
+        ) from error
+    if not pictures:
+        raise ImageError(
+            "no frame lies in that range", source=str(path), hint="check start= and end="
+        )
+    return pictures
+
+
+def _sample(
+    container: Any, source: str, count: int, start: float, end: float | None
+) -> tuple[Image, ...]:
+    """Decode once, from the keyframe before ``start``: the frame on display at each time."""
+    if not container.streams.video:
+        raise ImageError("it holds no video stream", source=source, hint="give a video file")
+    stream = container.streams.video[0]
+    stream.thread_type = "AUTO"
+    origin = float((stream.start_time or 0) * stream.time_base)
+    length = _seconds(container, stream)
+    last = min(length, end) if end is not None else length
+    times = [start + (last - start) * (index + 0.5) / count for index in range(count)]
+    if start:
+        container.seek(int((start + origin) / stream.time_base), stream=stream)
+    pictures: list[Image] = []
+    held = None
+    for frame in container.decode(stream):
+        now = float((frame.pts or 0) * stream.time_base) - origin
+        if held is not None and now > times[0]:
+            pictures.append(_upright(held))
+            times = [time for time in times if time >= now]
+            if not times:
+                return tuple(pictures)
+        held = frame
+    return (*pictures, _upright(held)) if held is not None else ()
+
+
+def _seconds(container: Any, stream: Any) -> float:
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    if container.duration is not None:
+        return float(Fraction(container.duration, 1_000_000))
+    return float(max(stream.frames, 1) / (stream.average_rate or 1))
+
+
+def _upright(frame: Any) -> Image:
+    """The frame as a picture, turned as its display matrix says (degrees, counter-clockwise)."""
+    picture: Image = frame.to_image()
+    turn = round(getattr(frame, "rotation", 0)) % 360
+    return picture.rotate(turn, expand=True) if turn else picture

@@ -1,0 +1,229 @@
+"""Every rule of retries, redirects and deadlines, against a real server, for both clients."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+import internvl_modal as ivl
+from tests.loopback import Heard, Loopback, Reply, completion, stream_events
+
+PICTURE = Image.new("RGB", (900, 900), "red")
+FAST = ivl.Retry(attempts=3, initial=0.01, maximum=0.05)
+
+Call = Callable[..., ivl.Description]
+
+
+def _sync(loopback: Loopback, **client: Any) -> ivl.Description:
+    call = {"timeout": client.pop("call_timeout", None)}
+    with ivl.Client(base_url=loopback.url, **{"retry": FAST, **client}) as c:
+        return c.describe(PICTURE, **call)
+
+
+def _async(loopback: Loopback, **client: Any) -> ivl.Description:
+    call = {"timeout": client.pop("call_timeout", None)}
+
+    async def run() -> ivl.Description:
+        async with ivl.AsyncClient(base_url=loopback.url, **{"retry": FAST, **client}) as c:
+            return await c.describe(PICTURE, **call)
+
+    return asyncio.run(run())
+
+
+@pytest.fixture(params=[_sync, _async], ids=["sync", "async"])
+def call(request: pytest.FixtureRequest) -> Call:
+    made: Call = request.param
+    return made
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_passing_failure_is_tried_again(call: Call, loopback: Loopback, status: int) -> None:
+    loopback.will(Reply(status, "later"), Reply(status, "later"), Reply(body=completion("ok")))
+    description = call(loopback)
+    assert description.text == "ok"
+    assert description.timings.attempts == 3
+    assert len(loopback.chats) == 3
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
+def test_a_refusal_is_final(call: Call, loopback: Loopback, status: int) -> None:
+    loopback.will(Reply(status, {"message": "no"}))
+    with pytest.raises(ivl.ServerError, match="no") as caught:
+        call(loopback)
+    assert caught.value.status == status
+    assert not caught.value.retryable
+    assert len(loopback.chats) == 1
+
+
+def test_a_lost_connection_is_tried_again(call: Call, loopback: Loopback) -> None:
+    loopback.will(Reply(cut=True), Reply(body=completion("ok")))
+    assert call(loopback).timings.attempts == 2
+
+
+def test_a_cut_body_is_tried_again(call: Call, loopback: Loopback) -> None:
+    loopback.will(Reply(chunks=[b'{"choices"'], cut=True), Reply(body=completion("ok")))
+    assert call(loopback).timings.attempts == 2
+
+
+def test_the_last_failure_is_raised(call: Call, loopback: Loopback) -> None:
+    loopback.will(Reply(503, "<html><body><h1>Bad</h1> gateway</body></html>"))
+    with pytest.raises(ivl.ServerUnavailableError, match="503: Bad gateway"):
+        call(loopback)
+    assert len(loopback.chats) == FAST.attempts
+
+
+def test_nobody_listening(call: Call, loopback: Loopback) -> None:
+    with Loopback() as gone:
+        pass
+    loopback.models = Reply(302, headers={"location": f"{gone.url}/models"})
+    with pytest.raises(ivl.ServerUnavailableError, match="no answer from http://127.0.0.1"):
+        call(loopback)
+
+
+@pytest.mark.parametrize("header", ["1", "date"])
+def test_retry_after_is_obeyed(call: Call, loopback: Loopback, header: str) -> None:
+    value = header if header == "1" else formatdate(time.time() + 2, usegmt=True)
+    loopback.will(Reply(429, "slow", headers={"Retry-After": value}), Reply(body=completion()))
+    begun = time.monotonic()
+    call(loopback)
+    assert time.monotonic() - begun >= 0.9
+
+
+def test_a_wait_past_the_deadline_is_not_begun(call: Call, loopback: Loopback) -> None:
+    loopback.will(Reply(429, "slow", headers={"Retry-After": "3600"}))
+    begun = time.monotonic()
+    with pytest.raises(ivl.RateLimitedError) as caught:
+        call(loopback, timeout=5)
+    assert caught.value.retry_after == 3600
+    assert time.monotonic() - begun < 4
+
+
+def test_the_deadline_is_for_the_whole_call(call: Call, loopback: Loopback) -> None:
+    loopback.will(Reply(chunks=[b" "] * 100, pause=0.1))
+    begun = time.monotonic()
+    with pytest.raises(ivl.DeadlineExceededError, match="timeout"):
+        call(loopback, call_timeout=1)
+    assert time.monotonic() - begun < 3
+
+
+def test_a_silent_server_meets_the_deadline(call: Call, loopback: Loopback) -> None:
+    loopback.will(Reply(body=completion(), pause=3))
+    begun = time.monotonic()
+    with pytest.raises(ivl.DeadlineExceededError):
+        call(loopback, timeout=0.5)
+    assert time.monotonic() - begun < 2.5
+
+
+def test_modals_redirect_is_followed_with_get(call: Call, loopback: Loopback) -> None:
+    def begin(heard: Heard) -> Reply:
+        assert heard.method == "POST"
+        return Reply(303, headers={"location": "/v1/result?__modal_function_call_id=fc-1"})
+
+    again = Reply(303, headers={"location": "/v1/result?__modal_function_call_id=fc-1"})
+    loopback.will(begin, again, Reply(body=completion("at last")))
+    assert call(loopback, api_key="secret").text == "at last"
+    assert [heard.method for heard in loopback.chats] == ["POST", "GET", "GET"]
+    assert loopback.chats[-1].headers["authorization"] == "Bearer secret"
+
+
+def test_keys_stay_with_their_origin(call: Call, loopback: Loopback) -> None:
+    with Loopback() as other:
+        target = f"{other.url}/chat/completions"
+        loopback.will(Reply(307, headers={"location": target}))
+        assert call(loopback, api_key="secret").text == "A cat."
+        assert "authorization" not in other.chats[0].headers
+        assert "authorization" in loopback.chats[0].headers
+
+
+def test_a_circle_of_redirects_ends(call: Call, loopback: Loopback) -> None:
+    loopback.will(Reply(303, headers={"location": "/v1/round"}))
+    with pytest.raises(ivl.ServerUnavailableError, match="redirected"):
+        call(loopback, retry=ivl.Retry(attempts=1))
+
+
+def test_an_own_http_client_is_used_and_left_open(loopback: Loopback) -> None:
+    with httpx.Client(headers={"x-own": "1"}) as own:
+        _sync(loopback, http_client=own)
+        assert not own.is_closed
+    assert loopback.chats[0].headers["x-own"] == "1"
+
+
+def test_an_own_async_client_is_used_and_left_open(loopback: Loopback) -> None:
+    async def run() -> None:
+        async with httpx.AsyncClient(headers={"x-own": "1"}) as own:
+            async with ivl.AsyncClient(base_url=loopback.url, http_client=own) as client:
+                await client.describe(PICTURE)
+            assert not own.is_closed
+
+    asyncio.run(run())
+    assert loopback.chats[0].headers["x-own"] == "1"
+
+
+def test_the_wrong_kind_of_http_client(loopback: Loopback) -> None:
+    with pytest.raises(ivl.ConfigError, match=r"httpx\.Client"):
+        ivl.Client(base_url=loopback.url, http_client=object())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [{"attempts": 0}, {"initial": -1}, {"factor": 0.5}])
+def test_impossible_retry_rules(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ivl.ConfigError, match="impossible"):
+        ivl.Retry(**wrong)
+
+
+def test_a_closed_client_says_so(loopback: Loopback) -> None:
+    client = ivl.Client(base_url=loopback.url)
+    client.close()
+    with pytest.raises(ivl.ConfigError, match="closed"):
+        client.describe(PICTURE)
+
+
+def test_a_stream_is_tried_again_until_it_begins(loopback: Loopback) -> None:
+    good = Reply(chunks=stream_events("A ", "cat."))
+    loopback.will(Reply(503, "cold"), good, Reply(503, "cold"), good)
+    with ivl.Client(base_url=loopback.url, retry=FAST) as client:
+        stream = client.stream(PICTURE)
+        assert list(stream) == ["A ", "cat."]
+    assert stream.description.text == "A cat."
+    assert stream.description.timings.attempts == 2
+
+    async def run() -> ivl.Description:
+        async with ivl.AsyncClient(base_url=loopback.url, retry=FAST) as client:
+            stream = client.stream(PICTURE)
+            assert [piece async for piece in stream] == ["A ", "cat."]
+            return stream.description
+
+    assert asyncio.run(run()).timings.attempts == 2
+
+
+def test_a_refused_stream(loopback: Loopback) -> None:
+    loopback.will(Reply(401, {"detail": {"error": {"message": "Incorrect API key"}}}))
+    with (
+        ivl.Client(base_url=loopback.url) as client,
+        pytest.raises(ivl.AuthenticationError, match="Incorrect API key"),
+    ):
+        list(client.stream(PICTURE))
+
+
+def test_a_stream_meets_its_deadline(loopback: Loopback) -> None:
+    loopback.will(Reply(chunks=stream_events(*"abcdefghijklmnopqrst"), pause=0.1))
+    with (
+        ivl.Client(base_url=loopback.url) as client,
+        pytest.raises(ivl.DeadlineExceededError),
+    ):
+        list(client.stream(PICTURE, timeout=0.5))
+
+
+def test_many_calls_at_once_share_the_pool(loopback: Loopback) -> None:
+    async def run() -> list[ivl.Description]:
+        async with ivl.AsyncClient(base_url=loopback.url) as client:
+            return await asyncio.gather(*(client.describe(PICTURE) for _ in range(40)))
+
+    assert len(asyncio.run(run())) == 40
+    assert sum(heard.path.endswith("/models") for heard in loopback.heard) <= 40
