@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,9 @@ from modal_proto import api_pb2 as p
 if TYPE_CHECKING:
     from .plane import Plane
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modal-plane"
+# Read at import: tests run with an empty home.
+HOME = Path.home()
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or HOME / ".cache") / "modal-plane"
 
 # The last line keeps the shell as process 1, so that its end is the end of everything in there.
 ENTER = """
@@ -67,15 +70,16 @@ def python_of(commands: list[str]) -> Path:
     python = CACHE / name / "bin" / "python"
     if not (CACHE / name / "complete").exists():
         uv = [sys.executable, "-m", "uv"]
-        subprocess.run([*uv, "venv", "-q", "-p", _interpreter(version), CACHE / name], check=True)
-        subprocess.run([*uv, "pip", "install", "-q", "-p", python, *packages], check=True)
+        run = partial(subprocess.run, check=True, env={**os.environ, "HOME": str(HOME)})
+        run([*uv, "venv", "-q", "-p", _interpreter(version), CACHE / name])
+        run([*uv, "pip", "install", "-q", "-p", python, *packages])
         (CACHE / name / "complete").touch()
     return python
 
 
 def _interpreter(version: str) -> str:
     """A Python of that version on this machine, or the one that runs the tests."""
-    pyenv = Path.home() / ".pyenv" / "versions"
+    pyenv = HOME / ".pyenv" / "versions"
     known = [*pyenv.glob(f"{version}.*/bin/python{version}"), Path(f"/usr/bin/python{version}")]
     return str(next((path for path in known if path.exists()), sys.executable))
 

@@ -1,0 +1,79 @@
+"""A deployment on Modal as a backend."""
+
+from __future__ import annotations
+
+from pydantic import SecretStr
+
+from internvl_modal.backends.base import Capabilities, Endpoint
+from internvl_modal.settings import Settings
+
+LMDEPLOY = Capabilities("lmdeploy", tokens_per_tile=256)
+
+
+class FixedBackend:
+    """An LMDeploy server that serves InternVL at a known URL."""
+
+    name = "modal"
+
+    def __init__(self, base_url: str, api_key: str, model: str) -> None:
+        headers = {"authorization": f"Bearer {api_key}"}
+        self._endpoint = Endpoint(base_url, model, headers, LMDEPLOY)
+
+    def start(self) -> Endpoint:
+        """Return where it answers."""
+        return self._endpoint
+
+    def stop(self) -> None:
+        """Do nothing: the server is not ours."""
+
+
+class ModalBackend:
+    """The ``serve`` function of a deployed app; ``start`` asks Modal for its URL.
+
+    With ``proxy``, Modal's own key and secret are sent beside the API key.
+    """
+
+    name = "modal"
+
+    def __init__(
+        self,
+        app: str,
+        *,
+        model: str,
+        api_key: SecretStr | str,
+        environment: str | None = None,
+        proxy: tuple[SecretStr, SecretStr] | None = None,
+    ) -> None:
+        self._app, self._environment, self._model = app, environment, model
+        self._key = api_key if isinstance(api_key, SecretStr) else SecretStr(api_key)
+        self._proxy = proxy
+        self._url: str | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> ModalBackend:
+        """The deployment of the model that the settings name."""
+        from internvl_modal.deploy import connect
+
+        found = connect(settings.model or "internvl2_5-78b", api_key=settings.api_key)
+        return found.backend()
+
+    def start(self) -> Endpoint:
+        """Return where the deployment answers; raises DeployError if there is none."""
+        from internvl_modal.modal_objects import web_url
+
+        if self._url is None:
+            self._url = web_url(self._app, "serve", self._environment)
+        headers = {"authorization": f"Bearer {self._key.get_secret_value()}"}
+        if self._proxy is not None:
+            names = ("Modal-Key", "Modal-Secret")
+            headers |= {
+                name: value.get_secret_value()
+                for name, value in zip(names, self._proxy, strict=True)
+            }
+        return Endpoint(f"{self._url}/v1", self._model, headers, LMDEPLOY)
+
+    def stop(self) -> None:
+        """Leave the deployment as it is: it scales down by itself."""
+
+    def __repr__(self) -> str:
+        return f"ModalBackend({self._app!r})"

@@ -1,0 +1,182 @@
+"""The gateway over HTTP, in front of a server on loopback."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from internvl_modal.backends.modal import FixedBackend
+from internvl_modal.client import AsyncClient
+from internvl_modal.gateway import create_app
+from internvl_modal.transport import Retry
+from tests.asgi import serving
+from tests.loopback import Loopback, Reply, completion
+
+KEY = "gateway-test-key"
+BEARER = {"Authorization": f"Bearer {KEY}"}
+
+
+def picture(width: int = 300, height: int = 200) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), "red").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+PICTURE = base64.b64encode(picture()).decode()
+
+
+@pytest.fixture
+def gateway(loopback: Loopback) -> Iterator[httpx.Client]:
+    backend = FixedBackend(loopback.url, "upstream-key", "internvl2_5-78b")
+    client = AsyncClient(backend, retry=Retry(attempts=1))
+    app = create_app(client, api_key=KEY, max_body=1_000_000)
+    with serving(app) as url, httpx.Client(base_url=url) as http:
+        yield http
+
+
+def test_json_as_the_old_users_send_it(loopback: Loopback, gateway: httpx.Client) -> None:
+    answer = gateway.post("/", json={"image_data": PICTURE}, headers=BEARER)
+    assert answer.status_code == 200
+    assert answer.json()["description"] == "A cat."
+    assert loopback.chats[-1].headers["authorization"] == "Bearer upstream-key"
+
+
+def test_options_reach_the_model(loopback: Loopback, gateway: httpx.Client) -> None:
+    body = {
+        "image_data": f"data:image/png;base64,{PICTURE}",
+        "prompt": "What colour?",
+        "detail": 1,
+        "max_tokens": 7,
+        "temperature": 0.5,
+    }
+    answer = gateway.post("/", json=body, headers=BEARER)
+    assert answer.status_code == 200
+    sent = loopback.chats[-1].json
+    assert (sent["max_tokens"], sent["temperature"]) == (7, 0.5)
+    assert "What colour?" in str(sent["messages"])
+
+
+def test_multipart_upload(loopback: Loopback, gateway: httpx.Client) -> None:
+    form = {"prompt": "What colour?", "detail": "low", "max_tokens": "9"}
+    answer = gateway.post("/", files={"image": picture()}, data=form, headers=BEARER)
+    assert answer.json()["description"] == "A cat."
+    assert loopback.chats[-1].json["max_tokens"] == 9
+
+
+def test_a_large_picture_is_shrunk_before_it_is_sent(
+    loopback: Loopback, gateway: httpx.Client
+) -> None:
+    files = {"image": picture(6000, 4000)}
+    gateway.post("/", files=files, data={"detail": "1"}, headers=BEARER)
+    content = loopback.chats[-1].json["messages"][0]["content"]
+    url = next(part["image_url"]["url"] for part in content if part["type"] == "image_url")
+    sent = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
+    assert sent.width < 1000
+
+
+@pytest.mark.parametrize("shown", ["", "Bearer wrong", "Bearer", "Basic !", f"Token{KEY}"])
+def test_without_the_key_nothing_is_asked(
+    loopback: Loopback, gateway: httpx.Client, shown: str
+) -> None:
+    answer = gateway.post("/", json={"image_data": PICTURE}, headers={"Authorization": shown})
+    assert answer.status_code == 401
+    assert KEY not in answer.text
+    assert not loopback.heard
+
+
+def test_the_key_as_a_password(loopback: Loopback, gateway: httpx.Client) -> None:
+    answer = gateway.post("/", json={"image_data": PICTURE}, auth=("any", KEY))
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({}, "image_data"),
+        ({"image_data": "***"}, "not base64"),
+        ({"image_data": base64.b64encode(b"<svg/>").decode()}, "SVG"),
+        ({"image_data": base64.b64encode(picture()[:-40]).decode()}, "bytes"),
+        ({"image_data": PICTURE, "temperature": 9}, "temperature"),
+        ({"image_data": PICTURE, "detail": 99}, "detail"),
+        ({"image_data": PICTURE, "promt": "x"}, "promt"),
+    ],
+)
+def test_what_is_wrong_is_named_and_the_model_not_asked(
+    loopback: Loopback, gateway: httpx.Client, body: dict[str, Any], reason: str
+) -> None:
+    answer = gateway.post("/", json=body, headers=BEARER)
+    assert answer.status_code == 422
+    assert reason in answer.json()["error"]["message"]
+    assert not loopback.heard
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_over_the_limit(gateway: httpx.Client, chunked: bool) -> None:
+    body = b"x" * 1_100_000
+    content = iter([body[:600_000], body[600_000:]]) if chunked else body
+    answer = gateway.post("/", content=content, headers=BEARER)
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "retry_after"),
+    [
+        ((503, {"Retry-After": "7"}), 503, "7"),
+        ((502, {}), 503, "30"),
+        ((429, {"Retry-After": "3"}), 429, "3"),
+        ((401, {}), 502, None),
+        ((500, {}), 502, "30"),
+        ((400, {}), 502, None),
+    ],
+)
+def test_the_servers_failures(
+    loopback: Loopback,
+    gateway: httpx.Client,
+    failure: tuple[int, dict[str, str]],
+    status: int,
+    retry_after: str | None,
+) -> None:
+    loopback.will(Reply(failure[0], {"message": "no"}, failure[1]))
+    answer = gateway.post("/", json={"image_data": PICTURE}, headers=BEARER)
+    assert answer.status_code == status
+    assert answer.headers.get("Retry-After") == retry_after
+    assert "upstream-key" not in answer.text
+
+
+def test_a_picture_the_model_did_not_see_is_no_description(
+    loopback: Loopback, gateway: httpx.Client
+) -> None:
+    loopback.will(Reply(body=completion(prompt_tokens=20)))
+    answer = gateway.post("/", json={"image_data": PICTURE}, headers=BEARER)
+    assert answer.status_code == 502
+    assert answer.json()["error"]["type"] == "ImageNotSeenError"
+
+
+def test_request_ids(loopback: Loopback, gateway: httpx.Client) -> None:
+    mine = gateway.get("/health", headers={"X-Request-ID": "abc"})
+    assert mine.headers["X-Request-ID"] == "abc"
+    failed = gateway.post("/", json={}, headers=BEARER)
+    assert failed.json()["error"]["request_id"] == failed.headers["X-Request-ID"] != "abc"
+
+
+def test_health_and_docs_need_no_key_and_wake_nobody(
+    loopback: Loopback, gateway: httpx.Client
+) -> None:
+    assert gateway.get("/health").json() == {"status": "ok"}
+    assert gateway.get("/docs").status_code == 200
+    assert "image_data" in gateway.get("/openapi.json").text
+    assert not loopback.heard
+
+
+def test_metrics_count_answers_and_need_the_key(loopback: Loopback, gateway: httpx.Client) -> None:
+    assert gateway.get("/metrics").status_code == 401
+    gateway.post("/", json={"image_data": PICTURE}, headers=BEARER)
+    text = gateway.get("/metrics", headers=BEARER).text
+    assert 'internvl_gateway_requests_total{status="200"}' in text
+    assert "internvl_gateway_seconds_bucket" in text
