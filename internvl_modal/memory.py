@@ -22,22 +22,23 @@ KV_BLOCK = 64  # tokens in a block of the cache (TurbomindEngineConfig.cache_blo
 PREFILL = 8192  # tokens in one forward pass (TurbomindEngineConfig.max_prefill_token_num)
 MAX_RATIO = 0.8  # cache_max_entry_count's default: never plan for a larger share
 
-# CUDA context, cuBLAS handles and loaded kernels of one process on one GPU: what InternVL's
-# published memory table has on one GPU beyond the parts computed here, to the nearest 100 MiB.
+# CUDA context, cuBLAS handles and loaded kernels of one process on one GPU. With it the one-GPU
+# cells of InternVL's published memory table come out between 4% low and 3% high.
 CONTEXT = 500 * MIB
 
 # NCCL's buffers, peer mappings and the ViT's uneven spread, taken 2, 3 and 4 times on 2, 4 and 8
 # GPUs. Fitted to the eleven cells of that table with several GPUs, which need 1.2 to 4.1 GiB.
 PEERS = 850 * MIB
 
-# Kept free. The table's tightest cell that ran (40B on one GPU, cache 0.2) had 0.86 GiB left.
+# Kept free, for fragmentation and what is not modelled: the most that still accepts the table's
+# tightest cell that ran (40B on one GPU with a cache share of 0.2), to the nearest 256 MiB.
 MARGIN = 768 * MIB
 
 _ATTENTION_TOKENS = 4096  # kMaxWorkspaceTokens of unified_attention_layer.h: split-k partials
 _GEMM_WORKSPACE = 65 * MIB  # gemm.h: 1 MiB barriers, 32 MiB partials; cublasMMWrapper.h: 32 MiB
-# Copies of the float logits: local and gathered (LlamaBatch.cc), and what sampling sorts with
-# (SamplingLayer.cc: indices, then values and indices twice over).
-_LOGITS_COPIES = 7
+# 4-byte arrays of batch x vocabulary: logits, local and gathered (LlamaBatch.cc), and for sampling
+# the indices, the ids to sort by, and what cub sorts keys and values into (SamplingLayer.cc).
+_LOGITS_COPIES = 6
 # int32 arrays of batch x session: input ids, token ids twice, and output ids of three states.
 _ID_ARRAYS = 6
 

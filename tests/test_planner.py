@@ -97,7 +97,7 @@ def test_published_memory_is_reproduced(row, count, ratio, used):
     )
     assert plan.fits == (used is not None), plan.reason
     if used is not None:
-        assert 0.95 * used <= plan.memory.used / MIB <= 1.10 * used
+        assert plan.memory.used / MIB == pytest.approx(used, rel=0.04)
 
 
 @pytest.mark.parametrize(
