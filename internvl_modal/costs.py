@@ -107,8 +107,8 @@ def price(
         per_1000=(low, high),
         assumptions=(
             f"{prices.source}, {CORES} cores and {HOST_GIB} GiB of host memory",
-            f"{load.batch} requests always under way, {load.images} picture(s) of {load.tiles} "
-            f"tiles in and {load.output_tokens} tokens out each",
+            f"{load.batch} requests always under way, {load.images} x {load.tiles} tiles "
+            f"in and {load.output_tokens} tokens out each",
             f"{WORST.prefill:.0%}-{BEST.prefill:.0%} of peak TFLOPS in the LLM, "
             f"{WORST.vision:.0%}-{BEST.vision:.0%} in the ViT (one GPU at a time), "
             f"{WORST.bandwidth:.0%}-{BEST.bandwidth:.0%} of memory and link bandwidth",

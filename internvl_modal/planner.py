@@ -23,6 +23,9 @@ __all__ = ["Capacity", "Plan", "Request", "make_plan"]
 
 USEFUL_SESSION = 16384  # tokens InternVL 2.5 was trained to; the documents serve half of it
 MAX_BATCH = 64  # requests at once: more only queue behind the ViT, which is one thread
+# On several GPUs LMDeploy 0.7.3 has hung with 16 and more picture requests under way, and not with
+# fewer: https://github.com/InternLM/lmdeploy/issues/3529 (InternVL2.5-78B), also 2743 and 3057.
+MAX_BATCH_SEVERAL = 12
 MAX_SM = 90  # LMDeploy 0.7.3's CMakeLists.txt ends at 90-real, and "real" leaves no PTX behind
 HEAD_DIMS = (64, 128)  # TurboMind's attention kernels
 IMAGE_MARKUP_TOKENS = 8  # "Image-1: <img></img>\n"
@@ -75,6 +78,10 @@ class Request:
     def tokens(self) -> int:
         """Of one request from beginning to end."""
         return self.input_tokens + self.output_tokens
+
+    def batch(self, count: int) -> int:
+        """Most requests at once on ``count`` GPUs."""
+        return self.max_batch_size or (MAX_BATCH if count == 1 else MAX_BATCH_SEVERAL)
 
     def session(self, context: int) -> int:
         """The session length asked for, else a useful one in which the request fits."""
@@ -249,7 +256,7 @@ def _evaluate(spec: ModelSpec, gpu: Gpu, count: int, request: Request, prices: P
         spec,
         gpu.memory,
         tp=count,
-        batch=request.max_batch_size or MAX_BATCH,
+        batch=request.batch(count),
         session_len=session_len,
         tiles=request.tiles * request.vision_max_batch_size,
         ratio=request.cache_max_entry_count,
@@ -280,7 +287,7 @@ def _capacity(
     block = KV_BLOCK * spec.kv_bytes_per_token(request.quant_policy) // count
     kv_tokens = memory.kv // block * KV_BLOCK
     sessions = kv_tokens // _up(request.tokens, KV_BLOCK)
-    batch = max(1, min(sessions, request.max_batch_size or MAX_BATCH))
+    batch = max(1, min(sessions, request.batch(count)))
     return Capacity(kv_tokens, request.tokens, sessions, session_len, batch)
 
 

@@ -221,6 +221,13 @@ def test_recommended_settings_have_the_names_of_lmdeploys_options():
     assert planned("internvl2_5-78b", "H200:2").settings["model_format"] is None
 
 
+def test_several_gpus_get_the_small_batch_that_does_not_hang():
+    assert planned("internvl2_5-8b", "H100").capacity.max_batch_size == 64
+    assert planned("internvl2_5-78b", "H200:2").capacity.max_batch_size == 12
+    assert planned("internvl2_5-78b", "H200:2", max_batch_size=32).capacity.max_batch_size == 32
+    assert planned("internvl2_5-38b", "A100-80GB", session_len=8192).capacity.max_batch_size == 3
+
+
 def test_a_session_grows_with_the_request_up_to_the_context():
     assert planned("internvl2_5-8b", images_per_request=4).capacity.session_len == 16384
     assert planned("internvl2_5-8b", images_per_request=6).capacity.session_len == 20480
