@@ -27,6 +27,7 @@ MAX_BATCH = 64  # requests at once: more only queue behind the ViT, which is one
 # fewer: https://github.com/InternLM/lmdeploy/issues/3529 (InternVL2.5-78B), also 2743 and 3057.
 MAX_BATCH_SEVERAL = 12
 MAX_SM = 90  # LMDeploy 0.7.3's CMakeLists.txt ends at 90-real, and "real" leaves no PTX behind
+LEAST_RATIO = 0.05  # for whoever starts a plan that does not fit; LMDeploy takes no 0
 HEAD_DIMS = (64, 128)  # TurboMind's attention kernels
 IMAGE_MARKUP_TOKENS = 8  # "Image-1: <img></img>\n"
 
@@ -141,7 +142,7 @@ class Plan:
             "tp": self.count,
             "session_len": self.capacity.session_len,
             "max_batch_size": self.capacity.max_batch_size,
-            "cache_max_entry_count": self.memory.ratio,
+            "cache_max_entry_count": self.memory.ratio or LEAST_RATIO,
             "quant_policy": self.request.quant_policy,
             "vision_max_batch_size": self.request.vision_max_batch_size,
         }

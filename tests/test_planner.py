@@ -219,6 +219,7 @@ def test_recommended_settings_have_the_names_of_lmdeploys_options():
     }
     assert 1 < plan.capacity.max_batch_size <= plan.capacity.sessions
     assert planned("internvl2_5-78b", "H200:2").settings["model_format"] is None
+    assert planned("internvl2_5-78b", "L4").settings["cache_max_entry_count"] == 0.05
 
 
 def test_several_gpus_get_the_small_batch_that_does_not_hang():
