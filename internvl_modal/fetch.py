@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
+from contextlib import closing
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING
@@ -28,29 +29,23 @@ _METADATA = {
     ip_address("fd00:ec2::254"),  # AWS
     ip_address("fd20:ce::254"),  # Google
     ip_address("100.100.100.200"),  # Alibaba
+    ip_address("192.0.0.192"),  # Oracle's older one
     ip_address("168.63.129.16"),  # Azure's host, a public address
 }
-_SHARED = ip_network("100.64.0.0/10")
 _NAT64 = ip_network("64:ff9b::/96")
-_COMPATIBLE = ip_network("::/96")
 
 
 def forbidden(address: IPv4Address | IPv6Address) -> str | None:
     """Why a client must not connect to ``address`` for a stranger's URL; None when it may."""
     if address in _METADATA:
         return "a cloud metadata address"
-    if isinstance(address, IPv6Address):
-        if address in _NAT64:  # how networks without IPv4 reach the public one
-            return forbidden(IPv4Address(int(address) & 0xFFFFFFFF))
-        if address.ipv4_mapped or address.sixtofour or address.teredo:
-            return "an IPv4 address in IPv6 disguise"
+    if address in _NAT64:  # how networks without IPv4 reach the public one
+        return forbidden(IPv4Address(int(address) & 0xFFFFFFFF))
+    if any(getattr(address, trait, None) for trait in ("ipv4_mapped", "sixtofour", "teredo")):
+        return "an IPv4 address in IPv6 disguise"
     for trait, kind in _KINDS:
-        if getattr(address, trait):
+        if getattr(address, trait, False):
             return kind
-    if isinstance(address, IPv4Address) and address in _SHARED:
-        return "a carrier's shared address"
-    if isinstance(address, IPv6Address) and (address.is_site_local or address in _COMPATIBLE):
-        return "a private address"
     return None if address.is_global else "not a public address"
 
 
@@ -59,6 +54,7 @@ _KINDS = (
     ("is_loopback", "a loopback address"),
     ("is_link_local", "a link-local address"),
     ("is_multicast", "a multicast address"),
+    ("is_site_local", "a private address"),
     ("is_private", "a private address"),
     ("is_reserved", "a reserved address"),
 )
@@ -104,7 +100,7 @@ def _get(
                 if last == 0:
                     raise
                 continue
-            with response:
+            with closing(response):
                 if response.has_redirect_location:
                     return url.join(response.headers["location"])
                 return _read(response, name, deadline, max_bytes)
