@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -32,26 +31,29 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Digest:
-    """The sha256 of a content, and with it the git blob's sha1 where that is all the Hub knows."""
+    """A content's sha256, and the git blob's sha1 where that is how the Hub knows it."""
 
     def __init__(self, file: RemoteFile) -> None:
         self._wanted = file
         self._sha256 = hashlib.sha256()
-        self._git = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
+        self._git = None
+        if file.oid != file.sha256:
+            self._git = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
 
     def update(self, data: bytes | memoryview) -> None:
         """Pass on some bytes."""
         self._sha256.update(data)
-        if self._wanted.sha256 is None:
+        if self._git:
             self._git.update(data)
 
     def verified(self) -> CachedFile | None:
-        """The file with its sha256, or None when the content is not the Hub's."""
-        sha256 = self._sha256.hexdigest()
-        found = sha256 if self._wanted.sha256 else self._git.hexdigest()
-        if found != self._wanted.oid:
+        """The file with its sha256, or None when the content is not the wanted one."""
+        wanted, sha256 = self._wanted, self._sha256.hexdigest()
+        if wanted.sha256 not in (None, sha256):
             return None
-        return CachedFile.model_validate({**self._wanted.model_dump(), "sha256": sha256})
+        if self._git and self._git.hexdigest() != wanted.oid:
+            return None
+        return CachedFile.model_validate({**wanted.model_dump(), "sha256": sha256})
 
 
 def hash_file(
@@ -73,26 +75,26 @@ class _WrongSize(Exception):  # noqa: N818
     """The server's file is longer or shorter than the Hub's metadata say."""
 
 
-class _Sink(io.RawIOBase):
-    """A partial file: what is written to it is hashed, counted and appended."""
+class _PartialFile:
+    """An unfinished file: what is written to it is hashed, counted and appended."""
 
     def __init__(
         self, path: Path, file: RemoteFile, stop: threading.Event, advance: Callable[[int], object]
     ) -> None:
-        super().__init__()
         self.name = str(path)
         self._wanted, self._stop, self._advance = file, stop, advance
-        self.digest, self.size = Digest(file), 0
         self._file = path.open("ab", buffering=0)
-        if 0 < path.stat().st_size <= file.size:
-            hash_file(path, self.digest, self._count, stop)
-        elif path.stat().st_size:
-            self._file.truncate(0)
+        self.digest, self.size = Digest(file), 0
+        self.adopt()
 
-    def _count(self, count: int) -> None:
-        self.size += count
+    def __enter__(self) -> _PartialFile:
+        return self
 
-    def write(self, data: bytes) -> int:  # type: ignore[override]
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, data: bytes) -> int:
+        """Append, unless that is too much or the download was stopped."""
         if self._stop.is_set():
             raise Stopped
         if self.size + len(data) > self._wanted.size:
@@ -101,39 +103,29 @@ class _Sink(io.RawIOBase):
         view = memoryview(data)
         while view:
             view = view[self._file.write(view) :]
-        self.size += len(data)
+        self._count(len(data))
         self._advance(len(data))
         return len(data)
 
+    def _count(self, count: int) -> None:
+        self.size += count
+
     def tell(self) -> int:
+        """Bytes so far."""
         return self.size
 
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Begin again: the server ignored the range it was asked for."""
-        if offset or whence:
-            raise io.UnsupportedOperation("a download can only begin again")
-        self.restart()
-        return 0
-
-    def truncate(self, size: int | None = None) -> int:
-        return self.size
+    def adopt(self) -> None:
+        """Take in what the file holds already: of an earlier run, or of hf_transfer."""
+        if not self.size:
+            if Path(self.name).stat().st_size > self._wanted.size:
+                self._file.truncate(0)
+            hash_file(Path(self.name), self.digest, self._count, self._stop)
 
     def restart(self) -> None:
         """Forget every byte."""
         self._file.truncate(0)
         self._advance(-self.size)
         self.digest, self.size = Digest(self._wanted), 0
-
-    def adopt(self) -> None:
-        """Take in what hf_transfer wrote behind our back."""
-        if not self.size:
-            hash_file(Path(self.name), self.digest, self._count, self._stop)
-            self._advance(self.size)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()
 
     def sync(self) -> None:
         """Put the bytes on the disk."""
@@ -184,7 +176,7 @@ class Downloads:
         if self._hub.unordered(file) and not part.exists():
             part = target.with_name(f"{target.name}.whole")
             part.unlink(missing_ok=True)
-        with _Sink(part, file, self._stop, self._report.advance) as sink:
+        with _PartialFile(part, file, self._stop, self._report.advance) as sink:
             found = self._verified(file, sink)
             if found is None:
                 raise self._wrong(file, "the bytes are not the Hub's: checksum mismatch, twice")
@@ -193,7 +185,7 @@ class Downloads:
         self._report.file_done()
         return found
 
-    def _verified(self, file: RemoteFile, sink: _Sink) -> CachedFile | None:
+    def _verified(self, file: RemoteFile, sink: _PartialFile) -> CachedFile | None:
         """Transfer, and once more from the start when the content is wrong."""
         for last in (False, True):
             try:
@@ -209,13 +201,15 @@ class Downloads:
             sink.restart()
         return None
 
-    def _transfer(self, file: RemoteFile, sink: _Sink) -> None:
+    def _transfer(self, file: RemoteFile, sink: _PartialFile) -> None:
         failures = 0
         while sink.size < file.size:
             before = sink.size
             try:
-                self._hub.fetch(self._repository, file, sink, before)  # type: ignore[arg-type]
-                sink.adopt()
+                self._hub.fetch(self._repository, file, sink, before)
+                self._take_over(sink)
+                if sink.size <= before:
+                    raise _WrongSize
             except (Stopped, _WrongSize):
                 raise
             except Exception as error:
@@ -223,6 +217,12 @@ class Downloads:
                     raise _WrongSize from error
                 failures = 0 if sink.size > before else failures + 1
                 self._pause(error, failures, file)
+
+    def _take_over(self, sink: _PartialFile) -> None:
+        """Count what hf_transfer wrote without us."""
+        if not sink.size:
+            sink.adopt()
+            self._report.advance(sink.size)
 
     def _pause(self, error: Exception, failures: int, file: RemoteFile) -> None:
         """Wait before the next try, or raise what the failure means."""
@@ -242,6 +242,6 @@ class Downloads:
 
 
 def _ends_early(error: Exception) -> bool:
-    """Say whether the server's file is shorter: http_get's check, or a range beyond its end."""
+    """Say whether the server's file is shorter: hf_transfer's check, or a range beyond it."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status == 416 or (type(error) is OSError and error.errno is None)

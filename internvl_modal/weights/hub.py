@@ -1,9 +1,9 @@
 """The Hub through huggingface_hub, below and above 1.0: what a repository holds, and its bytes.
 
-Both generations are met through what they share: ``HfApi.model_info``, ``hf_hub_url``,
-``get_hf_file_metadata`` and ``file_download.http_get``, which resumes, retries a broken
-connection, and hands files over 50 MB to hf_transfer where that is switched on (below 1.0).
-Files in Xet storage are streamed by hf-xet, which can begin anywhere in a file.
+Both generations are met through what they share, and the shared HTTP client of each; bytes come
+as a stream that can begin anywhere in a file, so that they are hashed as they pass and a stopped
+file continues. Files in Xet storage are streamed by hf-xet. Only hf_transfer, which
+huggingface_hub below 1.0 uses where ``HF_HUB_ENABLE_HF_TRANSFER`` is set, writes by itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from internvl_modal.errors import WeightsError
 from internvl_modal.weights.manifest import RemoteFile
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Hub", "Repository", "explain", "retry_delay"]
 
 METADATA_TIMEOUT = 4.0
+BLOCK = 1 << 20
 PROGRESS_BARS = "huggingface_hub.http_get"
 MAX_DELAY = 60.0
 XET_MEMORY = {
@@ -43,6 +44,21 @@ class Repository:
     name: str
     commit: str
     files: tuple[RemoteFile, ...]
+
+
+class Sink(Protocol):
+    """Where a file's bytes go, in order."""
+
+    name: str
+
+    def write(self, data: bytes, /) -> int:
+        """Take the next bytes."""
+
+    def tell(self) -> int:
+        """How many there are."""
+
+    def restart(self) -> None:
+        """Begin again."""
 
 
 class Hub:
@@ -74,31 +90,30 @@ class Hub:
         )
         return Repository(model, cast(str, info.sha), files)
 
-    def fetch(self, repository: Repository, file: RemoteFile, sink: BinaryIO, start: int) -> None:
+    def fetch(self, repository: Repository, file: RemoteFile, sink: Sink, start: int) -> None:
         """Write the bytes of ``file`` from ``start`` into ``sink``, in order.
 
         Where hf_transfer takes over it writes to the file called ``sink.name`` itself.
         """
         from huggingface_hub import hf_hub_url
-        from huggingface_hub.file_download import http_get
 
         url = hf_hub_url(
             repository.name, file.path, revision=repository.commit, endpoint=self.endpoint
         )
         if file.sha256 and self._xet and self._stream(self._xet, url, file, sink, start):
             return
-        with _no_bars():
-            http_get(
-                url,
-                sink,
-                resume_size=start,
-                headers={**self._headers, "Accept-Encoding": "identity"},
-                expected_size=file.size,
-            )
+        headers = {**self._headers, "Accept-Encoding": "identity"}
+        if self.unordered(file) and not start:
+            return _hf_transfer(url, file, sink, headers)
+        if start:
+            headers["Range"] = f"bytes={start}-"
+        with _body(url, headers) as (ranged, chunks):
+            if start and not ranged:
+                sink.restart()
+            for chunk in chunks:
+                sink.write(chunk)
 
-    def _stream(
-        self, xet: XetSession, url: str, file: RemoteFile, sink: BinaryIO, start: int
-    ) -> bool:
+    def _stream(self, xet: XetSession, url: str, file: RemoteFile, sink: Sink, start: int) -> bool:
         """Stream a file that lies in Xet storage; False when this one does not."""
         from hf_xet import XetFileInfo
         from huggingface_hub import get_hf_file_metadata
@@ -143,8 +158,32 @@ class Hub:
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
-    """Keep the library's bars off the terminal: ours counts all files together."""
+def _body(url: str, headers: dict[str, str]) -> Iterator[tuple[bool, Iterator[bytes]]]:
+    """Whether the server heeded the range, and the body as it comes, through the shared client."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        get_session,
+        hf_raise_for_status,
+    )
+
+    session: Any = get_session()
+    seconds = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    if hasattr(session, "stream"):  # httpx and its like, from huggingface_hub 1.0 on
+        call = session.stream("GET", url, headers=headers, timeout=seconds, follow_redirects=True)
+    else:
+        call = session.get(url, headers=headers, timeout=seconds, stream=True)
+    with call as response:
+        hf_raise_for_status(response)
+        ranged = response.status_code == 206
+        if hasattr(response, "iter_raw"):
+            yield ranged, response.iter_raw()
+        else:
+            yield ranged, response.iter_content(BLOCK)
+
+
+def _hf_transfer(url: str, file: RemoteFile, sink: Sink, headers: dict[str, str]) -> None:
+    """Let huggingface_hub's own download, silenced, hand the file to hf_transfer."""
+    from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import (  # type: ignore[attr-defined]
         are_progress_bars_disabled,
         disable_progress_bars,
@@ -152,7 +191,7 @@ def _no_bars() -> Iterator[None]:
 
     if not are_progress_bars_disabled(PROGRESS_BARS):
         disable_progress_bars(PROGRESS_BARS)
-    yield
+    http_get(url, cast(Any, sink), headers=headers, expected_size=file.size)
 
 
 def network_errors() -> tuple[type[Exception], ...]:
@@ -168,7 +207,7 @@ def retry_delay(error: Exception, failures: int) -> float | None:
     """Seconds to wait before another try; None where another try cannot help."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-    backoff = min(0.5 * 2.0**failures, MAX_DELAY)
+    backoff = min(0.5 * 2.0 ** max(failures - 1, 0), MAX_DELAY)
     if isinstance(error, HfHubHTTPError):
         if error.response.status_code not in (408, 429, 500, 502, 503, 504):
             return None

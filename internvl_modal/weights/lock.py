@@ -59,7 +59,8 @@ class Lock:
     """Held between ``with`` and its end; ``lost`` is set when another took it over meanwhile.
 
     ``pull`` and ``push`` exchange the file with other machines where a file system needs that
-    (a Modal Volume); ``shared`` says that it does, and that process ids mean nothing.
+    (a Modal Volume); ``shared`` says that it does, and that process ids mean nothing. ``beat`` and
+    ``stale`` are seconds.
     """
 
     def __init__(
@@ -70,9 +71,11 @@ class Lock:
         pull: Callable[[], None] = lambda: None,
         push: Callable[[], None] = lambda: None,
         lost: threading.Event,
+        beat: float = BEAT,
+        stale: float = STALE,
     ) -> None:
         self._path, self._shared, self._pull, self._push = path, shared, pull, push
-        self._lost = lost
+        self._lost, self._interval, self._stale = lost, beat, stale
         self._me = _Holder(uuid.uuid4().hex, _machine(), os.getpid(), 0)
         self._released = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True, name="weights-lock")
@@ -118,7 +121,7 @@ class Lock:
         seen, since = self._read(), time.monotonic()
         while self._path.exists():
             dead = seen is not None and not self._shared and seen.is_dead()
-            if dead or time.monotonic() - since > STALE:
+            if dead or time.monotonic() - since > self._stale:
                 self._break(seen)
                 return
             time.sleep(POLL)
@@ -134,7 +137,7 @@ class Lock:
         except FileExistsError:
             # Its maker may have died here too: then the marker ages as a lock does.
             with contextlib.suppress(FileNotFoundError):
-                if time.time() - marker.stat().st_mtime > STALE:
+                if time.time() - marker.stat().st_mtime > self._stale:
                     marker.unlink(missing_ok=True)
             time.sleep(POLL)
             return
@@ -144,7 +147,7 @@ class Lock:
 
     def _beat(self) -> None:
         beat = 0
-        while not self._released.wait(BEAT):
+        while not self._released.wait(self._interval):
             if not self._mine():
                 self._lost.set()
                 return
