@@ -251,6 +251,11 @@ def explain(
             return WeightsError(f"{subject}: {cause}", hint=hint, files=(file,) if file else ())
     if isinstance(error, HfHubHTTPError):
         cause, hint = _by_status(error.response.status_code)
+    elif isinstance(error, ValueError):
+        cause = (
+            f"{hub.endpoint} does not answer as a Hub does: {' '.join(str(error).split())[:200]}"
+        )
+        hint = "check HF_ENDPOINT; do not use this repository"
     elif retry_delay(error, 0) is not None:
         cause = f"the connection to {hub.endpoint} failed ({type(error).__name__})"
         hint = "check the network, then run this again: it continues where it stopped"

@@ -1,0 +1,218 @@
+"""A model is complete and verified, or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from internvl_modal.errors import WeightsError
+from internvl_modal.weights import Progress, WeightsCache
+from tests.loopback_hub import LoopbackHub
+from tests.weights.conftest import NEEDED, REPO, model_files, noise
+
+GGUF = "ggml-org/InternVL2_5-1B-GGUF"
+SHARD = "model-00001-of-00002.safetensors"
+
+
+def test_fetches_what_serving_needs_and_says_so_in_the_manifest(
+    hub: LoopbackHub, cache: WeightsCache, root: Path
+) -> None:
+    snapshot = cache.ensure("internvl2_5-1b", progress=None)
+    commit = hub.branches[REPO]["main"]
+    assert snapshot.path == root / REPO / commit
+    assert snapshot.files == NEEDED
+    manifest = json.loads(snapshot.file("internvl-modal.json").read_text())
+    assert (manifest["commit"], manifest["source"]) == (commit, hub.url)
+    for entry in manifest["files"]:
+        content = snapshot.file(entry["path"]).read_bytes()
+        assert content == model_files()[entry["path"]]
+        assert entry["size"] == len(content)
+        assert entry["sha256"] == hashlib.sha256(content).hexdigest()
+    assert not list((root / ".partial").rglob("*.part"))
+    assert os.fspath(snapshot) == str(snapshot)
+
+
+def test_a_complete_model_costs_no_network(hub: LoopbackHub, cache: WeightsCache) -> None:
+    first = cache.ensure(REPO, progress=None)
+    asked = len(hub.requests)
+    assert cache.ensure(REPO) == first
+    assert cache.ensure(REPO, first.commit[:8], variant="safetensors", offline=True) == first
+    assert len(hub.requests) == asked
+
+
+def test_offline_names_what_is_missing_and_where_it_would_go(
+    cache: WeightsCache, root: Path
+) -> None:
+    with pytest.raises(WeightsError, match=r"not complete.*a\.gguf") as caught:
+        cache.ensure(GGUF, files=("a.gguf",), offline=True)
+    assert caught.value.files == ("a.gguf",)
+    assert caught.value.destination == str(root / GGUF)
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "expected"),
+    [
+        (["config.json", "pytorch_model.bin", "training_args.bin"], {}, "pytorch_model.bin"),
+        (["model.safetensors", "pytorch_model.bin"], {"variant": "bin"}, "pytorch_model.bin"),
+        (
+            ["m-Q4_K_M.gguf", "m-Q8_0.gguf", "mmproj-m-Q8_0.gguf"],
+            {"variant": "gguf"},
+            "m-Q8_0.gguf",
+        ),
+        (["m-Q4_K_M.gguf", "m-Q8_0.gguf"], {"files": ["m-Q4_K_M.gguf"]}, "m-Q4_K_M.gguf"),
+    ],
+)
+def test_variants(
+    hub: LoopbackHub,
+    cache: WeightsCache,
+    files: list[str],
+    options: dict[str, object],
+    expected: str,
+) -> None:
+    hub.commit("a/b", {name: noise(2000, index) for index, name in enumerate(files)})
+    taken = cache.ensure("a/b", progress=None, **options).files  # type: ignore[arg-type]
+    assert expected in taken
+    assert not {"training_args.bin", "model.safetensors", "m-Q4_K_M.gguf"} & set(taken) - {expected}
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "message"),
+    [
+        (["m.gguf"], {}, "has no safetensors or .bin weights"),
+        (["m.gguf"], {"variant": "gguf"}, r"has no mmproj-\*\.gguf"),
+        (["m.gguf"], {"files": ["n.gguf"]}, r"has no file n\.gguf \(it has m\.gguf"),
+        (["model-00001-of-00002.safetensors"], {}, "has 1 of 2 safetensors shards"),
+        (["../evil.json", "model.safetensors"], {}, "evil"),
+    ],
+)
+def test_a_repository_without_the_files_asked_for(
+    hub: LoopbackHub,
+    cache: WeightsCache,
+    files: list[str],
+    options: dict[str, object],
+    message: str,
+) -> None:
+    hub.commit("a/b", dict.fromkeys(files, b"x"))
+    with pytest.raises(WeightsError, match=message):
+        cache.ensure("a/b", progress=None, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["internvl9", "../../etc", "a/b/c", "./b"])
+def test_unknown_names(cache: WeightsCache, name: str) -> None:
+    with pytest.raises(WeightsError, match="unknown model"):
+        cache.ensure(name)
+
+
+def test_revisions_share_equal_files(hub: LoopbackHub, cache: WeightsCache) -> None:
+    old = cache.ensure(REPO, progress=None)
+    hub.commit(REPO, {**model_files(), SHARD: noise(400_000, 99)})
+    assert cache.ensure(REPO, progress=None) == old
+    hub.requests.clear()
+    new = cache.ensure(REPO, hub.branches[REPO]["main"], progress=None)
+    assert {Path(request.path).name for request in hub.downloads()} == {SHARD}
+    same = {n for n in NEEDED if old.file(n).stat().st_ino == new.file(n).stat().st_ino}
+    assert same == set(NEEDED) - {SHARD}
+    assert cache.verify(REPO, old.commit, deep=True).ok
+
+
+def test_a_damaged_file_is_not_linked_into_another_revision(
+    hub: LoopbackHub, cache: WeightsCache
+) -> None:
+    old = cache.ensure(REPO, progress=None)
+    old.file(SHARD).write_bytes(bytes(400_000))
+    hub.commit(REPO, {**model_files(), "config.json": b"{}"})
+    new = cache.ensure(REPO, hub.branches[REPO]["main"], progress=None)
+    assert new.file(SHARD).read_bytes() == model_files()[SHARD]
+
+
+def test_a_selection_grows_in_place(hub: LoopbackHub, cache: WeightsCache) -> None:
+    part = cache.ensure(REPO, files=["config.json"], progress=None)
+    whole = cache.ensure(REPO, progress=None)
+    assert (part.path, part.files) == (whole.path, ("config.json",))
+    assert whole.files == NEEDED
+    assert len(hub.downloads("config.json")) == 1
+
+
+@pytest.mark.parametrize("damage", ["content", "size", "absence"])
+def test_verify_names_the_bad_file_and_ensure_repairs_only_it(
+    hub: LoopbackHub, cache: WeightsCache, damage: str
+) -> None:
+    snapshot = cache.ensure(REPO, progress=None)
+    victim = snapshot.file("config.json")
+    size = victim.stat().st_size
+    if damage == "absence":
+        victim.unlink()
+    else:
+        victim.write_bytes(b"x" * (size if damage == "content" else size - 1))
+    shallow = cache.verify(REPO)
+    assert shallow.bad == (() if damage == "content" else ("config.json",))
+    deep = cache.verify(REPO, deep=True)
+    assert (deep.bad, deep.ok, deep.files) == (("config.json",), False, len(NEEDED))
+    assert not cache.list()[0].complete
+    hub.requests.clear()
+    cache.ensure(REPO, progress=None)
+    assert {Path(request.path).name for request in hub.downloads()} == {"config.json"}
+    assert cache.verify(REPO, deep=True).ok
+
+
+@pytest.mark.parametrize("manifest", [None, "", "{}", "{" * 30])
+def test_a_folder_without_a_manifest_is_no_model(
+    cache: WeightsCache, root: Path, manifest: str | None
+) -> None:
+    snapshot = cache.ensure(REPO, progress=None)
+    snapshot.file("internvl-modal.json").unlink()
+    if manifest is not None:
+        snapshot.file("internvl-modal.json").write_text(manifest)
+    with pytest.raises(WeightsError, match="not complete"):
+        cache.ensure(REPO, offline=True)
+    with pytest.raises(WeightsError, match="is not in"):
+        cache.verify(REPO)
+    assert [entry.complete for entry in cache.list()] == [False]
+    assert cache.ensure(REPO, progress=None).files == NEEDED
+
+
+def test_list_remove_and_prune(hub: LoopbackHub, cache: WeightsCache, root: Path) -> None:
+    commits = [cache.ensure(REPO, progress=None).commit]
+    for number in range(2):
+        hub.commit(REPO, {**model_files(), "config.json": b"%d" % number})
+        commits.append(cache.ensure(REPO, hub.branches[REPO]["main"], progress=None).commit)
+    left = root / ".partial" / "a/b" / ("0" * 40) / "x.safetensors.part"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    cache.ensure(REPO, commits[1])
+    listed = cache.list()
+    assert [(e.model, e.commit, e.complete) for e in listed] == [
+        *((REPO, commit, True) for commit in sorted(commits)),
+        ("a/b", "0" * 40, False),
+    ]
+    assert listed[-1].size == 4
+    assert {entry.commit for entry in cache.remove(REPO, commits[2])} == {commits[2]}
+    assert {entry.commit for entry in cache.prune()} == {commits[0], "0" * 40}
+    assert [entry.commit for entry in cache.list()] == [commits[1]]
+    assert cache.verify(REPO, deep=True).ok
+    assert [entry.commit for entry in cache.prune(keep=0)] == [commits[1]]
+    with pytest.raises(WeightsError, match="is not in"):
+        cache.remove(REPO)
+
+
+def test_progress_reaches_a_callback(cache: WeightsCache) -> None:
+    seen: list[Progress] = []
+    cache.ensure(REPO, progress=seen.append)
+    assert seen[-1].bytes == seen[-1].total_bytes == sum(len(model_files()[n]) for n in NEEDED)
+    assert seen[-1].files == seen[-1].total_files == len(NEEDED)
+    seen.clear()
+    assert cache.verify(REPO, deep=True, progress=seen.append).ok
+    assert seen[-1].bytes == seen[-1].total_bytes
+
+
+def test_progress_is_lines_where_no_terminal_is(
+    cache: WeightsCache, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache.ensure(REPO)
+    line = capsys.readouterr().err.strip()
+    assert line.startswith(f"Fetching {REPO}: 6/6 files")
+    assert "ETA 0 s" in line
