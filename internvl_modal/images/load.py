@@ -52,25 +52,15 @@ class Picture:
     data: bytes | None = field(repr=False)
     """The encoded file, None for pictures that came as pixels."""
     format: str
-    orientation: int = 1
-    frames: int = 1
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height, upright."""
-        width, height = self.image.size
-        return (height, width) if self._turns_later and self.orientation >= 5 else (width, height)
+    size: tuple[int, int]
+    """Width and height, upright."""
+    orientation: int
+    frames: int
 
     @property
     def stored_size(self) -> tuple[int, int]:
         """Width and height as the file has them."""
-        width, height = self.size
-        return (height, width) if self.orientation >= 5 else (width, height)
-
-    @property
-    def _turns_later(self) -> bool:
-        """Pillow turns TIFFs itself."""
-        return self.format != "TIFF"
+        return self.size[::-1] if self.orientation >= 5 else self.size
 
     @property
     def icc(self) -> bytes | None:
@@ -88,21 +78,26 @@ class Picture:
 
     def render(self, size: tuple[int, int], background: str) -> Image.Image:
         """The picture upright at ``size``, 8-bit, in mode RGB or L, without metadata."""
-        turned = self._turns_later and self.orientation >= 5
-        stored = (size[1], size[0]) if turned else size
-        if self.format in ("JPEG", "MPO") and self.data is not None:
-            # The decoder halves for free; from twice the size it costs no visible quality.
-            self.image.draft(None, (2 * stored[0], 2 * stored[1]))
+        turn = None if self.format == "TIFF" else _TURN.get(self.orientation)  # Pillow turns TIFFs
+        stored = size[::-1] if turn is not None and self.orientation >= 5 else size
+        if self.data is not None and self.format in ("JPEG", "MPO"):
+            width, height = self.image.size
+            self.image.draft(None, (_draft(stored[0], width), _draft(stored[1], height)))
         icc = self.icc
         image = flatten(self.decode(), background, self.name)
         if image.size != stored:
             image = image.resize(stored, Image.Resampling.BICUBIC)
         image = to_srgb(image, icc)
-        if self._turns_later and self.orientation in _TURN:
-            image = image.transpose(_TURN[self.orientation])
+        if turn is not None:
+            image = image.transpose(turn)
         image = image.copy() if image is self.image else image
         image.info = {}
         return image
+
+
+def _draft(wanted: int, stored: int) -> int:
+    """The least the JPEG decoder may shrink a side to: it halves well, and quarters badly."""
+    return min(2 * wanted, max(wanted, stored // 3))
 
 
 def open_picture(
@@ -115,34 +110,45 @@ def open_picture(
 ) -> Picture:
     """Read a picture's header; raises ImageError for what is not a usable picture."""
     name = source_name(source)
+    data = None
     if isinstance(source, Image.Image):
-        picture = Picture(name, source, None, source.format or "PIL", _orientation(source))
+        image, kind = source, source.format or "PIL"
     elif hasattr(source, "__array_interface__"):
-        pixels = from_array(cast("NDArray[Any]", source), name)
-        picture = Picture(name, pixels, None, "array")
+        image, kind = from_array(cast("NDArray[Any]", source), name), "array"
     elif isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview, BinaryFile)):
         data = read_bytes(source, fetch=fetch, timeout=timeout, allow_private=allow_private)
-        picture = _open_file(data, name)
+        image = _open_file(data, name)
+        kind = image.format or ""
     else:
         raise ImageError(
             "not a kind of picture that can be read",
             source=name,
             hint="give a path, URL, data URL, bytes, binary file, PIL image or numpy array",
         )
-    _check_size(picture, max_pixels)
-    return picture
+    _check_size(image, kind, name, max_pixels)
+    orientation = _orientation(image, data)
+    size = image.size[::-1] if orientation >= 5 and kind != "TIFF" else image.size
+    frames = _count_frames(image, name) if data is not None else 1
+    return Picture(name, image, data, kind, size, orientation, frames)
 
 
-def _open_file(data: bytes, name: str) -> Picture:
+def _open_file(data: bytes, name: str) -> Image.Image:
     opener = _opener(data, name)
     try:
-        image = opener(BytesIO(data))
-        frames = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+        return opener(BytesIO(data))
     except (ImageError, MissingExtraError):
         raise
     except Exception as error:  # decoders raise anything
         raise _damaged(name, error) from error
-    return Picture(name, image, data, image.format or "", _orientation(image), frames)
+
+
+def _count_frames(image: Image.Image, name: str) -> int:
+    if image.format == "MPO":  # the others are previews, depth or gain maps of the first
+        return 1
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception as error:  # decoders raise anything
+        raise _damaged(name, error) from error
 
 
 def _damaged(name: str, error: Exception) -> ImageError:
@@ -154,17 +160,17 @@ def _damaged(name: str, error: Exception) -> ImageError:
     )
 
 
-def _check_size(picture: Picture, max_pixels: int) -> None:
-    width, height = picture.size
+def _check_size(image: Image.Image, kind: str, name: str, max_pixels: int) -> None:
+    width, height = image.size
     hint = "shrink it, or raise max_pixels"
-    pillows = Image.MAX_IMAGE_PIXELS if picture.format == "TIFF" else None
+    pillows = Image.MAX_IMAGE_PIXELS if kind == "TIFF" else None
     if pillows is not None and pillows < max_pixels:  # its own check cannot be passed by
         max_pixels, hint = pillows, "shrink it"
     if width < 1 or height < 1:
-        raise ImageError(f"has no pixels ({width}x{height})", source=picture.name)
+        raise ImageError(f"has no pixels ({width}x{height})", source=name)
     if width * height > max_pixels:
         raise ImageError(
-            f"{width}x{height} is more than {max_pixels:,} pixels", source=picture.name, hint=hint
+            f"{width}x{height} is more than {max_pixels:,} pixels", source=name, hint=hint
         )
 
 
@@ -233,10 +239,14 @@ def _unknown(data: bytes, name: str) -> ImageError:
     return ImageError(what, source=name, hint=hint)
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image, data: bytes | None) -> int:
     """EXIF orientation 1-8; 1 where it is missing or makes no sense."""
     try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+        if data is not None and b"eXIf" not in data:  # else Pillow decodes a PNG to look behind it
+            exif = Image.Image.getexif(image)
+        else:
+            exif = image.getexif()
+        value = exif.get(ExifTags.Base.Orientation, 1)
     except Exception:  # noqa: BLE001, broken EXIF must not cost the picture
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
