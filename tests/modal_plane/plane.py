@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import grpclib.const
 import grpclib.server
+from aiohttp import web
 from google.protobuf.message import Message
 from grpclib import GRPCError, Status
 from modal._utils.grpc_utils import custom_detail_codec
@@ -84,6 +85,19 @@ class Plane(Objects, Volumes, Apps, Calls, Edge):
             yield
         finally:
             del self.faults[rpc]
+
+    @contextmanager
+    def standing_in(self, function: str, status: int) -> Iterator[None]:
+        """Let a web function answer every request with a status, without a container."""
+
+        async def answer(_: web.Request) -> web.Response:
+            return web.Response(status=status)
+
+        self.stands_in[function] = answer
+        try:
+            yield
+        finally:
+            del self.stands_in[function]
 
     def client_env(self, home: Path, *, authenticated: bool = True) -> dict[str, str]:
         """Environment of a process whose Modal client talks to this plane."""

@@ -1,0 +1,197 @@
+"""A deployment on Modal: to ask it, look at it, scale it, stop it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from pydantic import SecretStr
+
+from internvl_modal import modal_objects
+from internvl_modal.backends.modal import ModalBackend
+from internvl_modal.errors import DeployError, MissingExtraError
+from internvl_modal.modal_objects import errors_of, outside_loop
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+    from internvl_modal.client import AsyncClient, Client
+    from internvl_modal.costs import Cost
+    from internvl_modal.deploy_spec import DeploymentSpec
+    from internvl_modal.planner import Plan
+
+State: TypeAlias = Literal["stopped", "cold", "starting", "ready"]
+
+HEALTH_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Status:
+    """One moment of the model's server; "cold" means that the next request starts it."""
+
+    state: State
+    containers: int
+    running: int
+    """Requests being answered."""
+    waiting: int
+    """Requests that wait for a container."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """An app on Modal that serves a model, or with ``dry_run`` what it would be.
+
+    Methods that ask Modal raise DeployError.
+    """
+
+    spec: DeploymentSpec
+    api_key: SecretStr = field(repr=False)
+    proxy: tuple[SecretStr, SecretStr] | None = field(default=None, repr=False)
+    dry_run: bool = False
+
+    def __repr__(self) -> str:
+        dry = ", dry run" if self.dry_run else ""
+        return f"<Deployment {self.name!r} of {self.model} on {self.plan.gpu_string}{dry}>"
+
+    @property
+    def name(self) -> str:
+        """The app's name."""
+        return self.spec.app
+
+    @property
+    def model(self) -> str:
+        """The name the model is served by."""
+        return self.spec.container.served
+
+    @property
+    def plan(self) -> Plan:
+        """Memory, capacity and cost of what was deployed."""
+        return self.spec.plan
+
+    @property
+    def urls(self) -> Mapping[str, str]:
+        """Where it answers: ``openai`` (up to ``/v1``) and ``rest``."""
+        self._require_real()
+        return {
+            "openai": f"{self._url('serve')}/v1",
+            "rest": f"{self._url('web_process_image')}/",
+        }
+
+    def cost(self) -> Cost:
+        """USD an hour, an idle window, a start, a thousand pictures."""
+        return self.plan.cost
+
+    def backend(self) -> ModalBackend:
+        """The backend behind this deployment's clients."""
+        self._require_real()
+        return ModalBackend(
+            self.name,
+            environment=self.spec.environment,
+            model=self.model,
+            api_key=self.api_key,
+            proxy=self.proxy,
+        )
+
+    def client(self, **arguments: Any) -> Client:
+        """A client of this deployment; ``arguments`` are those of ``Client``.
+
+        Its timeout leaves time for a cold start unless one is given.
+        """
+        from internvl_modal.client import Client
+
+        return Client(self.backend(), **self._patient(arguments))
+
+    def async_client(self, **arguments: Any) -> AsyncClient:
+        """An async client of this deployment; ``arguments`` are those of ``AsyncClient``."""
+        from internvl_modal.client import AsyncClient
+
+        return AsyncClient(self.backend(), **self._patient(arguments))
+
+    def openai(self, **arguments: Any) -> OpenAI:
+        """The ``openai`` package's client for this deployment."""
+        try:
+            from openai import OpenAI
+        except ImportError as error:
+            raise MissingExtraError("openai", "openai") from error
+        endpoint = self.backend().start()
+        headers = {name: value for name, value in endpoint.headers.items() if "Modal" in name}
+        return OpenAI(
+            base_url=endpoint.base_url,
+            api_key=self.api_key.get_secret_value(),
+            default_headers=headers,
+            **self._patient(arguments),
+        )
+
+    def status(self) -> Status:
+        """Containers, requests and state of the model's server; it is never woken by this."""
+        self._require_real()
+        if not outside_loop(lambda: modal_objects.is_deployed(self.name, self.spec.environment)):
+            return Status("stopped", 0, 0, 0)
+        with errors_of(f"asking for the state of {self.name}"):
+            stats = outside_loop(self._serve().get_current_stats)
+        state: State = "cold"
+        if stats.num_total_runners:
+            state = "ready" if self._is_healthy() else "starting"
+        return Status(state, stats.num_total_runners, stats.num_running_inputs, stats.backlog)
+
+    def logs(self, *, tail: int = 100, follow: bool = False) -> Iterator[str]:
+        """The last ``tail`` lines of the app's log; with ``follow`` new ones as they come."""
+        import modal
+
+        self._require_real()
+        with errors_of(f"reading the log of {self.name}"):
+            app = outside_loop(
+                lambda: modal.App.lookup(self.name, environment_name=self.spec.environment)
+            )
+            sources = [app.logs.tail(tail), *([app.logs.stream()] if follow else [])]
+            for source in sources:
+                entries = iter(source)
+                while (entry := outside_loop(partial(next, entries, None))) is not None:
+                    yield entry.message.rstrip("\n")
+
+    def scale(self, *, min: int | None = None, max: int | None = None) -> None:
+        """Change how many GPU containers run at least and at most, until the next deploy."""
+        self._require_real()
+        wanted = {"min_containers": min, "max_containers": max}
+        given = {name: value for name, value in wanted.items() if value is not None}
+        with errors_of(f"scaling {self.name}"):
+            outside_loop(lambda: self._serve().autoscaler.update(**given))
+
+    def stop(self) -> None:
+        """Stop the app and all its containers; weights and key are kept for the next deploy."""
+        import modal
+
+        self._require_real()
+        with errors_of(f"stopping {self.name}"):
+            outside_loop(
+                lambda: modal.App.lookup(self.name, environment_name=self.spec.environment).stop()
+            )
+
+    def _serve(self) -> Any:
+        return modal_objects.function(self.name, "serve", self.spec.environment)
+
+    def _url(self, function: str) -> str:
+        return modal_objects.web_url(self.name, function, self.spec.environment)
+
+    def _is_healthy(self) -> bool:
+        """Whether LMDeploy answers, asked only where a container runs already."""
+        import httpx
+
+        endpoint = self.backend().start()
+        url = endpoint.base_url.removesuffix("/v1") + "/health"
+        try:
+            return httpx.get(url, headers=endpoint.headers, timeout=HEALTH_SECONDS).is_success
+        except httpx.HTTPError:
+            return False
+
+    def _patient(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        options = self.spec.options
+        return {"timeout": self.spec.container.startup_timeout + options.timeout, **arguments}
+
+    def _require_real(self) -> None:
+        if self.dry_run:
+            raise DeployError(
+                f"{self.name} was only a dry run", hint="deploy it without dry_run=True"
+            )

@@ -1,0 +1,9 @@
+"""The app as a module, for ``modal deploy -m internvl_modal.modal_app``.
+
+Configured by the ``INTERNVL_MODAL_DEPLOY_*`` variables; the key is INTERNVL_MODAL_API_KEY, else
+the one kept from the last deploy, else a new one, which is kept.
+"""
+
+from internvl_modal.deploy import module_app
+
+app = module_app()

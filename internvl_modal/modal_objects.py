@@ -1,0 +1,217 @@
+"""Modal's client: builds what a ``DeploymentSpec`` says, and looks deployed things up.
+
+Its errors come out as DeployError, and nothing blocks a running event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from internvl_modal import modal_runtime
+from internvl_modal.errors import DeployError
+
+if TYPE_CHECKING:
+    import modal
+
+    from internvl_modal.deploy_spec import DeploymentSpec, FunctionSpec, ImageSpec
+
+T = TypeVar("T")
+
+
+Secrets: TypeAlias = "Mapping[str, Mapping[str, str] | None]"
+"""By name: the variables to make a secret of, or None for the one of that name on Modal."""
+
+
+def build(spec: DeploymentSpec, secrets: Secrets) -> modal.App:
+    """The app that ``spec`` describes; a secret that is not given is left out."""
+    import modal
+
+    app = modal.App(spec.app)
+    images = {function.image: _image(function.image) for function in spec.functions}
+    for function in spec.functions:
+        implementation = getattr(modal_runtime, function.name)
+        decorated = _web(function, implementation) if function.web else implementation
+        app.function(
+            name=function.name,
+            image=images[function.image],
+            env=dict(spec.container.to_environment()),
+            secrets=_secrets(function, secrets, spec.environment),
+            volumes={
+                path: modal.Volume.from_name(
+                    name, environment_name=spec.environment, create_if_missing=True
+                ).with_mount_options(read_only=function.read_only)
+                for path, name in function.volumes.items()
+            },
+            gpu=function.gpu,
+            cpu=function.cpu,
+            memory=function.memory,
+            timeout=function.timeout,
+            startup_timeout=function.startup_timeout,
+            min_containers=function.min_containers or None,
+            max_containers=function.max_containers,
+            buffer_containers=function.buffer_containers or None,
+            scaledown_window=function.scaledown_window,
+            region=function.region,
+        )(decorated)
+    return app
+
+
+def _image(spec: ImageSpec) -> modal.Image:
+    import modal
+
+    if spec.base == "debian_slim":
+        image = modal.Image.debian_slim(spec.python)
+    else:
+        # The image's own Python is first on its PATH; Modal's process needs the added one.
+        path = "ENV PATH=/usr/local/bin:$PATH"
+        image = modal.Image.from_registry(
+            spec.base, add_python=spec.python, setup_dockerfile_commands=[path]
+        ).entrypoint([])
+    if spec.commands:
+        image = image.run_commands(*spec.commands)
+    return image.uv_pip_install(*spec.packages)
+
+
+def _web(function: FunctionSpec, implementation: Callable[..., object]) -> Any:
+    import modal
+
+    web = function.web
+    assert web is not None
+    decorate: Any = (
+        modal.asgi_app(requires_proxy_auth=web.proxy_auth)
+        if web.port is None
+        else modal.web_server(
+            web.port, startup_timeout=web.startup_timeout, requires_proxy_auth=web.proxy_auth
+        )
+    )
+    return modal.concurrent(max_inputs=web.concurrency)(decorate(implementation))
+
+
+def _secrets(function: FunctionSpec, given: Secrets, environment: str | None) -> list[modal.Secret]:
+    import modal
+
+    found = []
+    for name in function.secrets:
+        if name in given:
+            variables = given[name]
+            found.append(
+                modal.Secret.from_name(name, environment_name=environment)
+                if variables is None
+                else modal.Secret.from_dict(dict(variables))
+            )
+    return found
+
+
+def outside_loop(function: Callable[[], T]) -> T:
+    """Call ``function``, in another thread if an event loop runs in this one.
+
+    Modal's blocking calls warn where they would block a loop.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return function()
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
+
+
+@contextmanager
+def errors_of(doing: str) -> Iterator[None]:
+    """Turn what Modal's client raises into DeployError that says what failed and what to do."""
+    import modal
+    from modal.exception import ImageBuildError
+
+    try:
+        yield
+    except ImageBuildError as error:
+        raise DeployError(
+            f"{doing}: the image could not be built; its last lines:\n{_build_log(error.image_id)}",
+            hint=f"modal image logs {error.image_id} shows all of them",
+        ) from error
+    except (modal.exception.Error, builtins.ConnectionError) as error:
+        raise DeployError(f"{doing}: {str(error).strip()}", hint=_hint(error)) from error
+
+
+def _hint(error: Exception) -> str:
+    from modal import exception
+
+    hints: dict[type[Exception], str] = {
+        exception.AuthError: "run `modal token new`, or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET",
+        exception.PermissionDeniedError: "ask the workspace's owner for the right to do this",
+        exception.ResourceExhaustedError: "use fewer or other GPUs, stop what is idle, "
+        "or raise the workspace's limits on modal.com/settings",
+        exception.NotFoundError: "internvl-modal deploy makes a deployment",
+        exception.VersionError: "upgrade the package: pip install --upgrade modal",
+        exception.ConnectionError: "check the network and status.modal.com",
+    }
+    found = [hint for kind, hint in hints.items() if isinstance(error, kind)]
+    return found[0] if found else "see modal.com/docs, and status.modal.com for outages"
+
+
+def _build_log(image_id: str, lines: int = 20) -> str:
+    """The end of an image's build log; why not, where it cannot be had."""
+    import modal
+
+    try:
+        entries = list(modal.Image.from_id(image_id).logs.tail(lines))
+    except Exception as error:  # noqa: BLE001 - must not hide the build's failure
+        return f"(no log: {error})"
+    return "".join(entry.message for entry in entries).rstrip() or "(the log is empty)"
+
+
+def function(app: str, name: str, environment: str | None) -> modal.Function[..., Any, Any]:
+    """A deployed function; nothing is asked yet."""
+    import modal
+
+    return modal.Function.from_name(app, name, environment_name=environment)
+
+
+def web_url(app: str, name: str, environment: str | None) -> str:
+    """Where a deployed web function answers; raises DeployError if it is not there."""
+    with errors_of(f"looking up {app}"):
+        url = outside_loop(function(app, name, environment).get_web_url)
+    if url is None:
+        raise DeployError(f"the function {name} of {app} has no URL", hint="deploy it again")
+    return url.rstrip("/")
+
+
+def is_deployed(app: str, environment: str | None) -> bool:
+    """Whether Modal knows a deployed app of that name."""
+    import modal
+
+    with errors_of(f"looking up {app}"):
+        try:
+            modal.App.lookup(app, environment_name=environment)
+        except modal.exception.NotFoundError:
+            return False
+    return True
+
+
+def secret_exists(name: str, environment: str | None) -> bool:
+    """Whether the workspace has a secret of that name."""
+    import modal
+
+    with errors_of(f"looking up the secret {name}"):
+        try:
+            modal.Secret.from_name(name, environment_name=environment).hydrate()
+        except modal.exception.NotFoundError:
+            return False
+    return True
+
+
+@contextmanager
+def modal_output() -> Iterator[None]:
+    """Show Modal's own progress where somebody watches: a terminal or a notebook."""
+    import modal
+
+    if sys.stderr.isatty() or "ipykernel" in sys.modules:
+        with modal.enable_output():
+            yield
+    else:
+        yield

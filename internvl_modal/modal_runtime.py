@@ -1,0 +1,171 @@
+"""What runs in Modal's containers: three plain functions, configured by the environment.
+
+Modal imports this module by name in each container, so at import it needs the standard library
+only.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from internvl_modal.process import ChildProcess
+    from internvl_modal.weights.progress import Progress
+
+CONFIG = "INTERNVL_MODAL_CONTAINER"
+KEY = "INTERNVL_MODAL_API_KEY"
+WEIGHTS_ROOT = "INTERNVL_MODAL_WEIGHTS_ROOT"
+MOUNT = "/mnt/weights"
+PORT = 23333
+LMDEPLOY = "/opt/py3/bin/lmdeploy"
+"""LMDeploy's command in its image, in a Python of its own."""
+
+
+@dataclass(frozen=True)
+class ContainerConfig:
+    """What the functions need to know, carried in one variable as JSON; times in seconds."""
+
+    app: str
+    environment: str | None
+    model: str
+    revision: str | None
+    served: str
+    volume: str
+    startup_timeout: int
+    settings: dict[str, Any] = field(repr=False)
+    """Of the LMDeploy server, by the names of its options."""
+
+    def to_environment(self) -> dict[str, str]:
+        """Variables for a container."""
+        return {CONFIG: json.dumps(asdict(self)), WEIGHTS_ROOT: MOUNT}
+
+    @classmethod
+    def from_environment(cls) -> ContainerConfig:
+        """What ``to_environment`` put there."""
+        return cls(**json.loads(os.environ[CONFIG]))
+
+
+def serve() -> None:
+    """Start LMDeploy on the cached weights, wait for it, show it a picture, and watch over it."""
+    _log_to_stdout()
+    config = ContainerConfig.from_environment()
+    from internvl_modal.weights import WeightsCache
+
+    cache = WeightsCache.volume(config.volume, environment=config.environment)
+    weights = cache.ensure(config.model, config.revision, offline=True, progress=None)
+    server = _start_lmdeploy(config, str(weights))
+    _warm_up(config)
+    threading.Thread(target=_end_with, args=(server.poll, server.tail), daemon=True).start()
+
+
+def web_process_image() -> FastAPI:
+    """The REST endpoint, in front of this app's own ``serve``."""
+    _log_to_stdout()
+    config = ContainerConfig.from_environment()
+    from internvl_modal.backends.modal import ModalBackend
+    from internvl_modal.client import AsyncClient
+    from internvl_modal.gateway import create_app
+
+    key = os.environ[KEY]
+    backend = ModalBackend(
+        config.app, environment=config.environment, model=config.served, api_key=key
+    )
+    return create_app(AsyncClient(backend, timeout=config.startup_timeout + 600), api_key=key)
+
+
+def download_weights() -> Iterator[dict[str, Any]]:
+    """Put the weights on the Volume, telling of the progress; the last item names the commit."""
+    _log_to_stdout()
+    config = ContainerConfig.from_environment()
+    events: queue.SimpleQueue[Progress | str | Exception] = queue.SimpleQueue()
+    threading.Thread(target=_download, args=(config, events.put), daemon=True).start()
+    while not isinstance(event := events.get(), str | Exception):
+        yield asdict(event)
+    if isinstance(event, Exception):
+        raise event
+    yield {"commit": event}
+
+
+def _download(config: ContainerConfig, tell: Callable[[Progress | str | Exception], None]) -> None:
+    from internvl_modal.weights import WeightsCache
+
+    try:
+        cache = WeightsCache.volume(config.volume, environment=config.environment)
+        tell(cache.ensure(config.model, config.revision, progress=tell).commit)
+    except Exception as error:  # noqa: BLE001 - raised in the thread that waits
+        tell(error)
+
+
+def _start_lmdeploy(config: ContainerConfig, weights: str) -> ChildProcess:
+    """LMDeploy, ready to answer on all interfaces, in an environment of its own.
+
+    Modal's variables and Python path stay out of it: it runs on another Python.
+    """
+    from internvl_modal.errors import DeployError
+    from internvl_modal.process import ChildProcess
+
+    key = os.environ[KEY]
+    names = ("HOME", "LANG", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_VISIBLE_DEVICES")
+    env = {name: os.environ[name] for name in names if name in os.environ}
+    env |= {"PATH": f"/opt/py3/bin:{os.defpath}", "HF_HUB_OFFLINE": "1"}
+    argv = [LMDEPLOY, "serve", "api_server", weights, "--chat-template", "internvl2_5"]
+    argv += ["--model-name", config.served, "--server-name", "0.0.0.0"]  # noqa: S104
+    argv += ["--server-port", str(PORT), "--api-keys", key]
+    child = ChildProcess(argv, env=env, name="lmdeploy", redact=[key])
+    child.wait_ready(_is_healthy, timeout=config.startup_timeout, error=DeployError)
+    return child
+
+
+def _is_healthy() -> bool:
+    from urllib.request import urlopen
+
+    try:
+        with urlopen(f"http://127.0.0.1:{PORT}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def _warm_up(config: ContainerConfig) -> None:
+    """Describe a picture of three tiles; raises ImageNotSeenError if it did not reach the model."""
+    from internvl_modal.backends.modal import FixedBackend
+    from internvl_modal.client import Client
+
+    backend = FixedBackend(f"http://127.0.0.1:{PORT}/v1", os.environ[KEY], config.served)
+    with Client(backend, timeout=config.startup_timeout) as client:
+        answer = client.describe(_test_picture(), max_tokens=8)
+    print(f"warm-up: {answer.usage.prompt_tokens} prompt tokens, {answer.text!r}", flush=True)  # noqa: T201
+
+
+def _test_picture() -> bytes:
+    from io import BytesIO
+
+    from PIL import Image
+
+    file = BytesIO()
+    Image.linear_gradient("L").resize((896, 448)).convert("RGB").save(file, "PNG")
+    return file.getvalue()
+
+
+def _end_with(poll: Callable[[], int | None], tail: Callable[[], str]) -> None:
+    """End this container when LMDeploy ends: one that cannot answer must take no requests."""
+    while (code := poll()) is None:
+        time.sleep(0.5)
+    print(f"lmdeploy ended with code {code}; its last lines:\n{tail()}", flush=True)  # noqa: T201
+    os._exit(1)
+
+
+def _log_to_stdout() -> None:
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)

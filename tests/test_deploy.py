@@ -1,0 +1,528 @@
+"""Deploying with Modal's own client, from another process, to a control plane on loopback."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tomllib
+from grpclib import Status
+from modal_proto import api_pb2 as p
+from packaging.requirements import Requirement
+
+from internvl_modal.deploy_options import DeployOptions
+from internvl_modal.deploy_spec import CLIENT_PACKAGES, GATEWAY_PACKAGES, describe
+from tests.modal_client import REPOSITORY, Machine
+from tests.modal_plane import Plane
+
+APP = "multimodal-internvl2_5-78b"
+SMALL = "multimodal-internvl2_5-1b"
+QUICK = 'deploy("internvl2_5-1b", wait=False)'
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[Plane]:
+    with Plane() as running:
+        yield running
+
+
+@pytest.fixture
+def machine(plane: Plane, tmp_path: Path) -> Machine:
+    """A machine whose workspace has no app, no secret and no fault."""
+    plane.apps.clear()
+    plane.secrets.clear()
+    plane.images.clear()
+    plane.forget()
+    return Machine(plane, tmp_path / "machine")
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+    """A plane of its own, on which the default model was deployed once."""
+    with Plane() as running:
+        Machine(running, tmp_path_factory.mktemp("deployed")).python(
+            'say(repr(deploy(wait=False, region="eu-west", max_containers=3)))'
+        )
+        yield running
+
+
+# -- what arrives ------------------------------------------------------------------------------
+
+
+def test_the_model_server(deployed: Plane) -> None:
+    serve = deployed.function(APP, "serve")
+    assert (serve.module_name, serve.implementation_name) == (
+        "internvl_modal.modal_runtime",
+        "serve",
+    )
+    assert serve.definition_type == p.Function.DEFINITION_TYPE_FILE
+    resources = serve.resources
+    assert (resources.gpu_config.gpu_type, resources.gpu_config.count) == ("A100-80GB", 4)
+    assert (resources.milli_cpu, resources.memory_mb) == (8000, 32 * 1024)
+    web = serve.webhook_config
+    assert (web.type, web.web_server_port) == (p.WEBHOOK_TYPE_WEB_SERVER, 23333)
+    assert web.web_server_startup_timeout == serve.startup_timeout_secs
+    assert 20 * 60 <= serve.startup_timeout_secs <= 30 * 60
+    planned = describe(DeployOptions(), prices="catalogue").plan.capacity
+    assert serve.max_concurrent_inputs == planned.max_batch_size
+    assert (serve.timeout_secs, serve.retry_policy.retries) == (900, 0)
+    scaling = serve.autoscaler_settings
+    assert (scaling.min_containers, scaling.max_containers, scaling.scaledown_window) == (0, 3, 300)
+    assert list(serve.scheduler_placement.regions) == ["eu-west"]
+
+
+def test_the_gateway(deployed: Plane) -> None:
+    gateway = deployed.function(APP, "web_process_image")
+    assert gateway.webhook_config.type == p.WEBHOOK_TYPE_ASGI_APP
+    assert not gateway.resources.gpu_config.gpu_type
+    assert gateway.max_concurrent_inputs == 64
+    assert gateway.timeout_secs > deployed.function(APP, "serve").startup_timeout_secs
+    assert not gateway.volume_mounts
+
+
+def test_the_download(deployed: Plane) -> None:
+    download = deployed.function(APP, "download_weights")
+    assert download.function_type == p.Function.FUNCTION_TYPE_GENERATOR
+    assert not download.webhook_config.type
+    assert not download.resources.gpu_config.gpu_type
+    assert download.timeout_secs == 24 * 3600
+
+
+def test_volumes(deployed: Plane) -> None:
+    mounts = {
+        name: [(m.volume_id, m.mount_path, m.read_only) for m in found.volume_mounts]
+        for name in ("serve", "download_weights")
+        if (found := deployed.function(APP, name))
+    }
+    assert mounts == {
+        "serve": [("vo-internvl-modal-weights", "/mnt/weights", True)],
+        "download_weights": [("vo-internvl-modal-weights", "/mnt/weights", False)],
+    }
+
+
+def test_the_image_of_the_model_server(deployed: Plane) -> None:
+    commands = deployed.image_commands(deployed.function(APP, "serve").image_id)
+    told = [c for c in commands if not c.startswith("ENV TERMINFO")]
+    patterns = [
+        r"FROM openmmlab/lmdeploy:v0\.7\.3-cu12",
+        r"COPY /python/\. /usr/local",
+        r"ENV PATH=/usr/local/bin:\$PATH",
+        r"ENTRYPOINT \[\]",
+        r"RUN /opt/py3/bin/python -m pip install .* timm==.*",
+        r"RUN /opt/py3/bin/python -m pip install .* --no-build-isolation flash-attn==.*",
+        r"COPY --from=.* /uv /\.uv/uv",
+        r"RUN /\.uv/uv pip install --python \$\(command -v python\) .*'httpx>=.*",
+    ]
+    assert len(told) == len(patterns)
+    for command, pattern in zip(told, patterns, strict=True):
+        assert re.fullmatch(pattern, command), command
+
+
+def test_the_added_python(deployed: Plane) -> None:
+    assert any("3.12" in name for name in deployed.mounts), "a Python that Modal goes on to run"
+
+
+def test_secrets(deployed: Plane) -> None:
+    variables = {
+        name: set().union(
+            *(
+                deployed.secrets[s.removeprefix("st-")]
+                for s in deployed.function(APP, name).secret_ids
+            )
+        )
+        for name in ("serve", "web_process_image", "download_weights")
+    }
+    configuration = {"INTERNVL_MODAL_CONTAINER", "INTERNVL_MODAL_WEIGHTS_ROOT"}
+    assert variables == {
+        "serve": configuration | {"INTERNVL_MODAL_API_KEY"},
+        "web_process_image": configuration | {"INTERNVL_MODAL_API_KEY"},
+        "download_weights": configuration,
+    }
+
+
+def test_the_package_is_mounted_whole(deployed: Plane) -> None:
+    names = {file.filename for mount in deployed.mounts.values() for file in mount.files}
+    assert {
+        "/root/internvl_modal/modal_runtime.py",
+        "/root/internvl_modal/weights/cache.py",
+    } < names
+
+
+# -- options -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        ('gpu="H200:2"', ("H200", 2, 0, 1)),
+        ('gpu="H100!:4"', ("H100!", 4, 0, 1)),
+        ('gpu="A100-80GB:8", min_containers=1, max_containers=2', ("A100-80GB", 8, 1, 2)),
+    ],
+)
+def test_gpus_and_scaling(machine: Machine, call: str, expected: tuple[str, int, int, int]) -> None:
+    machine.python(f"say(repr(deploy(wait=False, {call})))")
+    serve = machine.plane.function(APP, "serve")
+    gpu, scaling = serve.resources.gpu_config, serve.autoscaler_settings
+    found = (gpu.gpu_type, gpu.count, scaling.min_containers, scaling.max_containers)
+    assert found == expected
+
+
+def test_names_volumes_and_the_environment_variables(machine: Machine) -> None:
+    machine.env = {
+        "INTERNVL_MODAL_DEPLOY_VOLUME": "mine",
+        "INTERNVL_MODAL_DEPLOY_DOWNLOAD_GPU": "A100-80GB",
+    }
+    machine.python('say(repr(deploy("internvl2_5-1b", name="captions", wait=False)))')
+    download = machine.plane.function("captions", "download_weights")
+    assert download.volume_mounts[0].volume_id == "vo-mine"
+    assert download.resources.gpu_config.gpu_type == "A100-80GB"
+
+
+def test_proxy_auth(machine: Machine) -> None:
+    machine.env = {"INTERNVL_MODAL_MODAL_KEY": "wk-1", "INTERNVL_MODAL_MODAL_SECRET": "ws-secret"}
+    headers = machine.python(
+        'd = deploy("internvl2_5-1b", wait=False, proxy_auth=True)\n'
+        "say(dict(d.backend().start().headers))"
+    )
+    assert (headers["Modal-Key"], headers["Modal-Secret"]) == ("wk-1", "ws-secret")
+    assert machine.plane.function(SMALL, "serve").webhook_config.requires_proxy_auth
+    assert machine.plane.function(SMALL, "web_process_image").webhook_config.requires_proxy_auth
+
+
+@pytest.mark.parametrize(
+    ("workspace", "token", "expected"),
+    [
+        ({"HF_TOKEN": "hf_there"}, "", "hf_there"),
+        ({"HF_TOKEN": "hf_there"}, "hf_here", "hf_there"),
+        (None, "hf_here", "hf_here"),
+        (None, "", None),
+    ],
+)
+def test_the_hugging_face_token(
+    machine: Machine, workspace: dict[str, str] | None, token: str, expected: str | None
+) -> None:
+    machine.env = {"HF_TOKEN": token}
+    if workspace:
+        machine.plane.secrets["huggingface-secret"] = workspace
+    machine.python(f"say(repr({QUICK}))")
+    seen = {
+        name: [
+            machine.plane.secrets[s.removeprefix("st-")].get("HF_TOKEN")
+            for s in machine.plane.function(SMALL, name).secret_ids
+        ]
+        for name in ("download_weights", "serve")
+    }
+    assert next(filter(None, seen["download_weights"]), None) == expected
+    assert not any(seen["serve"])
+
+
+# -- refused before anything is sent -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "said"),
+    [
+        ('deploy(gpu="A100-80GB:1")', "PlanError", "A100-80GB:4"),
+        ('deploy(gpu="A100-80GB:3")', "PlanError", "heads"),
+        ('deploy(gpu="GTX")', "DeployError", "one of T4"),
+        ('deploy(download_gpu="GTX")', "DeployError", "one of T4"),
+        ('deploy("internvl9")', "DeployError", "unknown model"),
+        ('deploy(name="a b")', "DeployError", "name="),
+        ("deploy(max_containers=0)", "ConfigError", "max_containers"),
+        ("deploy(min_containers=2)", "ConfigError", "min_containers"),
+        ("deploy(gpus=2)", "ConfigError", "options:"),
+        ("deploy(proxy_auth=True)", "ConfigError", "INTERNVL_MODAL_MODAL_KEY"),
+    ],
+)
+def test_what_cannot_work_is_refused_without_a_call(
+    machine: Machine, call: str, kind: str, said: str
+) -> None:
+    name, message, hint = machine.python(f"attempt(lambda: {call})")
+    assert name == kind
+    assert said in f"{message} {hint}"
+    assert not [c for c in machine.plane.recorded if c.rpc.startswith(("App", "Function"))]
+
+
+def test_force_deploys_with_a_warning(machine: Machine) -> None:
+    (warning,) = machine.python(
+        "import warnings\n"
+        "with warnings.catch_warnings(record=True) as caught:\n"
+        '    warnings.simplefilter("always")\n'
+        '    deploy(gpu="A100-80GB:2", force=True, wait=False)\n'
+        "say([str(w.message) for w in caught])"
+    )
+    assert "should not work" in warning
+    assert machine.plane.function(APP, "serve").resources.gpu_config.count == 2
+
+
+def test_a_dry_run_says_it_all_and_calls_nobody(machine: Machine) -> None:
+    text, argv, cost, names = machine.python(
+        "d = deploy(dry_run=True)\n"
+        "say([str(d.spec), d.spec.argv, d.spec.cost_per_hour, [f.name for f in d.spec.functions]])"
+    )
+    assert argv[1:3] == ["serve", "api_server"]
+    assert argv[argv.index("--tp") + 1] == "4"
+    assert cost == pytest.approx(10.63, abs=3)
+    assert names == ["serve", "web_process_image", "download_weights"]
+    for part in (
+        "A100-80GB:4",
+        "openmmlab/lmdeploy:v0.7.3-cu12",
+        "flash-attn",
+        "internvl-modal-weights at /mnt/weights",
+        "huggingface-secret",
+        "USD an hour",
+    ):
+        assert part in text
+    assert not machine.plane.recorded
+
+
+def test_a_dry_run_is_nothing_to_manage(machine: Machine) -> None:
+    for call in ("d.urls", "d.client()", "d.status()", "d.scale(max=2)", "d.stop()"):
+        name, _, hint = machine.python(f"d = deploy(dry_run=True)\nattempt(lambda: {call})")
+        assert (name, "dry_run" in hint) == ("DeployError", True)
+
+
+# -- failures of Modal -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rpc", "status", "hint"),
+    [
+        ("AppGetLayout", Status.PERMISSION_DENIED, "right to do this"),
+        ("EnvironmentGetOrCreate", Status.NOT_FOUND, "internvl-modal deploy"),
+        ("FunctionPrecreate", Status.INVALID_ARGUMENT, "modal.com/docs"),
+        ("FunctionCreate", Status.RESOURCE_EXHAUSTED, "limits"),
+        ("VolumeGetOrCreate", Status.PERMISSION_DENIED, "right to do this"),
+        ("SecretGetOrCreate", Status.PERMISSION_DENIED, "right to do this"),
+        ("AppPublish", Status.RESOURCE_EXHAUSTED, "limits"),
+        ("AppGetByDeploymentName", Status.UNAUTHENTICATED, "modal token new"),
+    ],
+)
+def test_a_failed_deploy_leaves_the_old_one(
+    machine: Machine, rpc: str, status: Status, hint: str
+) -> None:
+    machine.python(f"say(repr({QUICK}))")
+    before = machine.plane.function(SMALL, "serve")
+    with machine.plane.failing(rpc, status, "because of the test"):
+        name, message, said = machine.python(
+            'attempt(lambda: deploy("internvl2_5-1b", gpu="H100", wait=False))'
+        )
+    assert name == "DeployError"
+    assert "because of the test" in message
+    assert hint in said
+    assert machine.plane.function(SMALL, "serve") == before
+
+
+def test_an_image_that_cannot_be_built_shows_its_last_lines(machine: Machine) -> None:
+    for number in range(30):
+        machine.plane.log("ap-builder", f"line {number}\n")
+    machine.plane.build_failure = ["No matching distribution found\n"]
+    try:
+        name, message, hint = machine.python(f"attempt(lambda: {QUICK})")
+    finally:
+        machine.plane.build_failure = []
+    assert name == "DeployError"
+    assert "line 29" in message
+    assert "line 9\n" not in message
+    assert "modal image logs im-" in hint
+
+
+def test_no_credentials(machine: Machine) -> None:
+    machine.env = {"MODAL_TOKEN_ID": "", "MODAL_TOKEN_SECRET": ""}
+    name, _, hint = machine.python(f"attempt(lambda: {QUICK})")
+    assert (name, "modal token new" in hint) == ("DeployError", True)
+
+
+def test_wrong_credentials(machine: Machine) -> None:
+    machine.env = {"MODAL_TOKEN_SECRET": "as-wrong"}
+    name, message, hint = machine.python(f"attempt(lambda: {QUICK})")
+    assert (name, "modal token new" in hint) == ("DeployError", True)
+    assert "as-wrong" not in message
+
+
+# -- keys --------------------------------------------------------------------------------------
+
+
+def test_the_key_is_kept_and_told_to_nobody(machine: Machine) -> None:
+    done = machine.command(
+        sys.executable, "-c", f"from internvl_modal.deploy import *\nd = {QUICK}\nprint(repr(d), d)"
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(machine.key) >= 32
+    assert machine.key not in done.stdout + done.stderr
+    (file,) = machine.home.rglob("deployments/*/*.json")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    deployed = [s for s in machine.plane.secrets.values() if "INTERNVL_MODAL_API_KEY" in s]
+    assert {s["INTERNVL_MODAL_API_KEY"] for s in deployed} == {machine.key}
+    requests = [c.request for c in machine.plane.recorded if c.rpc != "SecretGetOrCreate"]
+    assert not [r for r in requests if machine.key in str(r)]
+
+
+def test_a_second_deploy_updates_and_keeps_the_key(machine: Machine) -> None:
+    machine.python(f"say(repr({QUICK}))")
+    key = machine.key
+    machine.python('say(repr(deploy("internvl2_5-1b", gpu="H100", wait=False)))')
+    assert machine.key == key
+    (app,) = [app for app in machine.plane.apps.values() if app.published]
+    assert app.versions == 2
+    assert machine.plane.function(SMALL, "serve").resources.gpu_config.gpu_type == "H100"
+
+
+def test_another_machine_needs_the_key(machine: Machine, tmp_path: Path) -> None:
+    machine.python(f"say(repr({QUICK}))")
+    other = Machine(machine.plane, tmp_path / "other")
+    for call in (QUICK, 'connect("internvl2_5-1b")'):
+        name, _, hint = other.python(f"attempt(lambda: {call})")
+        assert (name, "api_key=" in hint) == ("DeployError", True)
+    urls = other.python(f'say(dict(connect("internvl2_5-1b", api_key={machine.key!r}).urls))')
+    assert urls == machine.python('say(dict(connect("internvl2_5-1b").urls))')
+    other.python(f'say(repr(deploy("internvl2_5-1b", api_key={machine.key!r}, wait=False)))')
+    assert other.key == machine.key
+
+
+def test_a_damaged_record_says_so(machine: Machine) -> None:
+    machine.python(f"say(repr({QUICK}))")
+    (file,) = machine.home.rglob("deployments/*/*.json")
+    file.write_text("{")
+    name, message, hint = machine.python('attempt(lambda: connect("internvl2_5-1b"))')
+    assert (name, str(file) in message, "api_key=" in hint) == ("DeployError", True, True)
+
+
+# -- managing ----------------------------------------------------------------------------------
+
+
+def test_scaling_and_status(machine: Machine) -> None:
+    machine.python(f"say(repr({QUICK}))")
+    app = machine.plane.deployed(SMALL)
+    assert app
+    serve = app.functions["serve"]
+    cold, starting = machine.python(
+        f"d = connect({SMALL!r})\n"
+        "first = d.status()\n"
+        "d.scale(min=1, max=4)\n"
+        "say([[first.state, first.containers], d.cost().per_hour > 0])"
+    )
+    assert cold == ["cold", 0]
+    assert starting
+    scaling = machine.plane.functions[serve].scaling
+    assert (scaling.min_containers, scaling.max_containers) == (1, 4)
+    machine.plane.stats[serve] = p.FunctionStats(num_total_tasks=2, num_running_inputs=5, backlog=7)
+    with machine.plane.standing_in("serve", 200):
+        ready = machine.python(f"say(vars(connect({SMALL!r}).status()))")
+    assert ready == {"state": "ready", "containers": 2, "running": 5, "waiting": 7}
+    with machine.plane.standing_in("serve", 500):
+        assert machine.python(f"say(connect({SMALL!r}).status().state)") == "starting"
+
+
+def test_logs(machine: Machine) -> None:
+    machine.python(f"say(repr({QUICK}))")
+    app = machine.plane.deployed(SMALL)
+    assert app
+    for number in range(5):
+        machine.plane.log(app.app_id, f"line {number}\n")
+    assert machine.python(f"say(list(connect({SMALL!r}).logs(tail=2)))") == ["line 3", "line 4"]
+    followed = machine.python(
+        f"logs = connect({SMALL!r}).logs(tail=1, follow=True)\n"
+        "first = next(logs)\n"
+        f"connect({SMALL!r}).stop()\n"
+        "say([first, list(logs)])"
+    )
+    assert followed == ["line 4", []]
+
+
+def test_stop_and_what_it_leaves(machine: Machine) -> None:
+    machine.python(f"say(repr({QUICK}))")
+    key = machine.key
+    state = machine.python(f"d = connect({SMALL!r})\nd.stop()\nsay(d.status().state)")
+    assert state == "stopped"
+    name, _, hint = machine.python(f"attempt(lambda: connect({SMALL!r}))")
+    assert (name, "deploy" in hint) == ("DeployError", True)
+    machine.python(f"say(repr({QUICK}))")
+    assert machine.key == key
+
+
+def test_openai_client(machine: Machine) -> None:
+    base_url, key = machine.python(f"o = {QUICK}.openai()\nsay([str(o.base_url), o.api_key])")
+    assert base_url.endswith("/v1/")
+    assert key == machine.key
+
+
+# -- where it is called from -------------------------------------------------------------------
+
+
+def test_inside_a_running_loop_without_a_warning(machine: Machine) -> None:
+    assert machine.python(
+        "import asyncio\n"
+        "async def main():\n"
+        f"    d = {QUICK}\n"
+        '    e = await adeploy("internvl2_5-1b", wait=False)\n'
+        "    list(d.logs())\n"
+        "    d.client(); d.openai(); d.scale(max=2)\n"
+        "    say([d.status().state, dict(d.urls) == dict(e.urls)])\n"
+        "    d.stop()\n"
+        "asyncio.run(main())"
+    ) == ["cold", True]
+
+
+def test_from_threads(machine: Machine) -> None:
+    names = machine.python(
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "with ThreadPoolExecutor(3) as pool:\n"
+        '    made = pool.map(lambda n: deploy("internvl2_5-1b", name=n, wait=False), "abc")\n'
+        "say([d.name for d in made])"
+    )
+    assert names == ["a", "b", "c"]
+    assert all(machine.plane.deployed(name) for name in names)
+
+
+def test_modal_deploy_of_the_module(machine: Machine) -> None:
+    machine.env = {
+        "INTERNVL_MODAL_DEPLOY_MODEL": "internvl2_5-1b",
+        "INTERNVL_MODAL_DEPLOY_GPU": "L4",
+        "PYTHONWARNINGS": "",
+    }
+    command = [sys.executable, "-m", "modal", "deploy", "-m", "internvl_modal.modal_app"]
+    done = machine.command(*command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert machine.key not in done.stdout + done.stderr
+    assert machine.plane.function(SMALL, "serve").resources.gpu_config.gpu_type == "L4"
+    assert machine.python(f"say(connect({SMALL!r}).name)") == SMALL
+
+
+# -- the description itself --------------------------------------------------------------------
+
+
+def test_the_images_install_what_the_package_requires() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    brought = {"modal", "typer"}
+    required = {r for r in project["dependencies"] if Requirement(r).name not in brought}
+    assert set(CLIENT_PACKAGES) == required
+    assert set(GATEWAY_PACKAGES) < set(project["optional-dependencies"]["gateway"])
+
+
+def test_the_startup_timeout_grows_with_the_weights() -> None:
+    models = ("internvl2_5-1b", "internvl2_5-26b", "internvl2_5-78b")
+    specs = [describe(DeployOptions(model=model), prices="catalogue") for model in models]
+    times = [spec.function("serve").startup_timeout for spec in specs]
+    assert times == sorted(set(times))
+    fixed = describe(DeployOptions(startup_timeout=77), prices="catalogue")
+    assert fixed.function("serve").startup_timeout == 77
+
+
+def test_every_option_is_an_argument() -> None:
+    from internvl_modal.deploy_options import DeployArguments
+
+    named = {"model", "gpu", "name"}
+    assert set(DeployArguments.__annotations__) == set(DeployOptions.model_fields) - named
+
+
+def test_a_spec_is_plain_data() -> None:
+    spec = describe(DeployOptions(), prices="catalogue")
+    assert spec == describe(DeployOptions(), prices="catalogue")
+    assert json.loads(spec.container.to_environment()["INTERNVL_MODAL_CONTAINER"])["app"] == APP
