@@ -26,7 +26,7 @@ AutoConfig.register("internvl_chat", InternVLChatConfig)
 
 
 def write(folder: Path) -> None:
-    """Fill ``folder`` with config.json (values of InternVL2_5-78B, one layer) and a byte-level tokenizer."""
+    """Fill ``folder``: config.json with one layer of InternVL2_5-78B, a byte-level tokenizer."""
     llm = SHAPE | {
         "architectures": ["Qwen2ForCausalLM"],
         "num_hidden_layers": 1,

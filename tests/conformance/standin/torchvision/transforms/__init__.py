@@ -1,4 +1,4 @@
-"""Compose, Lambda, Resize, ToTensor and Normalize for Pillow images, as torchvision defines them."""
+"""Compose, Lambda, Resize, ToTensor and Normalize for Pillow images, as in torchvision."""
 
 from collections.abc import Callable
 

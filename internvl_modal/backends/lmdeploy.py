@@ -1,0 +1,135 @@
+"""LMDeploy on this machine's GPUs, as a child process."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import socket
+import threading
+from pathlib import Path
+from typing import TypedDict
+
+from pydantic import SecretStr
+from typing_extensions import Unpack
+
+from internvl_modal.backends.base import Capabilities, Endpoint
+from internvl_modal.errors import ConfigError, MissingExtraError
+from internvl_modal.lmdeploy_server import LMDeployOptions, LMDeployServer
+from internvl_modal.settings import Settings
+
+HOST = "127.0.0.1"
+CAPABILITIES = Capabilities("lmdeploy", tokens_per_tile=256)
+
+
+class ServerOptions(TypedDict, total=False):
+    """Keyword options passed on to ``LMDeployOptions``."""
+
+    model_name: str
+    model_format: str
+    tp: int
+    session_len: int
+    max_batch_size: int
+    cache_max_entry_count: float
+    quant_policy: int
+    vision_max_batch_size: int
+    chat_template: str
+    server_port: int
+    log_level: str
+
+
+class LMDeployBackend:
+    """InternVL behind ``lmdeploy serve api_server`` on this machine; needs CUDA GPUs.
+
+    ``model``: a folder with the weights, or a name known to ``plan`` ("internvl2_5-8b"), whose
+    files ``start`` downloads where missing. The port is a free one unless ``server_port`` is
+    given, the key a fresh one. Raises ConfigError for options that LMDeploy could not run.
+    """
+
+    name = "lmdeploy"
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        executable: str = "lmdeploy",
+        startup_timeout: float = 1800.0,
+        settings: Settings | None = None,
+        **options: Unpack[ServerOptions],
+    ) -> None:
+        self._settings = settings or Settings.load()
+        self._executable = executable
+        self._timeout = startup_timeout
+        self._options = LMDeployOptions.parse(
+            **{
+                "model": str(model),
+                "model_name": Path(model).name.lower(),
+                "server_name": HOST,
+                "api_keys": [SecretStr(secrets.token_hex(24))],
+                **options,
+            }
+        )
+        self._free_port = "server_port" not in options
+        self._server: LMDeployServer | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> LMDeployBackend:
+        """The model that the settings name."""
+        if settings.model is None:
+            raise ConfigError(
+                "backend 'lmdeploy' needs a model",
+                hint="pass model= or set INTERNVL_MODAL_MODEL to a folder or a name",
+            )
+        return cls(settings.model, settings=settings)
+
+    def start(self) -> Endpoint:
+        """Start LMDeploy unless it runs; raises ServerUnavailableError with its log's end."""
+        if shutil.which(self._executable) is None:
+            raise MissingExtraError(self._executable, "lmdeploy")
+        with self._lock:
+            if self._server is None or self._server.poll() is not None:
+                self._server = LMDeployServer(self._resolved(), executable=self._executable)
+            self._server.start(self._timeout)
+            key = self._options.api_keys[0].get_secret_value()
+            return Endpoint(
+                self._server.base_url,
+                model=self._options.model_name,
+                headers={"authorization": f"Bearer {key}"},
+                capabilities=CAPABILITIES,
+            )
+
+    def stop(self) -> None:
+        """Stop the process that ``start`` started."""
+        with self._lock:
+            if self._server is not None:
+                self._server.stop()
+                self._server = None
+
+    def __repr__(self) -> str:
+        return f"LMDeployBackend({self._options.model!r})"
+
+    def _resolved(self) -> LMDeployOptions:
+        """The options with the weights on this disk and a free port."""
+        changes: dict[str, object] = {"model": str(self._weights())}
+        if self._free_port:
+            changes["server_port"] = _free_port()
+        return self._options.model_copy(update=changes)
+
+    def _weights(self) -> Path:
+        folder = Path(self._options.model)
+        if folder.is_dir():
+            return folder.absolute()
+        from internvl_modal.weights import WeightsCache
+
+        token = self._settings.hf_token
+        cache = WeightsCache(
+            self._settings.cache_dir, token=token.get_secret_value() if token else None
+        )
+        return cache.ensure(self._options.model).path
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
