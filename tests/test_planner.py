@@ -222,6 +222,18 @@ def test_recommended_settings_have_the_names_of_lmdeploys_options():
     assert planned("internvl2_5-78b", "L4").settings["cache_max_entry_count"] == 0.05
 
 
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_the_command_carries_the_recommended_settings(model):
+    plan = planned(model)
+    argv = plan.argv
+    assert argv[:4] == ["lmdeploy", "serve", "api_server", plan.spec.repo]
+    for name, value in plan.settings.items():
+        flag = f"--{name.replace('_', '-')}"
+        if name != "model" and value is not None:
+            assert argv[argv.index(flag) + 1] == str(value)
+        assert value is not None or flag not in argv
+
+
 def test_several_gpus_get_the_small_batch_that_does_not_hang():
     assert planned("internvl2_5-8b", "H100").capacity.max_batch_size == 64
     assert planned("internvl2_5-78b", "H200:2").capacity.max_batch_size == 12
