@@ -78,13 +78,24 @@ def model_spec(model: str, *, endpoint: str | None = None) -> ModelSpec:
     return spec_from_config(model, config, sizes)
 
 
+class _InMemory(BytesIO):
+    """A sink for one small file of the Hub."""
+
+    name = "config.json"
+
+    def restart(self) -> None:
+        """Begin again."""
+        self.seek(0)
+        self.truncate()
+
+
 def _read_repository(
     model: str, endpoint: str | None
 ) -> tuple[Mapping[str, object], Mapping[str, int]]:
     from internvl_modal.weights.hub import Hub, explain
 
     hub = Hub(None, endpoint)
-    sink = BytesIO()
+    sink = _InMemory()
     try:
         repository = hub.repository(model, "main")
         sizes = {file.path: file.size for file in repository.files}
