@@ -6,7 +6,7 @@ import json
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -83,8 +83,9 @@ class LMDeployOptions(BaseModel):
         return self
 
     @classmethod
-    def parse(cls, **options: object) -> LMDeployOptions:
-        """Check ``options``; raises ConfigError that names each wrong one."""
+    def parse(cls, *, api_keys: Sequence[str | SecretStr] = (), **options: object) -> Self:
+        """Check ``options``; raises ConfigError that names each wrong one, keys masked."""
+        options["api_keys"] = [SecretStr(k) if isinstance(k, str) else k for k in api_keys]
         try:
             return cls.model_validate(options)
         except ValidationError as error:

@@ -9,7 +9,6 @@ import threading
 from pathlib import Path
 from typing import TypedDict
 
-from pydantic import SecretStr
 from typing_extensions import Unpack
 
 from internvl_modal.backends.base import Capabilities, Endpoint
@@ -59,14 +58,9 @@ class LMDeployBackend:
         self._settings = settings or Settings.load()
         self._executable = executable
         self._timeout = startup_timeout
+        defaults = {"model_name": Path(model).name.lower(), "server_name": HOST}
         self._options = LMDeployOptions.parse(
-            **{
-                "model": str(model),
-                "model_name": Path(model).name.lower(),
-                "server_name": HOST,
-                "api_keys": [SecretStr(secrets.token_hex(24))],
-                **options,
-            }
+            model=str(model), api_keys=[secrets.token_hex(24)], **{**defaults, **options}
         )
         self._free_port = "server_port" not in options
         self._server: LMDeployServer | None = None

@@ -1,0 +1,116 @@
+"""Argument parser, start, readiness, log, stop and restart, with LMDeploy's own command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+import internvl_modal as ivl
+from internvl_modal.backends.lmdeploy import LMDeployBackend
+from internvl_modal.errors import ServerUnavailableError
+from internvl_modal.lmdeploy_server import LMDeployOptions, LMDeployServer
+from tests.conformance.conftest import Front
+
+PARSE = """
+import json, sys
+from lmdeploy.cli.cli import CLI
+from lmdeploy.cli.serve import SubCliServe
+SubCliServe.add_parsers()
+for argv in json.load(sys.stdin):
+    print(json.dumps({k: v for k, v in vars(CLI.parser.parse_args(argv)).items() if k != "run"}))
+"""
+
+OPTIONS = [
+    {"model": "/weights/1f"},
+    {"model": "/weights/1f", "api_keys": ["-leading-dash"]},
+    {"model": "OpenGVLab/InternVL2_5-78B-AWQ", "model_format": "awq", "api_keys": ["a", "b"]},
+    {
+        "model": "/weights/a b",
+        "model_name": "internvl",
+        "tp": 4,
+        "session_len": 16384,
+        "max_batch_size": 32,
+        "cache_max_entry_count": 0.55,
+        "quant_policy": 8,
+        "vision_max_batch_size": 16,
+        "chat_template": "internvl2-internlm2",
+        "server_name": "127.0.0.1",
+        "server_port": 8000,
+        "log_level": "INFO",
+    },
+]
+
+
+def test_command_lines_mean_the_same_to_lmdeploy(executable: str) -> None:
+    options = [LMDeployOptions.parse(**given) for given in OPTIONS]
+    done = subprocess.run(
+        [str(Path(executable).with_name("python")), "-c", PARSE],
+        input=json.dumps([each.argv()[1:] for each in options]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for ours, line in zip(options, done.stdout.splitlines()[-len(OPTIONS) :], strict=True):
+        theirs = json.loads(line)
+        expected = ours.model_dump(exclude={"model", "api_keys"})
+        expected["model_path"] = ours.model
+        expected["api_keys"] = [key.get_secret_value() for key in ours.api_keys] or None
+        assert {name: theirs[name] for name in expected} == expected
+
+
+def test_start_is_idempotent_and_a_dead_server_is_started_anew(
+    executable: str, model_folder: Path
+) -> None:
+    backend = LMDeployBackend(model_folder, executable=executable, startup_timeout=120, tp=2)
+    with ivl.Client(backend) as client:
+        first = backend.start()
+        assert backend.start() == first
+        assert client.models() == ["internvl2_5-78b"]
+        assert backend._server is not None
+        assert backend._server._process is not None
+        os.kill(backend._server._process.pid, signal.SIGKILL)
+        while backend._server.poll() is None:
+            time.sleep(0.05)
+        second = backend.start()
+        assert second.base_url != first.base_url
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{second.base_url}/models")
+    backend.stop()
+
+
+def test_why_it_does_not_start_is_in_the_error(executable: str, model_folder: Path) -> None:
+    backend = LMDeployBackend(
+        model_folder, executable=executable, startup_timeout=120, chat_template="no-such-template"
+    )
+    with pytest.raises(ServerUnavailableError, match="'no-such-template' is not registered") as at:
+        backend.start()
+    assert backend._options.api_keys[0].get_secret_value() not in str(at.value)
+
+
+def test_a_server_that_is_not_up_in_time_is_ended(executable: str, model_folder: Path) -> None:
+    backend = LMDeployBackend(model_folder, executable=executable, startup_timeout=0.5)
+    with pytest.raises(ServerUnavailableError, match=r"not ready within 0\.5 s"):
+        backend.start()
+    assert backend._server is not None
+    assert backend._server.poll() is not None
+
+
+def test_restart(executable: str, running: Front) -> None:
+    """Beside a server on the port next to it: only its own is touched."""
+    options = running.backend._resolved()
+    server = LMDeployServer(options, executable=executable)
+    server.start(timeout=120)
+    before = server._process
+    server.restart(timeout=120)
+    assert server._process is not before
+    assert server.poll() is None
+    assert "Uvicorn running" in server.tail()
+    server.stop()
+    assert running.client.models() == ["internvl2_5-78b"]

@@ -1,0 +1,91 @@
+"""LMDeploy's options: what is refused before anything starts, and the command line."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from pydantic import SecretStr
+
+from internvl_modal.backends import resolve
+from internvl_modal.backends.lmdeploy import LMDeployBackend
+from internvl_modal.errors import ConfigError, MissingExtraError
+from internvl_modal.lmdeploy_server import LMDeployOptions, LMDeployServer
+from internvl_modal.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tp": 0}, "tp=0"),
+        ({"tp": 3}, "tp=3 is not a power of two"),
+        ({"quant_policy": 16}, "quant_policy=16"),
+        ({"cache_max_entry_count": 0}, "cache_max_entry_count=0"),
+        ({"cache_max_entry_count": 1}, "cache_max_entry_count=1"),
+        ({"max_batch_size": 0}, "max_batch_size=0"),
+        ({"vision_max_batch_size": 0}, "vision_max_batch_size=0"),
+        ({"session_len": 0}, "session_len=0"),
+        ({"server_port": 70000}, "server_port=70000"),
+        ({"model_format": "gguf"}, "model_format='gguf'"),
+        ({"log_level": "LOUD"}, "log_level='LOUD'"),
+        ({"chat_template": ""}, "chat_template=''"),
+        ({"model_name": "--tp"}, "model_name='--tp'"),
+        ({"model": "--tp"}, "model='--tp'"),
+        ({"gpu": 1}, "gpu=1"),
+        ({"api_keys": ["a b"]}, "a key is empty or has white space"),
+        ({"api_keys": [""]}, "a key is empty or has white space"),
+        ({"api_keys": ["a", "-b"]}, "must not begin with a dash"),
+        ({"model": "OpenGVLab/InternVL2_5-1B", "tp": 4}, "tp=4 does not divide the 14 heads"),
+        ({"model": "/w/InternVL2_5-1B/", "quant_policy": 8}, "heads 128 wide; .* are 64"),
+        ({"model": "internvl2_5-8b", "model_format": "awq"}, "internvl2_5-8b is 'hf'"),
+        ({"model": "internvl2_5-8b-awq", "model_format": "hf"}, "is 'awq'"),
+    ],
+)
+def test_what_cannot_run_is_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        LMDeployOptions.parse(**{"model": "/weights/1f", **options})  # type: ignore[arg-type]
+
+
+def test_command_line_with_defaults() -> None:
+    assert " ".join(LMDeployOptions(model="/weights/1f").argv()) == (
+        "lmdeploy serve api_server /weights/1f --server-name 0.0.0.0 --server-port 23333 "
+        "--chat-template internvl2_5 --tp 1 --cache-max-entry-count 0.8 --quant-policy 0 "
+        "--vision-max-batch-size 1 --log-level ERROR"
+    )
+
+
+def test_keys_are_in_the_command_line_and_nowhere_else() -> None:
+    one = LMDeployOptions(model="m", api_keys=(SecretStr("-s3cret"),))
+    two = LMDeployOptions(model="m", api_keys=(SecretStr("s3cret"), SecretStr("other")))
+    assert one.argv("/opt/lmdeploy")[0] == "/opt/lmdeploy"
+    assert one.argv()[-1] == "--api-keys=-s3cret"
+    assert two.argv()[-3:] == ["--api-keys", "s3cret", "other"]
+    for options in (one, two):
+        assert "s3cret" not in repr(options) + str(options) + options.model_dump_json()
+    with pytest.raises(ConfigError) as caught:
+        LMDeployOptions.parse(model="m", api_keys=["s3cret", "-other"])
+    assert "s3cret" not in str(caught.value)
+    assert "other" not in str(caught.value)
+
+
+def test_a_taken_port_is_refused_before_anything_starts() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        options = LMDeployOptions(model="m", server_name="127.0.0.1", server_port=port)
+        with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1 port {port}: Address"):
+            LMDeployServer(options, executable="sh").start()
+
+
+def test_backend_without_a_model_or_the_command() -> None:
+    with pytest.raises(ConfigError, match="'lmdeploy' needs a model"):
+        resolve("lmdeploy", Settings.load())
+    backend = resolve("lmdeploy", Settings.load(model="internvl2_5-8b"))
+    assert repr(backend) == "LMDeployBackend('internvl2_5-8b')"
+    backend.stop()
+    missing = LMDeployBackend("internvl2_5-8b", executable="no-such-lmdeploy")
+    with pytest.raises(MissingExtraError, match=r"internvl-modal\[lmdeploy\]"):
+        missing.start()
+    with pytest.raises(ConfigError, match="tp=5"):
+        LMDeployBackend("internvl2_5-8b", tp=5)
