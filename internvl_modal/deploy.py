@@ -14,13 +14,21 @@ from pydantic import SecretStr
 from typing_extensions import Unpack
 
 from internvl_modal import deploy_state, modal_objects
+from internvl_modal.backends.modal import proxy_token
 from internvl_modal.deploy_options import DeployArguments, DeployOptions
 from internvl_modal.deploy_spec import HUGGING_FACE, DeploymentSpec, describe
 from internvl_modal.deployment import Deployment
-from internvl_modal.errors import ConfigError, DeployError
+from internvl_modal.errors import (
+    ConfigError,
+    DeployError,
+    RateLimitedError,
+    ServerError,
+    ServerUnavailableError,
+)
 from internvl_modal.modal_objects import Secrets, errors_of, modal_output, outside_loop
 from internvl_modal.modal_runtime import KEY
 from internvl_modal.settings import Settings
+from internvl_modal.transport import Retry
 
 if TYPE_CHECKING:
     import modal
@@ -164,12 +172,13 @@ def _secrets(
 def _proxy(settings: Settings, options: DeployOptions) -> tuple[SecretStr, SecretStr] | None:
     if not options.proxy_auth:
         return None
-    if settings.modal_key is None or settings.modal_secret is None:
+    token = proxy_token(settings)
+    if token is None:
         raise ConfigError(
             "proxy_auth needs a Modal proxy token",
             hint="set INTERNVL_MODAL_MODAL_KEY and INTERNVL_MODAL_MODAL_SECRET",
         )
-    return settings.modal_key, settings.modal_secret
+    return token
 
 
 def _download(deployment: Deployment) -> Iterator[str]:
@@ -197,19 +206,29 @@ def _download(deployment: Deployment) -> Iterator[str]:
 
 def _wait(deployment: Deployment) -> None:
     """Return once the model answers; its last log lines are in the error if it does not."""
-    from internvl_modal.errors import ServerError
-
     timeout = deployment.spec.container.startup_timeout
-    try:
-        with deployment.client() as client:
-            client.wait_until_ready(timeout=timeout)
-    except ServerError as error:
-        lines = "\n".join(deployment.logs(tail=20))
-        raise DeployError(
-            f"{deployment.name} is deployed but did not answer within {timeout} s ({error});"
-            f" its last lines:\n{lines}",
-            hint=f"internvl-modal logs {deployment.name}",
-        ) from error
+    deadline = time.monotonic() + timeout
+    with deployment.client(timeout=timeout, retry=Retry(attempts=1)) as client:
+        while True:
+            try:
+                client.models()
+            except (ServerUnavailableError, RateLimitedError) as error:
+                if time.monotonic() > deadline:
+                    raise _unanswered(deployment, error) from error
+                time.sleep(1)
+            except ServerError as error:
+                raise _unanswered(deployment, error) from error
+            else:
+                return
+
+
+def _unanswered(deployment: Deployment, error: ServerError) -> DeployError:
+    lines = "\n".join(deployment.logs(tail=20))
+    return DeployError(
+        f"{deployment.name} is deployed but does not answer ({error.message}); its last lines:"
+        f"\n{lines}",
+        hint=f"internvl-modal logs {deployment.name} shows more",
+    )
 
 
 def _find(

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from internvl_modal import modal_objects
 from internvl_modal.backends.modal import ModalBackend
-from internvl_modal.errors import DeployError, MissingExtraError
+from internvl_modal.errors import DeployError, MissingExtraError, ServerError
 from internvl_modal.modal_objects import errors_of, outside_loop
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 State: TypeAlias = Literal["stopped", "cold", "starting", "ready"]
 
-HEALTH_SECONDS = 5.0
+READY_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Deployment:
             stats = outside_loop(self._serve().get_current_stats)
         state: State = "cold"
         if stats.num_total_runners:
-            state = "ready" if self._is_healthy() else "starting"
+            state = "ready" if self._is_ready() else "starting"
         return Status(state, stats.num_total_runners, stats.num_running_inputs, stats.backlog)
 
     def logs(self, *, tail: int = 100, follow: bool = False) -> Iterator[str]:
@@ -175,15 +175,14 @@ class Deployment:
     def _url(self, function: str) -> str:
         return modal_objects.web_url(self.name, function, self.spec.environment)
 
-    def _is_healthy(self) -> bool:
-        """Whether LMDeploy answers, asked only where a container runs already."""
-        import httpx
+    def _is_ready(self) -> bool:
+        """Whether the model answers, asked only where a container runs already."""
+        from internvl_modal.transport import Retry
 
-        endpoint = self.backend().start()
-        url = endpoint.base_url.removesuffix("/v1") + "/health"
         try:
-            return httpx.get(url, headers=endpoint.headers, timeout=HEALTH_SECONDS).is_success
-        except httpx.HTTPError:
+            with self.client(timeout=READY_SECONDS, retry=Retry(attempts=1)) as client:
+                return bool(client.models())
+        except ServerError:
             return False
 
     def _patient(self, arguments: dict[str, Any]) -> dict[str, Any]:

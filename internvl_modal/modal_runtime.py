@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from internvl_modal.process import ChildProcess
+    from internvl_modal.lmdeploy_server import LMDeployServer
     from internvl_modal.weights.progress import Progress
 
 CONFIG = "INTERNVL_MODAL_CONTAINER"
@@ -30,6 +30,8 @@ MOUNT = "/mnt/weights"
 PORT = 23333
 LMDEPLOY = "/opt/py3/bin/lmdeploy"
 """LMDeploy's command in its image, in a Python of its own."""
+KEPT = ("HOME", "LANG", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_VISIBLE_DEVICES")
+"""Variables that LMDeploy gets of the container's."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +75,18 @@ def web_process_image() -> FastAPI:
     """The REST endpoint, in front of this app's own ``serve``."""
     _log_to_stdout()
     config = ContainerConfig.from_environment()
-    from internvl_modal.backends.modal import ModalBackend
+    from internvl_modal.backends.modal import ModalBackend, proxy_token
     from internvl_modal.client import AsyncClient
     from internvl_modal.gateway import create_app
+    from internvl_modal.settings import Settings
 
     key = os.environ[KEY]
     backend = ModalBackend(
-        config.app, environment=config.environment, model=config.served, api_key=key
+        config.app,
+        environment=config.environment,
+        model=config.served,
+        api_key=key,
+        proxy=proxy_token(Settings.load()),
     )
     return create_app(AsyncClient(backend, timeout=config.startup_timeout + 600), api_key=key)
 
@@ -107,34 +114,21 @@ def _download(config: ContainerConfig, tell: Callable[[Progress | str | Exceptio
         tell(error)
 
 
-def _start_lmdeploy(config: ContainerConfig, weights: str) -> ChildProcess:
+def _start_lmdeploy(config: ContainerConfig, weights: str) -> LMDeployServer:
     """LMDeploy, ready to answer on all interfaces, in an environment of its own.
 
     Modal's variables and Python path stay out of it: it runs on another Python.
     """
     from internvl_modal.errors import DeployError
-    from internvl_modal.process import ChildProcess
+    from internvl_modal.lmdeploy_server import LMDeployOptions, LMDeployServer
 
-    key = os.environ[KEY]
-    names = ("HOME", "LANG", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_VISIBLE_DEVICES")
-    env = {name: os.environ[name] for name in names if name in os.environ}
+    settings = {**config.settings, "model": weights, "server_port": PORT}
+    options = LMDeployOptions.parse(api_keys=[os.environ[KEY]], **settings)
+    env = {name: os.environ[name] for name in KEPT if name in os.environ}
     env |= {"PATH": f"/opt/py3/bin:{os.defpath}", "HF_HUB_OFFLINE": "1"}
-    argv = [LMDEPLOY, "serve", "api_server", weights, "--chat-template", "internvl2_5"]
-    argv += ["--model-name", config.served, "--server-name", "0.0.0.0"]  # noqa: S104
-    argv += ["--server-port", str(PORT), "--api-keys", key]
-    child = ChildProcess(argv, env=env, name="lmdeploy", redact=[key])
-    child.wait_ready(_is_healthy, timeout=config.startup_timeout, error=DeployError)
-    return child
-
-
-def _is_healthy() -> bool:
-    from urllib.request import urlopen
-
-    try:
-        with urlopen(f"http://127.0.0.1:{PORT}/health", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
+    server = LMDeployServer(options, executable=LMDEPLOY, env=env)
+    server.start(config.startup_timeout, error=DeployError)
+    return server
 
 
 def _warm_up(config: ContainerConfig) -> None:

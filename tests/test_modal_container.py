@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
+import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -17,6 +20,7 @@ from tests.conformance.environment import lmdeploy_executable
 from tests.loopback_hub import LoopbackHub
 from tests.modal_client import Machine
 from tests.modal_plane import Host, Plane
+from tests.modal_plane.edge import PROXY_TOKEN
 
 ENABLED = os.environ.get("INTERNVL_MODAL_TEST_CONTAINER") == "1"
 pytestmark = [
@@ -28,6 +32,7 @@ pytestmark = [
 ]
 REPO = "OpenGVLab/InternVL2_5-1B"
 APP = "multimodal-internvl2_5-1b"
+PROXY_VARIABLES = ("INTERNVL_MODAL_MODAL_KEY", "INTERNVL_MODAL_MODAL_SECRET")
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +99,202 @@ def test_the_rest_endpoint(machine: Machine) -> None:
     body = {"image_data": base64.b64encode(picture()).decode()}
     with httpx.Client(timeout=120) as http:
         refused = http.post(url, json=body)
-        answer = http.post(url, json=body, headers={"Authorization": f"Bearer {machine.key}"})
+        answer = http.post(
+            url, json=body, headers={"Authorization": f"Bearer {key_of(machine, APP)}"}
+        )
     assert refused.status_code == 401
     assert answer.json()["description"] == "A picture."
+
+
+def test_a_stream_comes_in_pieces(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "red.png").write_bytes(picture())
+    pieces = machine.python(
+        f"with connect({APP!r}).client() as client:\n"
+        f"    say(list(client.stream({str(tmp_path / 'red.png')!r})))"
+    )
+    assert len(pieces) > 1
+    assert "".join(pieces) == "A picture."
+
+
+def test_a_redirect_while_it_takes_long(
+    machine: Machine, plane: Plane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plane, "patience", 0.4)
+    (tmp_path / "red.png").write_bytes(picture())
+    text = machine.python(
+        "import httpx\n"
+        f"d = connect({APP!r})\n"
+        "url = d.urls['openai'].removesuffix('/v1') + '/_standin/next'\n"
+        "httpx.post(url, json={'text': 'Slow.', 'token_seconds': 0.3})\n"
+        "with d.client() as client:\n"
+        f"    say(client.describe({str(tmp_path / 'red.png')!r}).text)"
+    )
+    assert text == "Slow."
+
+
+# The two samples of the README that users of the older app copied, but for URL and key.
+REST_SAMPLE = """
+import requests
+import base64
+
+# Encode the image
+with open("path/to/your/image.jpg", "rb") as image_file:
+    image_data = base64.b64encode(image_file.read()).decode('utf-8')
+
+# Send the request
+response = requests.post(
+    "URL",
+    json={"image_data": image_data}
+)
+
+# Print the result
+print(response.json()["description"])
+"""
+OPENAI_SAMPLE = """
+from openai import OpenAI
+
+client = OpenAI(api_key='KEY', base_url='URL')
+
+# Get the available model name
+model_name = client.models.list().data[0].id
+
+# Create a chat completion request with an image
+response = client.chat.completions.create(
+    model=model_name,
+    messages=[{
+        'role': 'user',
+        'content': [{
+            'type': 'text',
+            'text': 'describe this image in detail',
+        }, {
+            'type': 'image_url',
+            'image_url': {
+                'url': 'https://path/to/your/image.jpg',
+            },
+        }],
+    }],
+    temperature=0.7,
+    top_p=0.9)
+
+# Print the response
+print(response.choices[0].message.content)
+"""
+
+
+def test_the_older_rest_sample(machine: Machine, tmp_path: Path) -> None:
+    """The key comes from ``~/.netrc``, where ``requests`` looks for it by itself."""
+    folder = machine.home / "path" / "to" / "your"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (640, 480), "red").save(folder / "image.jpg")
+    netrc = machine.home / ".netrc"
+    netrc.write_text(f"machine 127.0.0.1 login any password {key_of(machine, APP)}\n")
+    netrc.chmod(0o600)
+    url = machine.python(f"say(connect({APP!r}).urls['rest'])")
+    done = machine.command(sys.executable, "-c", REST_SAMPLE.replace("URL", url))
+    assert done.stdout == "A picture.\n", done.stderr
+
+
+def test_the_older_openai_sample(machine: Machine) -> None:
+    url = machine.python(f"say(connect({APP!r}).urls['openai'])")
+    image = f"data:image/png;base64,{base64.b64encode(picture()).decode()}"
+    code = OPENAI_SAMPLE.replace("https://path/to/your/image.jpg", image)
+    code = code.replace("'URL'", repr(url)).replace("'KEY'", repr(key_of(machine, APP)))
+    done = machine.command(sys.executable, "-c", code)
+    assert done.stdout == "A picture.\n", done.stderr
+
+
+def test_killing_lmdeploy_ends_the_container(machine: Machine, plane: Plane) -> None:
+    app = plane.deployed(APP)
+    assert app
+    container = plane.containers[app.functions["serve"]]
+    (victim,) = [
+        pid
+        for pid in below(container.process.pid)
+        if "serve api_server" in argv(pid) and "launcher.py" not in argv(pid)
+    ]
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: plane.containers.get(app.functions["serve"]) is not container)
+    assert container.process.returncode
+    assert "lmdeploy ended with code -9; its last lines:" in log(plane)
+    status = machine.python(
+        f"d = connect({APP!r})\nwith d.client() as c:\n    c.models()\nsay(d.status().state)"
+    )
+    assert status == "ready", "the next request starts another"
+
+
+def test_a_server_that_cannot_start_fails_the_deploy(
+    machine: Machine, plane: Plane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "bin" / "lmdeploy"
+    broken.parent.mkdir()
+    broken.write_text("#!/bin/sh\necho CUDA out of memory\nexit 3\n")
+    broken.chmod(0o755)
+    assert plane.host
+    monkeypatch.setitem(plane.host.binds, "/opt/py3", tmp_path)
+    name, message, hint = machine.python('attempt(lambda: deploy("internvl2_5-1b", name="broken"))')
+    assert (name, "internvl-modal logs broken" in hint) == ("DeployError", True)
+    assert "CUDA out of memory" in message
+
+
+def test_weights_that_are_not_whole_are_not_served(
+    machine: Machine, plane: Plane, tmp_path: Path
+) -> None:
+    machine.python('say(repr(deploy("internvl2_5-1b", name="bare", volume="bare", wait=False)))')
+    error = machine.python(
+        "from internvl_modal import Retry\n"
+        "with connect('bare').client(retry=Retry(attempts=1)) as client:\n"
+        "    attempt(client.models)"
+    )
+    assert error[0] == "EngineError"
+    assert "is not complete in" in log(plane)
+
+
+def test_behind_modals_proxy_auth(machine: Machine, plane: Plane) -> None:
+    machine.env = dict(zip(PROXY_VARIABLES, PROXY_TOKEN, strict=True))
+    urls = machine.python(
+        'say(dict(deploy("internvl2_5-1b", name="closed", proxy_auth=True).urls))'
+    )
+    headers = {"Authorization": f"Bearer {key_of(machine, 'closed')}"}
+    body = {"image_data": base64.b64encode(picture()).decode()}
+    assert httpx.post(urls["rest"], json=body, headers=headers).status_code == 401
+    headers |= {"Modal-Key": PROXY_TOKEN[0], "Modal-Secret": PROXY_TOKEN[1]}
+    answer = httpx.post(urls["rest"], json=body, headers=headers, timeout=120)
+    assert answer.json()["description"] == "A picture."
+
+
+def test_no_key_in_any_log(machine: Machine, plane: Plane) -> None:
+    keys = [json.loads(path.read_text())["api_key"] for path in machine.home.rglob("*.json")]
+    assert keys
+    assert not [key for key in keys if key in log(plane)]
+
+
+def test_no_container_outlives_the_plane(machine: Machine, plane: Plane) -> None:
+    pids = [pid for c in plane.containers.values() for pid in below(c.process.pid)]
+    assert pids
+    plane.run(plane.stop_containers())
+    wait_until(lambda: not [pid for pid in pids if Path(f"/proc/{pid}").exists()])
+
+
+def key_of(machine: Machine, name: str) -> str:
+    (file,) = machine.home.rglob(f"{name}.json")
+    key: str = json.loads(file.read_text())["api_key"]
+    return key
+
+
+def below(pid: int) -> list[int]:
+    """The process and all that descend from it."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    found = [int(child) for child in children.read_text().split()] if children.exists() else []
+    return [pid, *(grandchild for child in found for grandchild in below(child))]
+
+
+def argv(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not come to pass within 30 s")

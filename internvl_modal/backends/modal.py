@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from pydantic import SecretStr
 
-from internvl_modal.backends.base import Capabilities, Endpoint
+from internvl_modal.backends.base import Endpoint
+from internvl_modal.backends.lmdeploy import CAPABILITIES
 from internvl_modal.settings import Settings
 
-LMDEPLOY = Capabilities("lmdeploy", tokens_per_tile=256)
+
+def proxy_token(settings: Settings) -> tuple[SecretStr, SecretStr] | None:
+    """Modal's proxy token, where both of its parts are set."""
+    if settings.modal_key is None or settings.modal_secret is None:
+        return None
+    return settings.modal_key, settings.modal_secret
 
 
 class FixedBackend:
@@ -17,7 +23,7 @@ class FixedBackend:
 
     def __init__(self, base_url: str, api_key: str, model: str) -> None:
         headers = {"authorization": f"Bearer {api_key}"}
-        self._endpoint = Endpoint(base_url, model, headers, LMDEPLOY)
+        self._endpoint = Endpoint(base_url, model, headers, CAPABILITIES)
 
     def start(self) -> Endpoint:
         """Return where it answers."""
@@ -70,7 +76,7 @@ class ModalBackend:
                 name: value.get_secret_value()
                 for name, value in zip(names, self._proxy, strict=True)
             }
-        return Endpoint(f"{self._url}/v1", self._model, headers, LMDEPLOY)
+        return Endpoint(f"{self._url}/v1", self._model, headers, CAPABILITIES)
 
     def stop(self) -> None:
         """Leave the deployment as it is: it scales down by itself."""
