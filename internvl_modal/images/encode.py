@@ -120,7 +120,9 @@ def _encode(
         return picture.data, f"image/{picture.format.lower()}"
     image = picture.render(size, background)
     out = BytesIO()
-    lossy = picture.format in ("JPEG", "MPO") or not _is_graphic(image)
+    lossy = picture.format in ("JPEG", "MPO") or not (
+        image.mode == "L" or picture.image.mode in ("1", "P") or _is_flat(image)
+    )
     if JPEG in formats and lossy and max(size) <= _JPEG_LONGEST:
         image.save(out, "JPEG", quality=QUALITY, subsampling=0)
         return out.getvalue(), JPEG
@@ -144,7 +146,7 @@ def _goes_as_it_is(picture: Picture, size: tuple[int, int], formats: frozenset[s
     )
 
 
-def _is_graphic(image: Image.Image) -> bool:
+def _is_flat(image: Image.Image) -> bool:
     """Whether most pixels equal their left neighbour: drawings, screens and text, not photos."""
     width, height = image.size
     if width == 1:

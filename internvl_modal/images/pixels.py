@@ -64,7 +64,7 @@ def to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
         converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
         return image if image.mode == "L" else image.convert("RGB")
-    return cast(Image.Image, converted)
+    return cast(Image.Image, converted).convert("L" if image.mode == "L" else "RGB")
 
 
 def is_srgb(icc: bytes) -> bool:

@@ -4,6 +4,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -81,9 +82,7 @@ def test_no_two_grids_of_equal_area_ever_tie() -> None:
             for j in range(1, limit // i + 1):
                 areas.setdefault(Fraction(i, j), set()).add(i * j)
         ratios = sorted(areas)
-        assert not any(
-            areas[a] & areas[b] for a, b in zip(ratios[:-1], ratios[1:], strict=True)
-        )
+        assert not any(areas[a] & areas[b] for a, b in pairwise(ratios))
 
 
 @pytest.mark.parametrize("max_tiles", [1, 2, 5, 6, 12, 24, 40])
