@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import socket
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,7 +38,7 @@ def deploy(
     ] = None,
 ) -> None:
     """Put a model on Modal, or update its deployment."""
-    from internvl_modal.deploy import deploy as make
+    from internvl_modal.deploying import deploy as make
 
     others = dict(_pair(text) for text in option or [])
     made = make(model, gpu=gpu, name=name, dry_run=dry_run, wait=wait, force=force, **others)  # type: ignore[arg-type]
@@ -97,7 +98,7 @@ def serve(
     backend: Annotated[str | None, typer.Option(help="local, lmdeploy, modal or an URL.")] = None,
     model: Annotated[str | None, typer.Option(help="Model to serve.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
 ) -> None:
     """Run the REST endpoint on this machine; the key is INTERNVL_MODAL_API_KEY, else a new one."""
     try:
@@ -114,11 +115,14 @@ def serve(
     if key is None:
         typer.echo(f"key: {shown}", err=True)
     app = create_app(AsyncClient(backend, model=model), api_key=shown)
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+    with socket.create_server((host, port)) as listening:
+        typer.echo(f"listening on http://{host}:{listening.getsockname()[1]}/", err=True)
+        config = uvicorn.Config(app, log_level="warning", ws="none")
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 def _connect(name: str | None, environment: str | None) -> Deployment:
-    from internvl_modal.deploy import connect as find
+    from internvl_modal.deploying import connect as find
 
     return find(name, environment=environment)
 

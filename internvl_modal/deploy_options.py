@@ -112,3 +112,12 @@ class DeployOptions(BaseSettings):
         except ValidationError as error:
             hint = f"check the arguments, {PREFIX}* variables and .env"
             raise ConfigError(explain(error), hint=hint) from error
+
+
+def options_table() -> str:
+    """All options as a Markdown table: name, default, meaning."""
+    rows = ["| Option | Default | Meaning |", "|---|---|---|"]
+    for name, info in DeployOptions.model_fields.items():
+        default = "" if info.default is None else f"`{info.default}`"
+        rows.append(f"| `{name}` | {default} | {info.description} |")
+    return "\n".join(rows) + "\n"

@@ -4,6 +4,6 @@ Configured by the ``INTERNVL_MODAL_DEPLOY_*`` variables; the key is INTERNVL_MOD
 the one kept from the last deploy, else a new one, which is kept.
 """
 
-from internvl_modal.deploy import module_app
+from internvl_modal.deploying import module_app
 
 app = module_app()

@@ -350,7 +350,7 @@ def test_wrong_credentials(machine: Machine) -> None:
 
 def test_the_key_is_kept_and_told_to_nobody(machine: Machine) -> None:
     done = machine.command(
-        sys.executable, "-c", f"from internvl_modal.deploy import *\nd = {QUICK}\nprint(repr(d), d)"
+        sys.executable, "-c", f"from internvl_modal.deploying import *\nd = {QUICK}\nprint(repr(d), d)"
     )
     assert done.returncode == 0, done.stderr
     assert len(machine.key) >= 32

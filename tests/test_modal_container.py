@@ -16,50 +16,20 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.conformance.environment import lmdeploy_executable
-from tests.loopback_hub import LoopbackHub
 from tests.modal_client import Machine
-from tests.modal_plane import Host, Plane
+from tests.modal_plane import Plane
 from tests.modal_plane.edge import PROXY_TOKEN
+from tests.modal_workspace import MARKS, log, workspace
 
-ENABLED = os.environ.get("INTERNVL_MODAL_TEST_CONTAINER") == "1"
-pytestmark = [
-    pytest.mark.container,
-    pytest.mark.skipif(
-        not ENABLED or os.geteuid() != 0,
-        reason="needs root and LMDeploy's environment: set INTERNVL_MODAL_TEST_CONTAINER=1",
-    ),
-]
+pytestmark = MARKS
 REPO = "OpenGVLab/InternVL2_5-1B"
 APP = "multimodal-internvl2_5-1b"
 PROXY_VARIABLES = ("INTERNVL_MODAL_MODAL_KEY", "INTERNVL_MODAL_MODAL_SECRET")
 
 
 @pytest.fixture(scope="module")
-def hub() -> Iterator[LoopbackHub]:
-    """The Hub with a model of the right shape and the wrong weights."""
-    with LoopbackHub() as running:
-        running.commit(
-            REPO,
-            {
-                "config.json": b'{"model_type": "internvl_chat"}',
-                "tokenizer_config.json": b"{}",
-                "model.safetensors": os.urandom(3_000_000),
-            },
-        )
-        yield running
-
-
-@pytest.fixture(scope="module")
-def plane(hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
-    """A plane whose containers find LMDeploy where its image has it."""
-    image = tmp_path_factory.mktemp("py3")
-    (image / "bin").mkdir()
-    command = image / "bin" / "lmdeploy"
-    command.write_text(f'#!/bin/sh\nexec {lmdeploy_executable()} "$@"\n')
-    command.chmod(0o755)
-    with Plane() as running:
-        running.host = Host({"/opt/py3": image}, {"HF_ENDPOINT": hub.url})
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+    with workspace(tmp_path_factory.mktemp("py3"), REPO) as running:
         yield running
 
 
@@ -67,15 +37,11 @@ def plane(hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def machine(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Machine:
     """A machine from which the model was deployed, weights and all."""
     deployer = Machine(plane, tmp_path_factory.mktemp("deployer"))
-    code = "from internvl_modal.deploy import deploy; print(deploy('internvl2_5-1b'))"
+    code = "from internvl_modal.deploying import deploy; print(deploy('internvl2_5-1b'))"
     done = deployer.command(sys.executable, "-c", code, timeout=280)
     assert done.returncode == 0, done.stderr + log(plane)
     assert f"{REPO} is on the Volume" in done.stderr
     return deployer
-
-
-def log(plane: Plane) -> str:
-    return "".join(line.data for app in plane.apps.values() for line in app.logs)
 
 
 def picture(width: int = 900, height: int = 450) -> bytes:

@@ -58,7 +58,7 @@ class ModalBackend:
     @classmethod
     def from_settings(cls, settings: Settings) -> ModalBackend:
         """The deployment of the model that the settings name."""
-        from internvl_modal.deploy import connect
+        from internvl_modal.deploying import connect
 
         found = connect(settings.model or "internvl2_5-78b", api_key=settings.api_key)
         return found.backend()
