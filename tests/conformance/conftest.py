@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -74,7 +75,7 @@ class Front:
 
     def seen(self) -> Seen:
         """The only request since this was last asked."""
-        (report,) = self._reports()
+        (report,) = self.reports()
         images = [
             SeenImage(
                 tuple(image["size"]),
@@ -98,7 +99,8 @@ class Front:
     def _root(self) -> str:
         return self.url.removesuffix("/v1")
 
-    def _reports(self) -> list[dict[str, list[dict[str, list[int]]]]]:
+    def reports(self) -> list[dict[str, Any]]:
+        """The requests since this was last asked, oldest first."""
         reports = httpx.get(f"{self._root}/_standin/seen").raise_for_status().json()
         assert isinstance(reports, list)
         return reports
@@ -126,7 +128,8 @@ def running(executable: str, model_folder: Path) -> Iterator[Front]:
     try:
         endpoint = backend.start()
         key = endpoint.headers["authorization"].removeprefix("Bearer ")
-        with ivl.Client(base_url=endpoint.base_url, api_key=key) as client:
+        once = ivl.Retry(attempts=1)
+        with ivl.Client(base_url=endpoint.base_url, api_key=key, retry=once) as client:
             yield Front(backend, endpoint.base_url, key, client)
     finally:
         backend.stop()
@@ -135,5 +138,5 @@ def running(executable: str, model_folder: Path) -> Iterator[Front]:
 @pytest.fixture
 def lmdeploy(running: Front) -> Front:
     """The server, with nothing left over from the test before."""
-    running._reports()
+    httpx.post(f"{running._root}/_standin/forget").raise_for_status()
     return running

@@ -244,6 +244,13 @@ def get_seen() -> list[dict]:
     return reports
 
 
+@api_server.router.post("/_standin/forget")
+def forget() -> None:
+    """Start as if nothing had been asked or said yet."""
+    seen.clear()
+    behaviours.clear()
+
+
 @api_server.router.post("/_standin/next")
 def set_next(behaviour: Behaviour) -> None:
     behaviours.append(behaviour)

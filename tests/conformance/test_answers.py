@@ -1,0 +1,172 @@
+"""What LMDeploy answers, good and bad, as the client understands it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import internvl_modal as ivl
+from internvl_modal.backends.lmdeploy import LMDeployBackend
+from internvl_modal.errors import (
+    AuthenticationError,
+    ContextLengthError,
+    DeadlineExceededError,
+    EngineError,
+    RequestRejectedError,
+    ServerUnavailableError,
+)
+from internvl_modal.replies import HttpResponse, error_from_response
+from tests.conformance.conftest import Front
+
+PICTURE = Image.new("RGB", (896, 448), "red")
+LARGE = Image.new("RGB", (4000, 3000), "red")
+"""13 tiles, 3,328 tokens; the server's session is 8,192."""
+
+
+def ask(client: ivl.Client, pictures: list[Image.Image], streamed: bool) -> None:
+    if streamed:
+        list(client.stream(pictures))
+    else:
+        client.describe(pictures)
+
+
+def test_a_plain_answer(lmdeploy: Front) -> None:
+    lmdeploy.next(text="Zwei Bären 🐻🐻, 两只熊。")
+    answer = lmdeploy.client.describe(PICTURE)
+    assert answer.text == "Zwei Bären 🐻🐻, 两只熊。"
+    assert answer.model == "internvl2_5-78b"
+    assert answer.finish_reason == "stop"
+    assert answer.usage.prompt_tokens == lmdeploy.seen().prompt_tokens
+    assert answer.usage.completion_tokens == len(answer.text.encode())
+    assert answer.seen == "confirmed"
+    assert answer.warnings == ()
+
+
+def test_a_stream(lmdeploy: Front) -> None:
+    text = "Zwei Bären 🐻🐻, 两只熊。"
+    lmdeploy.next(text=text, token_seconds=0.001)
+    stream = lmdeploy.client.stream(PICTURE)
+    pieces = list(stream)
+    assert "".join(pieces) == text
+    assert len(pieces) > 5
+    answer = stream.description
+    assert answer.text == text
+    assert answer.finish_reason == "stop"
+    assert answer.usage.prompt_tokens == lmdeploy.seen().prompt_tokens
+    assert answer.usage.completion_tokens == len(text.encode())
+    assert answer.seen == "confirmed"
+
+
+def test_an_answer_cut_at_max_tokens(lmdeploy: Front) -> None:
+    lmdeploy.next(text="A long answer.", times=2)
+    answer = lmdeploy.client.describe(PICTURE, max_tokens=6)
+    assert (answer.text, answer.finish_reason) == ("A long", "length")
+    assert answer.warnings == ("the answer was cut at 6 tokens",)
+    stream = lmdeploy.client.stream(PICTURE, max_tokens=6)
+    assert "".join(stream) == "A long"
+    assert stream.description.finish_reason == "length"
+
+
+def test_an_answer_cut_by_the_context_is_said_so(lmdeploy: Front) -> None:
+    """LMDeploy lowers max_tokens without a word to what is left, or to 128."""
+    lmdeploy.next(text="0123456789" * 200)
+    answer = lmdeploy.client.describe([LARGE, LARGE], max_tokens=1900)
+    left = 8192 - answer.usage.prompt_tokens
+    assert lmdeploy.seen().sampling["max_new_tokens"] == left < 1900
+    assert answer.finish_reason == "length"
+    (warning, *_) = answer.warnings
+    assert (
+        warning == f"the answer was cut at {left} tokens (of 1900 asked for: the context is full)"
+    )
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_prompt_beyond_the_context(lmdeploy: Front, streamed: bool) -> None:
+    """LMDeploy says 200, no text, "length"."""
+    with pytest.raises(ContextLengthError, match="does not fit the server's context") as caught:
+        ask(lmdeploy.client, [LARGE] * 3, streamed)
+    assert caught.value.needed is not None
+    assert caught.value.needed > 3 * 3328
+    assert lmdeploy.reports() == []
+
+
+@pytest.mark.parametrize("tokens", [0, 4])
+def test_a_failing_engine(lmdeploy: Front, tokens: int) -> None:
+    """LMDeploy says 200, "internal error happened", "error"."""
+    lmdeploy.next(text="A picture.", fail_after=tokens, times=2)
+    with pytest.raises(EngineError, match="internal error happened"):
+        lmdeploy.client.describe(PICTURE)
+    with pytest.raises(EngineError, match="internal error happened"):
+        list(lmdeploy.client.stream(PICTURE))
+
+
+def test_a_failing_engine_is_asked_again(lmdeploy: Front) -> None:
+    lmdeploy.next(fail_after=0)
+    retry = ivl.Retry(attempts=2, initial=0.01)
+    with ivl.Client(base_url=lmdeploy.url, api_key=lmdeploy.key, retry=retry) as client:
+        answer = client.describe(PICTURE)
+    assert answer.text == "A picture."
+    assert answer.timings.attempts == 2
+
+
+@pytest.mark.parametrize("key", ["wrong", None])
+def test_a_wrong_key(lmdeploy: Front, key: str | None) -> None:
+    with ivl.Client(base_url=lmdeploy.url, api_key=key) as client:
+        for ask in (client.models, lambda: client.describe(PICTURE)):
+            with pytest.raises(AuthenticationError, match="Please request with valid api key"):
+                ask()
+
+
+def test_an_unknown_model(lmdeploy: Front) -> None:
+    with (
+        ivl.Client(base_url=lmdeploy.url, api_key=lmdeploy.key, model="other") as client,
+        pytest.raises(RequestRejectedError, match="The model `other` does not exist") as caught,
+    ):
+        client.describe(PICTURE)
+    assert caught.value.status == 404
+
+
+@pytest.mark.parametrize(
+    ("document", "status", "message"),
+    [
+        ({"messages": []}, 422, "body.model: Field required"),
+        ({"top_p": 0}, 400, "The top_p `0.0` must be in"),
+        ({"temperature": 3}, 400, "The temperature `3.0` must be in"),
+        ({"response_format": {"type": "json_object"}}, 400, "only pytorch backend"),
+    ],
+)
+def test_what_lmdeploy_refuses(
+    lmdeploy: Front, document: dict[str, object], status: int, message: str
+) -> None:
+    """The client never sends these; what LMDeploy says to them is read all the same."""
+    whole = {"model": "internvl2_5-78b", "messages": [{"role": "user", "content": "?"}]}
+    reply = lmdeploy.post(document if status == 422 else whole | document)
+    assert reply.status_code == status
+    error = error_from_response(HttpResponse(status, reply.headers, reply.content))
+    assert type(error) is RequestRejectedError
+    assert message in str(error)
+
+
+def test_time_is_up(lmdeploy: Front) -> None:
+    lmdeploy.next(text="slow", token_seconds=1, times=2)
+    with pytest.raises(DeadlineExceededError):
+        lmdeploy.client.describe(PICTURE, timeout=0.5)
+    with pytest.raises(DeadlineExceededError):
+        list(lmdeploy.client.stream(PICTURE, timeout=0.5))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_server_that_dies_while_it_answers(
+    executable: str, model_folder: Path, streamed: bool
+) -> None:
+    backend = LMDeployBackend(
+        model_folder, executable=executable, startup_timeout=120, max_batch_size=1
+    )
+    with ivl.Client(backend, retry=ivl.Retry(attempts=1)) as client:
+        endpoint = backend.start()
+        front = Front(backend, endpoint.base_url, "", client)
+        front.next(text="A picture.", exit_after=3, token_seconds=0.05)
+        with pytest.raises((EngineError, ServerUnavailableError)):
+            ask(client, [PICTURE], streamed)

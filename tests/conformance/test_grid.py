@@ -1,0 +1,85 @@
+"""The grid that ``images/tiles.py`` chooses is the one that LMDeploy's tiler chooses."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from internvl_modal.images.tiles import choose_grid, target_size
+
+LIMITS = (1, 6, 12, 24, 40)
+SIZES = 20_000
+
+CHOOSE = """
+import json, sys, types
+sys.path.insert(0, sys.argv[1])
+import lmdeploy_standin
+from lmdeploy.vl.model import internvl
+
+real = internvl.find_closest_aspect_ratio
+limits, sizes = json.load(sys.stdin)
+
+def candidates(limit):
+    # dynamic_preprocess sorts its grids on every call, which takes most of its time: once a limit
+    # is enough.
+    asked = []
+    internvl.find_closest_aspect_ratio = lambda *given: asked.append(given[1]) or (1, 1)
+    resized = types.SimpleNamespace(crop=lambda box: None)
+    image = types.SimpleNamespace(size=(1, 1), resize=lambda size: resized)
+    internvl.dynamic_preprocess(image, 1, limit, 448, True)
+    return asked[0]
+
+for limit in limits:
+    grids = candidates(limit)
+    print(json.dumps([real(w / h, grids, w, h, 448) for w, h in sizes]))
+"""
+
+
+def lmdeploys(executable: str, sizes: list[tuple[int, int]]) -> dict[int, list[tuple[int, int]]]:
+    """The grids that LMDeploy chooses, for each limit."""
+    standin = Path(__file__).parent / "standin"
+    done = subprocess.run(
+        [str(Path(executable).with_name("python")), "-c", CHOOSE, str(standin)],
+        input=json.dumps([LIMITS, sizes]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()[-len(LIMITS) :]
+    return {
+        limit: [(i, j) for i, j in json.loads(line)]
+        for limit, line in zip(LIMITS, lines, strict=True)
+    }
+
+
+@pytest.fixture(scope="module")
+def sizes() -> list[tuple[int, int]]:
+    """Random ones, all that whole tiles make, and those that tie: exact ratios of small numbers."""
+    made = random.Random(448)
+    most = [int(2 ** made.uniform(0, 14)) for _ in range(2 * (SIZES - 1000))]
+    found = list(zip(most[::2], most[1::2], strict=True))
+    ties = [
+        (i * side, j * side) for i in range(1, 11) for j in range(1, 11) for side in range(300, 310)
+    ]
+    return found + ties
+
+
+def test_the_grid_is_lmdeploys(executable: str, sizes: list[tuple[int, int]]) -> None:
+    assert len(sizes) == SIZES
+    for limit, theirs in lmdeploys(executable, sizes).items():
+        ours = [choose_grid(*size, limit) for size in sizes]
+        assert ours == theirs
+
+
+def test_a_shrunk_payload_picks_its_grid_again(
+    executable: str, sizes: list[tuple[int, int]]
+) -> None:
+    for limit in LIMITS:
+        grids = [choose_grid(*size, limit) for size in sizes]
+        sent = [target_size(*size, grid) for size, grid in zip(sizes, grids, strict=True)]
+        assert sum(a != b for a, b in zip(sizes, sent, strict=True)) > SIZES // 20
+        assert lmdeploys(executable, sent)[limit] == grids
