@@ -70,8 +70,16 @@ class Front:
     backend: LMDeployBackend
     url: str
     key: str
+    model: str
     client: ivl.Client
-    """One that is told the URL and the key and nothing else."""
+
+    @classmethod
+    def of(cls, backend: LMDeployBackend, client: ivl.Client) -> Front:
+        """The server that ``backend`` runs."""
+        endpoint = backend.start()
+        key = endpoint.headers["authorization"].removeprefix("Bearer ")
+        assert endpoint.model is not None
+        return cls(backend, endpoint.base_url, key, endpoint.model, client)
 
     def seen(self) -> Seen:
         """The only request since this was last asked."""
@@ -127,10 +135,13 @@ def running(executable: str, model_folder: Path) -> Iterator[Front]:
     )
     try:
         endpoint = backend.start()
-        key = endpoint.headers["authorization"].removeprefix("Bearer ")
-        once = ivl.Retry(attempts=1)
-        with ivl.Client(base_url=endpoint.base_url, api_key=key, retry=once) as client:
-            yield Front(backend, endpoint.base_url, key, client)
+        # A client that is told where the server is, and nothing else.
+        with ivl.Client(
+            base_url=endpoint.base_url,
+            api_key=endpoint.headers["authorization"].removeprefix("Bearer "),
+            retry=ivl.Retry(attempts=1),
+        ) as client:
+            yield Front.of(backend, client)
     finally:
         backend.stop()
 

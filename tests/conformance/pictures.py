@@ -83,6 +83,18 @@ def red_and_green_swapped() -> bytes:
     return encoded(Image.merge("RGB", (green, red, blue)), "PNG", icc_profile=profile)
 
 
+def ycck() -> bytes:
+    """The scene as a JPEG whose inks are stored as YCbCr and K, as Photoshop does."""
+    inks = scene().point(lambda value: 255 - value)
+    stored = [channel.point(lambda value: 255 - value) for channel in inks.convert("YCbCr").split()]
+    black = Image.new("L", inks.size, 0)
+    data = bytearray(encoded(Image.merge("CMYK", (*stored, black)), "JPEG", quality=95))
+    adobe = data.index(b"Adobe")
+    assert data[adobe + 11] == 0  # colour transform: none; 2 is YCCK
+    data[adobe + 11] = 2
+    return bytes(data)
+
+
 def _grey(values: NDArray[np.float64]) -> Image.Image:
     return Image.fromarray((values * 255).round().astype(np.uint8)).convert("RGB")
 
@@ -91,9 +103,9 @@ def _upright() -> Iterator[tuple[str, bytes, Image.Image]]:
     for orientation in range(1, 9):
         data = turned("JPEG", orientation, quality=95)
         yield f"JPEG, EXIF orientation {orientation}", data, scene()
-    for format in ("PNG", "WEBP", "TIFF"):
-        options = {"lossless": True} if format == "WEBP" else {}
-        yield f"{format}, EXIF orientation 6", turned(format, 6, **options), scene()
+    for name in ("PNG", "WebP", "TIFF"):
+        options = {"lossless": True} if name == "WebP" else {}
+        yield f"{name}, EXIF orientation 6", turned(name.upper(), 6, **options), scene()
 
 
 def _transparent() -> Iterator[tuple[str, bytes, Image.Image]]:
@@ -127,6 +139,7 @@ def _deep() -> Iterator[tuple[str, bytes, Image.Image]]:
 
 def _colour() -> Iterator[tuple[str, bytes, Image.Image]]:
     yield "JPEG, CMYK", encoded(scene().convert("CMYK"), "JPEG", quality=95), scene()
+    yield "JPEG, YCCK", ycck(), scene()
     yield "PNG, ICC profile with red and green swapped", red_and_green_swapped(), scene()
     lab = ImageCms.profileToProfile(
         scene(), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"

@@ -141,7 +141,7 @@ def test_what_lmdeploy_refuses(
     lmdeploy: Front, document: dict[str, object], status: int, message: str
 ) -> None:
     """The client never sends these; what LMDeploy says to them is read all the same."""
-    whole = {"model": "internvl2_5-78b", "messages": [{"role": "user", "content": "?"}]}
+    whole = {"model": lmdeploy.model, "messages": [{"role": "user", "content": "?"}]}
     reply = lmdeploy.post(document if status == 422 else whole | document)
     assert reply.status_code == status
     error = error_from_response(HttpResponse(status, reply.headers, reply.content))
@@ -165,8 +165,7 @@ def test_a_server_that_dies_while_it_answers(
         model_folder, executable=executable, startup_timeout=120, max_batch_size=1
     )
     with ivl.Client(backend, retry=ivl.Retry(attempts=1)) as client:
-        endpoint = backend.start()
-        front = Front(backend, endpoint.base_url, "", client)
+        front = Front.of(backend, client)
         front.next(text="A picture.", exit_after=3, token_seconds=0.05)
         with pytest.raises((EngineError, ServerUnavailableError)):
             ask(client, [PICTURE], streamed)

@@ -111,7 +111,7 @@ def test_a_prompt_with_the_placeholder_alone_fails_in_lmdeploy(lmdeploy: Front) 
             ],
         }
     ]
-    document = {"model": "internvl2_5-78b", "messages": messages}
+    document = {"model": lmdeploy.model, "messages": messages}
     assert lmdeploy.post(document).status_code == 500
     with pytest.raises(httpx.RemoteProtocolError):
         lmdeploy.post(document | {"stream": True})

@@ -21,7 +21,7 @@ import lmdeploy_standin
 from lmdeploy.vl.model import internvl
 
 real = internvl.find_closest_aspect_ratio
-limits, sizes = json.load(sys.stdin)
+work = json.load(sys.stdin)
 
 def candidates(limit):
     # dynamic_preprocess sorts its grids on every call, which takes most of its time: once a limit
@@ -33,53 +33,52 @@ def candidates(limit):
     internvl.dynamic_preprocess(image, 1, limit, 448, True)
     return asked[0]
 
-for limit in limits:
+for limit, sizes in work:
     grids = candidates(limit)
     print(json.dumps([real(w / h, grids, w, h, 448) for w, h in sizes]))
 """
 
 
-def lmdeploys(executable: str, sizes: list[tuple[int, int]]) -> dict[int, list[tuple[int, int]]]:
-    """The grids that LMDeploy chooses, for each limit."""
+Sizes = list[tuple[int, int]]
+
+
+def lmdeploys(executable: str, work: list[tuple[int, Sizes]]) -> list[Sizes]:
+    """The grids that LMDeploy chooses with each limit for its sizes."""
     standin = Path(__file__).parent / "standin"
     done = subprocess.run(
         [str(Path(executable).with_name("python")), "-c", CHOOSE, str(standin)],
-        input=json.dumps([LIMITS, sizes]),
+        input=json.dumps(work),
         capture_output=True,
         text=True,
         check=True,
     )
-    lines = done.stdout.splitlines()[-len(LIMITS) :]
-    return {
-        limit: [(i, j) for i, j in json.loads(line)]
-        for limit, line in zip(LIMITS, lines, strict=True)
-    }
+    lines = done.stdout.splitlines()[-len(work) :]
+    return [[(i, j) for i, j in json.loads(line)] for line in lines]
 
 
 @pytest.fixture(scope="module")
-def sizes() -> list[tuple[int, int]]:
-    """Random ones, all that whole tiles make, and those that tie: exact ratios of small numbers."""
+def sizes() -> Sizes:
+    """Random ones up to 16,384 pixels, and exact ratios of small numbers, where grids tie."""
     made = random.Random(448)
-    most = [int(2 ** made.uniform(0, 14)) for _ in range(2 * (SIZES - 1000))]
-    found = list(zip(most[::2], most[1::2], strict=True))
-    ties = [
-        (i * side, j * side) for i in range(1, 11) for j in range(1, 11) for side in range(300, 310)
-    ]
-    return found + ties
+    sides = [int(2 ** made.uniform(0, 14)) for _ in range(2 * (SIZES - 1000))]
+    found = list(zip(sides[::2], sides[1::2], strict=True))
+    ratios = [(i, j) for i in range(1, 11) for j in range(1, 11)]
+    return found + [(i * side, j * side) for i, j in ratios for side in range(300, 310)]
 
 
-def test_the_grid_is_lmdeploys(executable: str, sizes: list[tuple[int, int]]) -> None:
+def test_the_grid_is_lmdeploys(executable: str, sizes: Sizes) -> None:
     assert len(sizes) == SIZES
-    for limit, theirs in lmdeploys(executable, sizes).items():
-        ours = [choose_grid(*size, limit) for size in sizes]
-        assert ours == theirs
+    theirs = lmdeploys(executable, [(limit, sizes) for limit in LIMITS])
+    for limit, grids in zip(LIMITS, theirs, strict=True):
+        assert [choose_grid(*size, limit) for size in sizes] == grids
 
 
-def test_a_shrunk_payload_picks_its_grid_again(
-    executable: str, sizes: list[tuple[int, int]]
-) -> None:
+def test_a_shrunk_payload_picks_its_grid_again(executable: str, sizes: Sizes) -> None:
+    work, expected = [], []
     for limit in LIMITS:
         grids = [choose_grid(*size, limit) for size in sizes]
         sent = [target_size(*size, grid) for size, grid in zip(sizes, grids, strict=True)]
         assert sum(a != b for a, b in zip(sizes, sent, strict=True)) > SIZES // 20
-        assert lmdeploys(executable, sent)[limit] == grids
+        work.append((limit, sent))
+        expected.append(grids)
+    assert lmdeploys(executable, work) == expected

@@ -21,6 +21,7 @@ from tests.conformance.pictures import (
     see_through,
     tiles_of,
 )
+from tools.images_table import PAGE, table
 
 CLOSE = 2.0
 """Mean error per colour, of 255: JPEG at quality 90 and what resizing twice costs."""
@@ -66,6 +67,20 @@ def test_any_source_is_the_same_picture(lmdeploy: Front, tmp_path: Path) -> None
         assert np.abs(image.tiles - tiles_of(scene(), (2, 1))).max() < CLOSE
 
 
+def test_frames_that_are_left_out_are_said(lmdeploy: Front) -> None:
+    frames = {
+        case.name: lmdeploy.client.describe(case.data).images[0].frames
+        for case in pictures()
+        if case.name.endswith((", animated", ", two pages"))
+    }
+    assert frames == dict.fromkeys(frames, 2)
+    assert len(frames) == 4
+
+
+def test_the_table_in_the_documentation_is_what_happens(lmdeploy: Front) -> None:
+    assert table(lmdeploy) in PAGE.read_text(encoding="utf-8")
+
+
 def test_background(lmdeploy: Front) -> None:
     image, _ = see_through()
     lmdeploy.client.describe(image, background="#0000ff")
@@ -99,7 +114,7 @@ def test_a_picture_alone_is_misread_by_lmdeploy(lmdeploy: Front) -> None:
     case = next(case for case in pictures() if case.name.endswith("orientation 6"))
     url = {"url": data_url(case.data)}
     content = [{"type": "text", "text": "?"}, {"type": "image_url", "image_url": url}]
-    document = {"model": "internvl2_5-78b", "messages": [{"role": "user", "content": content}]}
+    document = {"model": lmdeploy.model, "messages": [{"role": "user", "content": content}]}
     assert lmdeploy.post(document).status_code == 200
     assert lmdeploy.seen().images[0].size == scene().size[::-1]
     url["url"] = data_url(b"no picture")
