@@ -85,17 +85,16 @@ def connect(
     """
     settings = Settings.load(api_key=api_key)
     wanted = name or settings.model or DEFAULT_MODEL
-    app, record = _find(settings, wanted, environment)
+    app, tags = outside_loop(lambda: _find(wanted, environment))
+    record = deploy_state.load(settings.state_dir, app, environment)
     key = settings.api_key if api_key is not None or record is None else SecretStr(record.api_key)
     if key is None:
         raise DeployError(
             f"there is no key of {app} on this machine",
             hint="pass api_key= or set INTERNVL_MODAL_API_KEY",
         )
-    known = record.options if record else {"model": _model_of(wanted), "name": app}
+    known = record.options if record else {"model": _model_of(wanted), "name": app, **tags}
     options = DeployOptions.load(**{**known, "environment": environment})
-    if not outside_loop(lambda: modal_objects.is_deployed(app, environment)):
-        raise DeployError(f"{app} is not deployed", hint=f"internvl-modal deploy {options.model}")
     spec = describe(options, force=True, prices="catalogue")
     return Deployment(spec, key, _proxy(settings, options))
 
@@ -142,7 +141,7 @@ def _key(spec: DeploymentSpec, settings: Settings) -> str:
     """The key of the last deploy, or a new one for a new deployment."""
     if record := deploy_state.load(settings.state_dir, spec.app, spec.environment):
         return record.api_key
-    if modal_objects.is_deployed(spec.app, spec.environment):
+    if modal_objects.tags_of(spec.app, spec.environment) is not None:
         raise DeployError(
             f"{spec.app} is deployed already, with a key that is not on this machine",
             hint="pass api_key=: the old key keeps its users, a new one replaces it",
@@ -231,15 +230,13 @@ def _unanswered(deployment: Deployment, error: ServerError) -> DeployError:
     )
 
 
-def _find(
-    settings: Settings, wanted: str, environment: str | None
-) -> tuple[str, deploy_state.Record | None]:
-    """The app meant by its own name or its model's, and what is known of it here."""
-    names = [wanted, f"multimodal-{_model_of(wanted)}"]
-    for app in names:
-        if record := deploy_state.load(settings.state_dir, app, environment):
-            return app, record
-    return (wanted if wanted.startswith("multimodal-") else names[1]), None
+def _find(wanted: str, environment: str | None) -> tuple[str, dict[str, str]]:
+    """The deployed app meant by its own name or its model's, and what its tags say of it."""
+    for app in (wanted, f"multimodal-{_model_of(wanted)}"):
+        tags = modal_objects.tags_of(app, environment) if "/" not in app else None
+        if tags is not None:
+            return app, tags
+    raise DeployError(f"{wanted} is not deployed", hint=f"internvl-modal deploy {wanted}")
 
 
 def _model_of(wanted: str) -> str:

@@ -127,7 +127,7 @@ class Deployment:
     def status(self) -> Status:
         """Containers, requests and state of the model's server; it is never woken by this."""
         self._require_real()
-        if not outside_loop(lambda: modal_objects.is_deployed(self.name, self.spec.environment)):
+        if outside_loop(lambda: modal_objects.tags_of(self.name, self.spec.environment)) is None:
             return Status("stopped", 0, 0, 0)
         with errors_of(f"asking for the state of {self.name}"):
             stats = outside_loop(self._serve().get_current_stats)

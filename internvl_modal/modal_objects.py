@@ -32,7 +32,7 @@ def build(spec: DeploymentSpec, secrets: Secrets) -> modal.App:
     """The app that ``spec`` describes; a secret that is not given is left out."""
     import modal
 
-    app = modal.App(spec.app)
+    app = modal.App(spec.app, tags=_to_tags(spec))
     images = {function.image: _image(function.image) for function in spec.functions}
     for function in spec.functions:
         implementation = getattr(modal_runtime, function.name)
@@ -181,16 +181,27 @@ def web_url(app: str, name: str, environment: str | None) -> str:
     return url.rstrip("/")
 
 
-def is_deployed(app: str, environment: str | None) -> bool:
-    """Whether Modal knows a deployed app of that name."""
+def tags_of(app: str, environment: str | None) -> dict[str, str] | None:
+    """The options that a deployed app's tags tell of, None if there is no such app."""
     import modal
 
     with errors_of(f"looking up {app}"):
         try:
-            modal.App.lookup(app, environment_name=environment)
+            tags = modal.App.lookup(app, environment_name=environment).get_tags()
         except modal.exception.NotFoundError:
-            return False
-    return True
+            return None
+    return {name: _from_tag(tags[name]) for name in ("model", "gpu") if name in tags}
+
+
+def _to_tags(spec: DeploymentSpec) -> dict[str, str]:
+    """Model and GPU, for ``connect`` on other machines; a tag holds 63 characters of few kinds."""
+    told = {"model": spec.container.model, "gpu": spec.plan.gpu_string}
+    tags = {name: value.replace("/", "--").replace(":", "..") for name, value in told.items()}
+    return {name: value for name, value in tags.items() if len(value) <= 63}
+
+
+def _from_tag(value: str) -> str:
+    return value.replace("--", "/", 1).replace("..", ":", 1)
 
 
 def secret_exists(name: str, environment: str | None) -> bool:

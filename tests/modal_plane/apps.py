@@ -25,6 +25,7 @@ class App:
     functions: dict[str, str] = field(default_factory=dict)
     published: bool = False
     versions: int = 0
+    tags: dict[str, str] = field(default_factory=dict)
     logs: list[p.TaskLogs] = field(default_factory=list)
 
 
@@ -134,6 +135,7 @@ class Apps:
         app.name, app.functions = request.name, dict(request.function_ids)
         app.published = True
         app.versions += 1
+        app.tags = dict(request.tags)
         for function_id in app.functions.values():
             function = self.functions[function_id]
             function.active = function.staged
@@ -199,6 +201,9 @@ class Apps:
         if app is None:
             raise GRPCError(Status.NOT_FOUND, f"App '{request.app_name}' not found")
         return p.AppGetOrCreateResponse(app_id=app.app_id)
+
+    async def AppGetTags(self: Plane, request: Any) -> p.AppGetTagsResponse:
+        return p.AppGetTagsResponse(tags=self.apps[request.app_id].tags)
 
     async def AppStop(self: Plane, request: Any) -> Empty:
         self.apps[request.app_id].published = False

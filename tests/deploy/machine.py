@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.modal_plane import Plane
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 PRELUDE = """
 import json, sys

@@ -16,10 +16,10 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.modal_client import Machine
+from tests.deploy.machine import Machine
+from tests.deploy.workspace import MARKS, log, workspace
 from tests.modal_plane import Plane
 from tests.modal_plane.edge import PROXY_TOKEN
-from tests.modal_workspace import MARKS, log, workspace
 
 pytestmark = MARKS
 REPO = "OpenGVLab/InternVL2_5-1B"

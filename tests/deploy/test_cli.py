@@ -6,16 +6,13 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 from modal_proto import api_pb2 as p
 
+from tests.deploy.machine import Machine
 from tests.loopback import Loopback
-from tests.modal_client import Machine
-from tests.modal_plane import Plane
 from tests.test_gateway import picture
 
 APP = "multimodal-internvl2_5-1b"
@@ -25,19 +22,6 @@ COMMAND = (
     "import typer; from internvl_modal.deploy_cli import register; "
     "app = typer.Typer(pretty_exceptions_enable=False); register(app); app()",
 )
-
-
-@pytest.fixture(scope="module")
-def plane() -> Iterator[Plane]:
-    with Plane() as running:
-        yield running
-
-
-@pytest.fixture
-def machine(plane: Plane, tmp_path: Path) -> Machine:
-    plane.apps.clear()
-    plane.forget()
-    return Machine(plane, tmp_path / "machine")
 
 
 def run(machine: Machine, *argv: str) -> str:

@@ -4,41 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-import stat
-import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from importlib.metadata import requires
 
 import pytest
-import tomllib
 from grpclib import Status
 from modal_proto import api_pb2 as p
 from packaging.requirements import Requirement
 
 from internvl_modal.deploy_options import DeployOptions
 from internvl_modal.deploy_spec import CLIENT_PACKAGES, GATEWAY_PACKAGES, describe
-from tests.modal_client import REPOSITORY, Machine
+from tests.deploy.machine import Machine
 from tests.modal_plane import Plane
 
 APP = "multimodal-internvl2_5-78b"
 SMALL = "multimodal-internvl2_5-1b"
 QUICK = 'deploy("internvl2_5-1b", wait=False)'
-
-
-@pytest.fixture(scope="module")
-def plane() -> Iterator[Plane]:
-    with Plane() as running:
-        yield running
-
-
-@pytest.fixture
-def machine(plane: Plane, tmp_path: Path) -> Machine:
-    """A machine whose workspace has no app, no secret and no fault."""
-    plane.apps.clear()
-    plane.secrets.clear()
-    plane.images.clear()
-    plane.forget()
-    return Machine(plane, tmp_path / "machine")
 
 
 @pytest.fixture(scope="module")
@@ -345,165 +326,19 @@ def test_wrong_credentials(machine: Machine) -> None:
     assert "as-wrong" not in message
 
 
-# -- keys --------------------------------------------------------------------------------------
-
-
-def test_the_key_is_kept_and_told_to_nobody(machine: Machine) -> None:
-    done = machine.command(
-        sys.executable, "-c", f"from internvl_modal.deploying import *\nd = {QUICK}\nprint(repr(d), d)"
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(machine.key) >= 32
-    assert machine.key not in done.stdout + done.stderr
-    (file,) = machine.home.rglob("deployments/*/*.json")
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
-    deployed = [s for s in machine.plane.secrets.values() if "INTERNVL_MODAL_API_KEY" in s]
-    assert {s["INTERNVL_MODAL_API_KEY"] for s in deployed} == {machine.key}
-    requests = [c.request for c in machine.plane.recorded if c.rpc != "SecretGetOrCreate"]
-    assert not [r for r in requests if machine.key in str(r)]
-
-
-def test_a_second_deploy_updates_and_keeps_the_key(machine: Machine) -> None:
-    machine.python(f"say(repr({QUICK}))")
-    key = machine.key
-    machine.python('say(repr(deploy("internvl2_5-1b", gpu="H100", wait=False)))')
-    assert machine.key == key
-    (app,) = [app for app in machine.plane.apps.values() if app.published]
-    assert app.versions == 2
-    assert machine.plane.function(SMALL, "serve").resources.gpu_config.gpu_type == "H100"
-
-
-def test_another_machine_needs_the_key(machine: Machine, tmp_path: Path) -> None:
-    machine.python(f"say(repr({QUICK}))")
-    other = Machine(machine.plane, tmp_path / "other")
-    for call in (QUICK, 'connect("internvl2_5-1b")'):
-        name, _, hint = other.python(f"attempt(lambda: {call})")
-        assert (name, "api_key=" in hint) == ("DeployError", True)
-    urls = other.python(f'say(dict(connect("internvl2_5-1b", api_key={machine.key!r}).urls))')
-    assert urls == machine.python('say(dict(connect("internvl2_5-1b").urls))')
-    other.python(f'say(repr(deploy("internvl2_5-1b", api_key={machine.key!r}, wait=False)))')
-    assert other.key == machine.key
-
-
-def test_a_damaged_record_says_so(machine: Machine) -> None:
-    machine.python(f"say(repr({QUICK}))")
-    (file,) = machine.home.rglob("deployments/*/*.json")
-    file.write_text("{")
-    name, message, hint = machine.python('attempt(lambda: connect("internvl2_5-1b"))')
-    assert (name, str(file) in message, "api_key=" in hint) == ("DeployError", True, True)
-
-
-# -- managing ----------------------------------------------------------------------------------
-
-
-def test_scaling_and_status(machine: Machine) -> None:
-    machine.python(f"say(repr({QUICK}))")
-    app = machine.plane.deployed(SMALL)
-    assert app
-    serve = app.functions["serve"]
-    cold, starting = machine.python(
-        f"d = connect({SMALL!r})\n"
-        "first = d.status()\n"
-        "d.scale(min=1, max=4)\n"
-        "say([[first.state, first.containers], d.cost().per_hour > 0])"
-    )
-    assert cold == ["cold", 0]
-    assert starting
-    scaling = machine.plane.functions[serve].scaling
-    assert (scaling.min_containers, scaling.max_containers) == (1, 4)
-    machine.plane.stats[serve] = p.FunctionStats(num_total_tasks=2, num_running_inputs=5, backlog=7)
-    with machine.plane.standing_in("serve", 200):
-        ready = machine.python(f"say(vars(connect({SMALL!r}).status()))")
-    assert ready == {"state": "ready", "containers": 2, "running": 5, "waiting": 7}
-    with machine.plane.standing_in("serve", 500):
-        assert machine.python(f"say(connect({SMALL!r}).status().state)") == "starting"
-
-
-def test_logs(machine: Machine) -> None:
-    machine.python(f"say(repr({QUICK}))")
-    app = machine.plane.deployed(SMALL)
-    assert app
-    for number in range(5):
-        machine.plane.log(app.app_id, f"line {number}\n")
-    assert machine.python(f"say(list(connect({SMALL!r}).logs(tail=2)))") == ["line 3", "line 4"]
-    followed = machine.python(
-        f"logs = connect({SMALL!r}).logs(tail=1, follow=True)\n"
-        "first = next(logs)\n"
-        f"connect({SMALL!r}).stop()\n"
-        "say([first, list(logs)])"
-    )
-    assert followed == ["line 4", []]
-
-
-def test_stop_and_what_it_leaves(machine: Machine) -> None:
-    machine.python(f"say(repr({QUICK}))")
-    key = machine.key
-    state = machine.python(f"d = connect({SMALL!r})\nd.stop()\nsay(d.status().state)")
-    assert state == "stopped"
-    name, _, hint = machine.python(f"attempt(lambda: connect({SMALL!r}))")
-    assert (name, "deploy" in hint) == ("DeployError", True)
-    machine.python(f"say(repr({QUICK}))")
-    assert machine.key == key
-
-
-def test_openai_client(machine: Machine) -> None:
-    base_url, key = machine.python(f"o = {QUICK}.openai()\nsay([str(o.base_url), o.api_key])")
-    assert base_url.endswith("/v1/")
-    assert key == machine.key
-
-
-# -- where it is called from -------------------------------------------------------------------
-
-
-def test_inside_a_running_loop_without_a_warning(machine: Machine) -> None:
-    assert machine.python(
-        "import asyncio\n"
-        "async def main():\n"
-        f"    d = {QUICK}\n"
-        '    e = await adeploy("internvl2_5-1b", wait=False)\n'
-        "    list(d.logs())\n"
-        "    d.client(); d.openai(); d.scale(max=2)\n"
-        "    say([d.status().state, dict(d.urls) == dict(e.urls)])\n"
-        "    d.stop()\n"
-        "asyncio.run(main())"
-    ) == ["cold", True]
-
-
-def test_from_threads(machine: Machine) -> None:
-    names = machine.python(
-        "from concurrent.futures import ThreadPoolExecutor\n"
-        "with ThreadPoolExecutor(3) as pool:\n"
-        '    made = pool.map(lambda n: deploy("internvl2_5-1b", name=n, wait=False), "abc")\n'
-        "say([d.name for d in made])"
-    )
-    assert names == ["a", "b", "c"]
-    assert all(machine.plane.deployed(name) for name in names)
-
-
-def test_modal_deploy_of_the_module(machine: Machine) -> None:
-    machine.env = {
-        "INTERNVL_MODAL_DEPLOY_MODEL": "internvl2_5-1b",
-        "INTERNVL_MODAL_DEPLOY_GPU": "L4",
-        "PYTHONWARNINGS": "",
-    }
-    command = [sys.executable, "-m", "modal", "deploy", "-m", "internvl_modal.modal_app"]
-    done = machine.command(*command)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert machine.key not in done.stdout + done.stderr
-    assert machine.plane.function(SMALL, "serve").resources.gpu_config.gpu_type == "L4"
-    assert machine.python(f"say(connect({SMALL!r}).name)") == SMALL
-
-
 # -- the description itself --------------------------------------------------------------------
 
 
 def test_the_images_install_what_the_package_requires() -> None:
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    brought = {"modal", "typer"}
-    required = {r for r in project["dependencies"] if Requirement(r).name not in brought}
-    assert set(CLIENT_PACKAGES) == required
-    assert set(GATEWAY_PACKAGES) < set(project["optional-dependencies"]["gateway"])
+    required = [Requirement(r) for r in requires("internvl-modal") or []]
+    always = [r for r in required if r.marker is None and r.name not in ("modal", "typer")]
+    assert plain(map(Requirement, CLIENT_PACKAGES)) == plain(always)
+    gateway = [r for r in required if r.marker and r.marker.evaluate({"extra": "gateway"})]
+    assert plain(map(Requirement, GATEWAY_PACKAGES)) < plain(gateway)
+
+
+def plain(requirements: Iterable[Requirement]) -> set[tuple[str, str]]:
+    return {(r.name.replace("_", "-"), str(r.specifier)) for r in requirements}
 
 
 def test_the_startup_timeout_grows_with_the_weights() -> None:

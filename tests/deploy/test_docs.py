@@ -15,10 +15,10 @@ from internvl_modal.client import AsyncClient
 from internvl_modal.deploy_options import options_table
 from internvl_modal.gateway import create_app
 from tests.asgi import serving
+from tests.deploy.machine import REPOSITORY, Machine
+from tests.deploy.workspace import MARKS, log, workspace
 from tests.loopback import Loopback
-from tests.modal_client import REPOSITORY, Machine
 from tests.modal_plane import Plane
-from tests.modal_workspace import MARKS, log, workspace
 
 DOCS, EXAMPLES = REPOSITORY / "docs", REPOSITORY / "examples"
 

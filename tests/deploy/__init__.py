@@ -1,0 +1,1 @@
+"""Deployments, with Modal's own client and container runtime."""
