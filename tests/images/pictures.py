@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageCms
 
 RED, GREEN, BLUE, GREY = (220, 30, 30), (30, 180, 40), (30, 60, 220), (128, 128, 128)
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "motorcycle_left", "motorcycle_right", "retina")
@@ -70,6 +70,16 @@ def near(found: Any, wanted: Any, tolerance: int = 12) -> bool:
     if isinstance(found, (int, float)):
         return abs(found - wanted) <= tolerance
     return all(near(a, b, tolerance) for a, b in zip(found, wanted, strict=True))
+
+
+def swapped_profile() -> bytes:
+    """An RGB profile whose red is sRGB's blue: what ignores it shows the wrong colours."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, blue = profile.index(b"rXYZ"), profile.index(b"bXYZ")
+    profile[red : red + 4], profile[blue : blue + 4] = b"bXYZ", b"rXYZ"
+    return (
+        bytes(profile).replace(b"s\0R\0G\0B", b"t\0e\0s\0t").replace(b"sRGB built", b"test built")
+    )
 
 
 def photograph(name: str) -> Image.Image:

@@ -26,6 +26,7 @@ from tests.images.pictures import (
     quarters,
     seen,
     stored,
+    swapped_profile,
 )
 
 UPRIGHT = [RED, GREEN, BLUE, GREY]
@@ -172,16 +173,6 @@ def test_cmyk_and_ycck_jpegs_are_not_inverted() -> None:
     again = Image.open(io.BytesIO(bytes(data)))
     wanted = pixel(again.convert("RGB"), 32, 32)
     assert near(pixel(seen(prepare(bytes(data)).payload), 32, 32), wanted, 12)
-
-
-def swapped_profile() -> bytes:
-    """An RGB profile whose red is sRGB's blue: what ignores it shows the wrong colours."""
-    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    red, blue = profile.index(b"rXYZ"), profile.index(b"bXYZ")
-    profile[red : red + 4], profile[blue : blue + 4] = b"bXYZ", b"rXYZ"
-    return (
-        bytes(profile).replace(b"s\0R\0G\0B", b"t\0e\0s\0t").replace(b"sRGB built", b"test built")
-    )
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])

@@ -1,0 +1,157 @@
+"""What is sent: little, and true to what the model would cut out of the original."""
+
+from __future__ import annotations
+
+import math
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from skimage.metrics import structural_similarity
+
+from internvl_modal.images import Tiling, estimate, prepare
+from internvl_modal.images.tiles import choose_grid
+from internvl_modal.schema import Detail
+from tests.images.pictures import (
+    PHOTOGRAPHS,
+    corners,
+    encoded,
+    large_photograph,
+    photograph,
+    seen,
+    swapped_profile,
+)
+
+
+def tiles(picture: Image.Image, max_tiles: int) -> list[np.ndarray]:
+    """The tiles that InternVL's own preprocessing cuts, thumbnail last."""
+    columns, rows = choose_grid(*picture.size, max_tiles)
+    sheet = picture.resize((448 * columns, 448 * rows))
+    boxes = [(448 * i, 448 * j) for j in range(rows) for i in range(columns)]
+    cut = [sheet.crop((x, y, x + 448, y + 448)) for x, y in boxes]
+    return [np.asarray(tile) for tile in [*cut, picture.resize((448, 448))][: len(cut) + 1]]
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    error = float(((a.astype(float) - b.astype(float)) ** 2).mean())
+    return 10 * math.log10(255**2 / max(error, 0.01))
+
+
+@pytest.fixture(scope="module")
+def large() -> bytes:
+    return large_photograph()
+
+
+def test_tiles_of_the_payload_are_those_of_the_original(large: bytes) -> None:
+    cases: list[tuple[bytes, Detail, int]] = [
+        (encoded(photograph(name), "PNG"), 1, 1) for name in PHOTOGRAPHS if name != "chelsea"
+    ]
+    cases += [(large, "medium", 12), (large, "low", 6), (large, "high", 24)]
+    quality, likeness = [], []
+    for data, detail, limit in cases:
+        prepared = prepare(data, detail=detail)
+        assert prepared.info.sent_format == "image/jpeg"
+        pairs = zip(tiles(seen(data), limit), tiles(seen(prepared.payload), limit), strict=True)
+        for original, sent in pairs:
+            quality.append(psnr(original, sent))
+            likeness.append(structural_similarity(original, sent, channel_axis=2))
+    print(np.mean(quality), min(quality), np.mean(likeness), min(likeness))
+    assert np.mean(quality) >= 39
+    assert np.mean(likeness) >= 0.97
+
+
+def test_a_large_photograph_is_shrunk_to_its_grid(large: bytes) -> None:
+    prepared = prepare(large)
+    assert (prepared.info.sent_width, prepared.info.sent_height) == (4 * 448, 3 * 448)
+    assert prepared.info.bytes_sent == len(prepared.payload) < len(large) / 3
+    assert b"Exif" not in prepared.payload
+
+
+@pytest.mark.parametrize("detail", ["low", "medium", "high", "auto", 1, 40])
+def test_estimate_agrees_with_prepare(large: bytes, detail: Detail) -> None:
+    counted, info = estimate(large, detail=detail), prepare(large, detail=detail).info
+    assert (counted.grid, counted.tiles, counted.tokens) == (info.grid, info.tiles, info.tokens)
+    assert info.bytes_sent / 2 < counted.payload_bytes < info.bytes_sent * 2
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_small_files_go_as_they_are(format: str, mode: str) -> None:
+    data = encoded(photograph("chelsea").convert(mode), format, quality=80)
+    prepared = prepare(data)
+    assert prepared.payload == data
+    assert prepared.info.sent_format == f"image/{format.lower()}"
+    assert estimate(data).payload_bytes == len(data)
+
+
+def test_files_that_a_server_would_misread_do_not_go_as_they_are() -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    picture = photograph("chelsea")
+    misread = [
+        encoded(picture, "JPEG", exif=turned),
+        encoded(picture.convert("CMYK"), "JPEG"),
+        encoded(picture, "JPEG", icc_profile=swapped_profile()),
+        encoded(picture.convert("RGBA"), "PNG"),
+        encoded(picture, "PNG", save_all=True, append_images=[corners(451, 300)]),
+        encoded(picture, "WEBP"),
+        encoded(picture, "JPEG") + bytes(2_000_000),  # a phone's film behind the photograph
+    ]
+    for data in misread:
+        prepared = prepare(data)
+        assert prepared.payload != data
+        assert Image.open(BytesIO(prepared.payload)).mode == "RGB"
+        assert len(prepared.payload) < 500_000
+
+
+def page(width: int, height: int) -> Image.Image:
+    picture = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(picture)
+    for y in range(20, height - 20, 24):
+        draw.text((20, y), "The quick brown fox jumps over the lazy dog. " * 4, fill="navy")
+    return picture
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        page(800, 600).convert("RGBA"),
+        page(800, 600).convert("P"),
+        corners(300, 200).convert("RGBA"),
+    ],
+    ids=["text", "palette", "drawing"],
+)
+def test_graphics_and_text_stay_lossless(picture: Image.Image) -> None:
+    prepared = prepare(encoded(picture, "PNG" if picture.mode == "RGBA" else "GIF"))
+    assert prepared.info.sent_format == "image/png"
+    assert np.array_equal(np.asarray(seen(prepared.payload)), np.asarray(picture.convert("RGB")))
+
+
+def test_a_large_page_is_shrunk_and_stays_sharp() -> None:
+    picture = page(3000, 2000)
+    prepared = prepare(encoded(picture, "PNG"))
+    assert prepared.info.sent_format == "image/png"
+    assert np.array_equal(
+        np.asarray(seen(prepared.payload)), np.asarray(picture.resize((1344, 896)))
+    )
+
+
+def test_only_formats_that_the_server_reads_are_sent() -> None:
+    data = encoded(photograph("coffee"), "JPEG")
+    assert prepare(data, formats=frozenset({"image/png"})).info.sent_format == "image/png"
+
+
+def test_a_picture_too_long_for_jpeg_still_goes() -> None:
+    prepared = prepare(Image.effect_noise((70_000, 2), 90).convert("RGB"))
+    assert prepared.info.sent_format == "image/png"
+
+
+def test_the_tiling_of_the_server_counts() -> None:
+    info = prepare(corners(640, 480), tiling=Tiling(tile_pixels=96, tokens_per_tile=9, max_tiles=1))
+    assert (info.info.tiles, info.info.tokens) == (1, 9)
+    assert (info.info.sent_width, info.info.sent_height) == (96, 96)
+
+
+def test_the_picture_stays_out_of_the_repr() -> None:
+    assert "payload" not in repr(prepare(corners()))
