@@ -1,0 +1,280 @@
+"""The guard: which addresses it lets through, and that it goes where it looked."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import ssl
+import threading
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from internvl_modal.errors import ImageError
+from internvl_modal.fetch import fetch, forbidden
+from internvl_modal.images import prepare
+from tests.images.pictures import corners, encoded
+from tests.loopback import Loopback, Reply
+
+PICTURE = encoded(corners(), "PNG")
+
+
+def get(url: str, **options: Any) -> bytes:
+    return fetch(url, **{"timeout": 5, "max_bytes": 10_000, "allow_private": True, **options})
+
+
+def refused(url: str, **options: Any) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        get(url, **options)
+    assert "secret" not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("127.0.0.1", "loopback"),
+        ("127.8.9.10", "loopback"),
+        ("::1", "loopback"),
+        ("10.0.0.1", "private"),
+        ("172.16.0.1", "private"),
+        ("172.31.255.255", "private"),
+        ("192.168.1.1", "private"),
+        ("fc00::1", "private"),
+        ("fec0::1", "private"),
+        ("169.254.7.7", "link-local"),
+        ("fe80::1", "link-local"),
+        ("fe80::1%eth0", "link-local"),
+        ("169.254.169.254", "metadata"),
+        ("169.254.170.2", "metadata"),
+        ("fd00:ec2::254", "metadata"),
+        ("fd20:ce::254", "metadata"),
+        ("100.100.100.200", "metadata"),
+        ("168.63.129.16", "metadata"),
+        ("100.64.0.1", "not a public"),
+        ("0.0.0.0", "unspecified"),
+        ("::", "unspecified"),
+        ("0.1.2.3", "private"),
+        ("224.0.0.1", "multicast"),
+        ("ff02::1", "multicast"),
+        ("240.0.0.1", ""),
+        ("255.255.255.255", ""),
+        ("192.0.2.1", ""),
+        ("198.18.0.1", ""),
+        ("2001:db8::1", ""),
+        ("::ffff:127.0.0.1", "disguise"),
+        ("::ffff:8.8.8.8", "disguise"),
+        ("2002:7f00:1::", "disguise"),
+        ("2001:0:4136:e378:8000:63bf:3fff:fdd2", "disguise"),
+        ("::7f00:1", ""),
+        ("64:ff9b::7f00:1", "loopback"),
+        ("64:ff9b::a9fe:a9fe", "metadata"),
+        ("64:ff9b:1::1", ""),
+    ],
+)
+def test_addresses_that_are_not_public(address: str, reason: str) -> None:
+    verdict = forbidden(ip_address(address))
+    assert verdict is not None
+    assert reason in verdict
+
+
+@pytest.mark.parametrize(
+    "address", ["8.8.8.8", "1.1.1.1", "172.32.0.1", "2606:4700:4700::1111", "64:ff9b::808:808"]
+)
+def test_public_addresses(address: str) -> None:
+    assert forbidden(ip_address(address)) is None
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "localhost", "2130706433", "0x7f000001", "127.1", "[::1]", "[::ffff:7f00:1]"],
+)
+def test_no_spelling_of_loopback_gets_through(host: str, loopback: Loopback) -> None:
+    port = loopback.origin.rpartition(":")[2]
+    error = refused(f"http://me:secret@{host}:{port}/p.png?key=secret", allow_private=False)
+    assert "leads to" in str(error)
+    assert "allow_private_urls=True" in error.hint
+    assert not loopback.heard
+
+
+def test_a_picture_is_fetched_and_described_by_its_address(loopback: Loopback) -> None:
+    loopback.will(Reply(body=PICTURE))
+    url = f"{loopback.origin}/a/p.png?key=secret"
+    prepared = prepare(url, fetch=fetch, allow_private_urls=True)
+    assert prepared.payload == PICTURE
+    assert prepared.info.source == f"{loopback.origin}/a/p.png"
+    heard = loopback.heard[0]
+    assert heard.path == "/a/p.png?key=secret"
+    assert heard.headers["host"] == loopback.origin.removeprefix("http://")
+
+
+def test_the_connection_goes_to_the_address_that_was_judged(
+    loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name server that says something else the second time is asked only once."""
+    real, asked = socket.getaddrinfo, []
+
+    def rebinding(host: Any, *args: Any, **more: Any) -> Any:
+        if host != "rebind.test":
+            return real(host, *args, **more)
+        asked.append(host)
+        return real("127.0.0.1" if len(asked) == 1 else "192.0.2.1", *args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+    loopback.will(Reply(body=b"ok"))
+    port = loopback.origin.rpartition(":")[2]
+    assert get(f"http://rebind.test:{port}/") == b"ok"
+    assert asked == ["rebind.test"]
+    assert loopback.heard[0].headers["host"] == f"rebind.test:{port}"
+
+
+def test_one_forbidden_address_among_several_is_enough(
+    loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+    both = [(*kind, ("8.8.8.8", 80)), (*kind, ("127.0.0.1", 80))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
+    assert "loopback" in str(refused("http://mixed.test/", allow_private=False))
+
+
+def test_the_next_address_is_tried_when_one_does_not_answer(
+    loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = socket.getaddrinfo
+    port = int(loopback.origin.rpartition(":")[2])
+
+    def two(host: Any, *args: Any, **more: Any) -> Any:
+        if host != "two.test":
+            return real(host, *args, **more)
+        return [*real("::1", port, type=socket.SOCK_STREAM), *real("127.0.0.1", *args, **more)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", two)
+    loopback.will(Reply(body=b"ok"))
+    assert get(f"http://two.test:{port}/") == b"ok"
+
+
+def redirect(to: str) -> Reply:
+    return Reply(status=302, headers={"location": to})
+
+
+def test_redirects_are_followed_and_each_is_judged(loopback: Loopback) -> None:
+    loopback.will(redirect("/b"), redirect(f"{loopback.origin}/c"), Reply(body=b"ok"))
+    assert get(f"{loopback.origin}/a") == b"ok"
+    assert [heard.path for heard in loopback.heard] == ["/a", "/b", "/c"]
+
+
+@pytest.mark.parametrize(
+    ("location", "what"),
+    [
+        ("file:///etc/passwd", "leads to a file URL"),
+        ("ftp://127.0.0.1/secret", "leads to a ftp URL"),
+        ("http://127.0.0.1:99999/", "cannot be fetched"),
+    ],
+)
+def test_redirects_to_elsewhere_are_refused(location: str, what: str, loopback: Loopback) -> None:
+    loopback.will(redirect(location))
+    assert what in str(refused(f"{loopback.origin}/a?key=secret"))
+
+
+def test_endless_redirects_end(loopback: Loopback) -> None:
+    loopback.will(redirect("/again"))
+    assert "more than 5 redirects" in str(refused(loopback.origin))
+    assert len(loopback.heard) == 6
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(body=bytes(10_001)),
+        Reply(chunks=[bytes(6000), bytes(6000)]),
+        Reply(body=gzip.compress(bytes(20_000)), headers={"content-encoding": "gzip"}),
+    ],
+    ids=["announced", "chunked", "compressed"],
+)
+def test_too_many_bytes(reply: Reply, loopback: Loopback) -> None:
+    loopback.will(reply)
+    assert "larger than 10,000 bytes" in str(refused(loopback.origin))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [Reply(chunks=[b"x"] * 100, pause=0.1), Reply(chunks=[b"x"], pause=5)],
+    ids=["trickling", "silent"],
+)
+def test_too_slow(reply: Reply, loopback: Loopback) -> None:
+    loopback.will(reply)
+    assert "not there within 0.5 s" in str(refused(loopback.origin, timeout=0.5))
+
+
+@pytest.mark.parametrize("status", [204, 401, 404, 500, 503])
+def test_other_answers(status: int, loopback: Loopback) -> None:
+    loopback.will(Reply(status=status))
+    error = refused(f"{loopback.origin}/p?token=secret")
+    assert f"the server answers {status}" in str(error)
+    assert bool(error.hint) == (400 <= status < 500)
+
+
+def test_servers_that_are_not_there_or_break_off(loopback: Loopback) -> None:
+    loopback.will(Reply(cut=True))
+    assert "cannot be fetched" in str(refused(loopback.origin))
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    assert "cannot be fetched" in str(refused(f"http://127.0.0.1:{port}/?key=secret"))
+    assert "is not known" in str(refused("http://no-such-host.invalid/?key=secret"))
+
+
+@pytest.mark.parametrize("url", ["http://", "http://host:99999/", "http://[x/", "https://a b/"])
+def test_urls_that_are_none(url: str) -> None:
+    refused(url)
+
+
+def test_proxies_of_the_environment_are_not_used(
+    loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    loopback.will(Reply(body=b"ok"))
+    assert get(loopback.origin) == b"ok"
+
+
+def test_a_web_page_is_no_picture(loopback: Loopback) -> None:
+    loopback.will(lambda _: Reply(body="<!DOCTYPE html><p>Log in</p>"))
+    with pytest.raises(ImageError, match="a web page") as caught:
+        prepare(f"{loopback.origin}/cat.jpg", fetch=fetch, allow_private_urls=True)
+    assert caught.value.source == f"{loopback.origin}/cat.jpg"
+
+
+def test_a_certificate_is_checked_for_the_name_not_the_address(
+    loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The handshake names the host (SNI), although the connection goes to an address."""
+    names: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        thread = threading.Thread(target=record_name, args=(listener, names))
+        thread.start()
+        error = refused(f"https://localhost:{port}/?key=secret")
+        thread.join(5)
+    assert names == ["localhost"]
+    assert "cannot be fetched" in str(error)
+
+
+def record_name(listener: socket.socket, names: list[str]) -> None:
+    """Read the name asked for in a TLS handshake, then refuse it."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+    def named(_: Any, name: str | None, __: Any) -> int:
+        names.append(name or "")
+        return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+
+    context.sni_callback = named
+    connection = listener.accept()[0]
+    with connection:
+        incoming.write(connection.recv(8192))
+        tls = context.wrap_bio(incoming, outgoing, server_side=True)
+        try:
+            tls.do_handshake()
+        except ssl.SSLError:
+            connection.sendall(outgoing.read())
