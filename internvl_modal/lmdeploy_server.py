@@ -152,8 +152,8 @@ class LMDeployServer:
     def base_url(self) -> str:
         """Where this machine reaches it, up to ``/v1``."""
         name = self.options.server_name
-        host = "127.0.0.1" if name in ("0.0.0.0", "::") else name  # noqa: S104
-        return f"http://{host}:{self.options.server_port}/v1"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)  # noqa: S104
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.options.server_port}/v1"
 
     def start(
         self, timeout: float = 1800.0, error: type[InternVLError] = ServerUnavailableError

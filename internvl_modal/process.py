@@ -48,21 +48,15 @@ class ChildProcess:
         self._tail: deque[str] = deque(maxlen=_KEPT_LINES)
         executable = _find(argv[0], os.environ if env is None else env, name)
         # The launcher's watcher holds one end of this pipe and sees the other end close.
-        watched, self._held = os.pipe()
-        launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(watched), str(os.getpid())]
-        self._process = subprocess.Popen(
-            [*launcher, executable, *argv[1:]],
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            pass_fds=[watched],
-            start_new_session=True,
-        )
-        os.close(watched)
+        watched, held = os.pipe()
+        try:
+            self._process = _launch([executable, *argv[1:]], env, watched)
+        except BaseException:
+            os.close(held)
+            raise
+        finally:
+            os.close(watched)
+        self._held = held
         self._reader = threading.Thread(target=self._read, name=f"{name} output", daemon=True)
         self._reader.start()
 
@@ -129,6 +123,22 @@ class ChildProcess:
                     text = text.replace(secret, "***")
                 self._tail.append(text)
                 log.info("%s: %s", self.name, text)
+
+
+def _launch(argv: Sequence[str], env: Mapping[str, str] | None, pipe: int) -> subprocess.Popen[str]:
+    launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(pipe), str(os.getpid())]
+    return subprocess.Popen(
+        [*launcher, *argv],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        pass_fds=[pipe],
+        start_new_session=True,
+    )
 
 
 def _find(command: str, env: Mapping[str, str], name: str) -> str:

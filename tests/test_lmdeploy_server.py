@@ -68,6 +68,18 @@ def test_keys_are_in_the_command_line_and_nowhere_else() -> None:
     assert "other" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]"), ("10.0.0.7", "10.0.0.7")],
+)
+def test_where_it_is_reached(name: str, host: str) -> None:
+    server = LMDeployServer(LMDeployOptions(model="m", server_name=name))
+    assert server.base_url == f"http://{host}:23333/v1"
+    assert server.poll() is None
+    assert server.tail() == ""
+    server.stop()
+
+
 def test_a_taken_port_is_refused_before_anything_starts() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -143,6 +143,13 @@ def test_environment_and_missing_command(tmp_path: Path) -> None:
         ChildProcess(["ls"], env={"PATH": str(tmp_path)}, name="worker")
 
 
+def test_a_command_line_that_cannot_be_passed_leaves_nothing_open() -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(ValueError, match="null byte"):
+        ChildProcess([sys.executable, "\0"], name="worker")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_the_child_outlives_the_thread_that_started_it() -> None:
     started: list[ChildProcess] = []
     thread = threading.Thread(

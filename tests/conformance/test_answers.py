@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx
 import pytest
 from PIL import Image
 
@@ -14,6 +15,7 @@ from internvl_modal.errors import (
     ContextLengthError,
     DeadlineExceededError,
     EngineError,
+    ImageNotSeenError,
     RequestRejectedError,
     ServerUnavailableError,
 )
@@ -80,6 +82,30 @@ def test_an_answer_cut_by_the_context_is_said_so(lmdeploy: Front) -> None:
     assert (
         warning == f"the answer was cut at {left} tokens (of 1900 asked for: the context is full)"
     )
+
+
+class Spoiling(httpx.HTTPTransport):
+    """A proxy that lets every request through with the beginning of its picture broken."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        body = request.read().replace(b";base64,", b";base64,AAAA")
+        headers = {k: v for k, v in request.headers.items() if k != "content-length"}
+        spoilt = httpx.Request(request.method, request.url, headers=headers, content=body)
+        return super().handle_request(spoilt)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_picture_that_lmdeploy_could_not_load(lmdeploy: Front, streamed: bool) -> None:
+    """LMDeploy says 200 and describes a black square; its token count gives it away."""
+    with (
+        httpx.Client(transport=Spoiling()) as spoiling,
+        ivl.Client(base_url=lmdeploy.url, api_key=lmdeploy.key, http_client=spoiling) as client,
+        pytest.raises(ImageNotSeenError, match="the server did not see the picture") as caught,
+    ):
+        ask(client, [LARGE], streamed)
+    seen = lmdeploy.seen()
+    assert seen.images[0].size == (32, 32)
+    assert (caught.value.expected, caught.value.actual) == (3328, seen.prompt_tokens)
 
 
 @pytest.mark.parametrize("streamed", [False, True])

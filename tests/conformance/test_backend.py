@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -11,12 +12,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 
 import internvl_modal as ivl
-from internvl_modal.backends.lmdeploy import LMDeployBackend
+from internvl_modal.backends.lmdeploy import LMDeployBackend, _free_port
 from internvl_modal.errors import ServerUnavailableError
 from internvl_modal.lmdeploy_server import LMDeployOptions, LMDeployServer
 from tests.conformance.conftest import Front
+from tests.conformance.environment import REPOSITORY
 
 PARSE = """
 import json, sys
@@ -100,6 +103,26 @@ def test_a_server_that_is_not_up_in_time_is_ended(executable: str, model_folder:
         backend.start()
     assert backend._server is not None
     assert backend._server.poll() is not None
+
+
+def test_the_examples_of_the_documentation(
+    executable: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "weights" / "InternVL2_5-8B").mkdir(parents=True)
+    Image.new("RGB", (640, 480), "red").save(tmp_path / "photo.jpg")
+    (tmp_path / "lmdeploy").symlink_to(executable)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    page = (REPOSITORY / "docs" / "lmdeploy.md").read_text(encoding="utf-8")
+    names: dict[str, object] = {}
+    page = page.replace("23456", str(_free_port()))
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, names)
+    said = capsys.readouterr().out
+    assert said.startswith("A picture.\n['internvl']\n")
+    assert "quant_policy=8 needs heads 128 wide; those of internvl2_5-1b are 64" in said
 
 
 def test_restart(executable: str, running: Front) -> None:
