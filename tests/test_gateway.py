@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from internvl_modal.backends.modal import FixedBackend
 from internvl_modal.client import AsyncClient
@@ -180,3 +180,16 @@ def test_metrics_count_answers_and_need_the_key(loopback: Loopback, gateway: htt
     text = gateway.get("/metrics", headers=BEARER).text
     assert 'internvl_gateway_requests_total{status="200"}' in text
     assert "internvl_gateway_seconds_bucket" in text
+
+
+def test_in_front_of_the_local_engine() -> None:
+    scene = Image.new("RGB", (480, 480), "white")
+    ImageDraw.Draw(scene).ellipse((170, 170, 310, 310), fill="red")
+    file = io.BytesIO()
+    scene.save(file, "PNG")
+    app = create_app(AsyncClient("local", model="demo"), api_key=KEY)
+    with serving(app) as url:
+        files = {"image": file.getvalue()}
+        answer = httpx.post(url, files=files, headers=BEARER, timeout=60).json()
+    assert "red circle" in answer["description"]
+    assert answer["warnings"]

@@ -215,6 +215,12 @@ def test_weights_that_are_not_whole_are_not_served(
     assert "is not complete in" in log(plane)
 
 
+def test_a_model_that_the_hub_does_not_have(machine: Machine) -> None:
+    name, message, _ = machine.python('attempt(lambda: deploy("internvl2_5-2b"))')
+    assert name == "WeightsError"
+    assert "OpenGVLab/InternVL2_5-2B" in message
+
+
 def test_behind_modals_proxy_auth(machine: Machine, plane: Plane) -> None:
     machine.env = dict(zip(PROXY_VARIABLES, PROXY_TOKEN, strict=True))
     urls = machine.python(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from importlib.metadata import requires
@@ -324,6 +325,17 @@ def test_wrong_credentials(machine: Machine) -> None:
     name, message, hint = machine.python(f"attempt(lambda: {QUICK})")
     assert (name, "modal token new" in hint) == ("DeployError", True)
     assert "as-wrong" not in message
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    os.environ.get("INTERNVL_MODAL_TEST_SLOW") != "1",
+    reason="Modal's client tries for a minute: set INTERNVL_MODAL_TEST_SLOW=1",
+)
+def test_nobody_answers(machine: Machine) -> None:
+    machine.env = {"MODAL_SERVER_URL": "http://127.0.0.1:9"}
+    name, _, hint = machine.python(f"attempt(lambda: {QUICK})")
+    assert (name, "check the network" in hint) == ("DeployError", True)
 
 
 # -- the description itself --------------------------------------------------------------------

@@ -191,3 +191,16 @@ def test_nothing_of_that_name(machine: Machine) -> None:
     for name in ("internvl2_5-1b", "OpenGVLab/InternVL2_5-1B", "mine"):
         kind, message, _ = machine.python(f"attempt(lambda: connect({name!r}))")
         assert (kind, "is not deployed" in message) == ("DeployError", True)
+
+
+def test_in_an_environment(machine: Machine) -> None:
+    machine.python('say(repr(deploy("internvl2_5-1b", environment="staging", wait=False)))')
+    for rpc in ("AppCreate", "AppGetByDeploymentName", "VolumeGetOrCreate"):
+        assert {r.environment_name for r in machine.plane.calls(rpc)} == {"staging"}
+    machine.plane.forget()
+    machine.python(
+        'd = connect("internvl2_5-1b", environment="staging")\n'
+        "say([d.status().state, dict(d.urls)])"
+    )
+    for rpc in ("AppGetOrCreate", "FunctionGet"):
+        assert {r.environment_name for r in machine.plane.calls(rpc)} == {"staging"}
