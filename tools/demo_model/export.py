@@ -119,6 +119,7 @@ def write_decoder(model: DemoModel, tokenizer: Tokenizer, path: Path) -> None:
     w.add_description(DESCRIPTION)
     w.add_license("mit")
     w.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    w.add_sampling_temp(0.0)
     w.add_context_length(CONTEXT)
     w.add_embedding_length(c.dim)
     w.add_block_count(c.layers)
