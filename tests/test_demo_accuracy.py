@@ -33,7 +33,7 @@ def address(evaluate: ModuleType):
 
 
 @pytest.mark.parametrize(
-    ("counts", "scenes", "floor"), [((1, 2), 100, 0.90), ((3,), 50, 0.75)], ids=["few", "three"]
+    ("counts", "scenes", "floor"), [((1, 2), 100, 0.95), ((3,), 50, 0.90)], ids=["few", "three"]
 )
 def test_describes_held_out_scenes(
     evaluate: ModuleType, address: str, counts: tuple[int, ...], scenes: int, floor: float
