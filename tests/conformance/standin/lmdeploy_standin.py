@@ -3,10 +3,12 @@
 Everything down to the call into TurboMind's C++ library is LMDeploy 0.7.3's own code: argument
 parser, HTTP application, key check, chat template, image loader, tiler, embedding of the pictures
 in the prompt, stop words, context limit, detokenizer. Ours are the vision tower, whose "features"
-are the mean colours of each 28x28 patch, and the generator of tokens behind ``forward``.
+are the mean colours of each 28x28 patch, the generator of tokens behind ``forward``, and the few
+torchvision transforms that the tiler asks for.
 
 Beside LMDeploy's routes, without a key: ``GET /_standin/seen`` returns the reports of the requests
-that reached the generator, ``POST /_standin/next`` says how to answer the next ones.
+that reached the generator, ``POST /_standin/next`` says how to answer the next ones, and
+``POST /_standin/forget`` starts anew.
 """
 
 import os
@@ -95,7 +97,6 @@ class VisionTower:
         return pooled.flatten(2).transpose(1, 2)
 
 
-@VISION_MODELS.register_module(force=True)
 class SeeingVisionModel(InternVLVisionModel):
     """LMDeploy's, which also hands the sizes it read to the engine's report."""
 
