@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,11 @@ class HubFile:
     def read(self) -> bytes:
         return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
 
-    @property
+    @cached_property
     def git_oid(self) -> str:
         return hashlib.sha1(b"blob %d\0" % self.size + self.read()).hexdigest()
 
-    @property
+    @cached_property
     def oid(self) -> str:
         return hashlib.sha256(self.read()).hexdigest() if self.lfs else self.git_oid
 
@@ -82,7 +83,7 @@ class LoopbackHub:
         self.closing = threading.Event()
         self._infos: dict[str, list[dict[str, Any]]] = {}
         handler = type("Handler", (_Handler,), {"hub": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = _Server(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         port = self._server.server_address[1]
         self.url, self.cdn = f"http://127.0.0.1:{port}", f"http://localhost:{port}"
@@ -113,6 +114,7 @@ class LoopbackHub:
         commit = hashlib.sha1(content.encode()).hexdigest()
         self.commits.setdefault(repo, {})[commit] = made
         self.branches.setdefault(repo, {})[branch] = commit
+        self.siblings(repo, commit)
         return commit
 
     def resolve(self, repo: str, revision: str) -> str | None:
@@ -157,6 +159,11 @@ def _sibling(path: str, file: HubFile) -> dict[str, Any]:
     return entry
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Clients that are killed break their connections."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: LoopbackHub
@@ -181,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             if fault and fault.status:
                 self._text(fault.status, fault.body, dict(fault.headers))
-            elif found := re.match(r"/api/models/([^/]+/[^/]+)(?:/(\w+))?(?:/([^/]+))?", path):
+            elif found := re.match(r"/api/models/([^/]+/[^/]+)(?:/([\w-]+))?(?:/([^/]+))?", path):
                 self._api(found[1], found[2], found[3] or "main")
             elif found := re.match(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
                 self._resolve(found[1], found[2], found[3], start, fault)

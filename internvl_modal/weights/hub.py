@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -27,13 +28,17 @@ METADATA_TIMEOUT = 4.0
 BLOCK = 1 << 20
 PROGRESS_BARS = "huggingface_hub.http_get"
 MAX_DELAY = 60.0
-XET_MEMORY = {
-    "reconstruction.download_buffer_size": 128_000_000,
-    "reconstruction.download_buffer_limit": 192_000_000,
-    "reconstruction.download_buffer_perfile_size": 32_000_000,
-    "reconstruction.min_prefetch_buffer": 32_000_000,
+# Less memory than hf-xet's own 1.5 GB; fewer tries, since ours continue from the byte reached.
+XET_CONFIG = {
+    "client.retry_max_attempts": 1,
+    "client.connect_timeout": timedelta(seconds=10),
+    "client.read_timeout": timedelta(seconds=30),
+    "reconstruction.download_buffer_size": 64_000_000,
+    "reconstruction.download_buffer_limit": 64_000_000,
+    "reconstruction.download_buffer_perfile_size": 16_000_000,
+    "reconstruction.min_prefetch_buffer": 8_000_000,
     "reconstruction.min_reconstruction_fetch_size": 32_000_000,
-    "reconstruction.max_reconstruction_fetch_size": 128_000_000,
+    "reconstruction.max_reconstruction_fetch_size": 64_000_000,
 }
 
 
@@ -68,7 +73,7 @@ class Hub:
         from huggingface_hub import HfApi
 
         self._token = token
-        self._api = HfApi(endpoint=endpoint, token=token, library_name="internvl-modal")
+        self._api = HfApi(endpoint=endpoint, token=token)
         self.endpoint: str = self._api.endpoint
 
     def __repr__(self) -> str:
@@ -141,7 +146,7 @@ class Hub:
     def _headers(self) -> dict[str, str]:
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-        return build_hf_headers(token=self._token, library_name="internvl-modal")
+        return build_hf_headers(token=self._token)
 
     @cached_property
     def _xet(self) -> XetSession | None:
@@ -154,7 +159,7 @@ class Hub:
             from hf_xet import XetConfig, XetSession
         except ImportError:
             return None
-        return XetSession(config=XetConfig().with_config(XET_MEMORY))
+        return XetSession(config=XetConfig().with_config(XET_CONFIG))
 
 
 @contextmanager

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
@@ -133,10 +134,11 @@ class RemoteVolume:
         """Every file below ``folder``."""
         from modal.exception import NotFoundError
 
-        try:
-            found = self._volume.listdir(f"/{folder}", recursive=True)
-        except NotFoundError:
-            return {}
+        with _modal_errors(self.where):
+            try:
+                found = self._volume.listdir(f"/{folder}", recursive=True)
+            except NotFoundError:
+                return {}
         return {
             entry.path.lstrip("/"): Entry(entry.size, entry.mtime)
             for entry in found
@@ -145,11 +147,24 @@ class RemoteVolume:
 
     def read(self, path: str) -> bytes:
         """The content of a small file."""
-        return b"".join(self._volume.read_file(path))
+        with _modal_errors(self.where):
+            return b"".join(self._volume.read_file(path))
 
     def remove(self, path: str) -> None:
         """Remove a file or a folder with all it holds."""
-        self._volume.remove_file(path, recursive=True)
+        with _modal_errors(self.where):
+            self._volume.remove_file(path, recursive=True)
+
+
+@contextmanager
+def _modal_errors(where: str) -> Iterator[None]:
+    """Modal's own words hold no secret and say what is wrong."""
+    import modal
+
+    try:
+        yield
+    except (modal.exception.Error, ConnectionError) as error:
+        raise WeightsError(f"{where}: {error}", hint="check modal setup and the network") from error
 
 
 def open_volume(name: str, environment: str | None, root: str | None) -> Store:

@@ -1,0 +1,100 @@
+"""``internvl-modal weights``: the cache from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from internvl_modal.errors import WeightsError
+from internvl_modal.settings import Settings
+from internvl_modal.weights.cache import CachedModel, WeightsCache
+from internvl_modal.weights.manifest import Variant
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Model files: complete and verified, or not there.", no_args_is_help=True)
+
+Model = Annotated[str, typer.Argument(help="A name of the catalog, or a repository owner/name.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit; main by default.")]
+Folder = Annotated[Path | None, typer.Option(help="The cache's folder.")]
+Volume = Annotated[str | None, typer.Option(help="A Modal Volume instead of a folder.")]
+
+
+def _cache(folder: Path | None, volume: str | None) -> WeightsCache:
+    settings = Settings.load()
+    token = settings.hf_token.get_secret_value() if settings.hf_token else None
+    if volume is not None:
+        return WeightsCache.volume(volume, token=token)
+    return WeightsCache(folder or settings.cache_dir / "weights", token=token)
+
+
+def _table(entries: Sequence[CachedModel]) -> None:
+    for entry in entries:
+        state = "complete" if entry.complete else "incomplete"
+        used = entry.last_used.strftime("%Y-%m-%d %H:%M")
+        size = f"{entry.size / 1e9:8.2f} GB"
+        typer.echo(f"{entry.model}  {entry.commit[:12]}  {size}  {state}  {used}")
+
+
+@app.command()
+def ensure(
+    model: Model,
+    revision: Revision = None,
+    variant: Annotated[Variant, typer.Option(help="Which weights; auto prefers safetensors.")] = (
+        "auto"
+    ),
+    file: Annotated[list[str] | None, typer.Option(help="Fetch just these files.")] = None,
+    offline: Annotated[bool, typer.Option(help="Fail rather than use the network.")] = False,
+    folder: Folder = None,
+    volume: Volume = None,
+) -> None:
+    """Download or repair a model; prints its path."""
+    cache = _cache(folder, volume)
+    snapshot = cache.ensure(model, revision, variant=variant, files=file or None, offline=offline)
+    typer.echo(snapshot)
+
+
+@app.command()
+def verify(
+    model: Model,
+    revision: Revision = None,
+    deep: Annotated[bool, typer.Option(help="Check every sha256, not just sizes.")] = False,
+    folder: Folder = None,
+    volume: Volume = None,
+) -> None:
+    """Check a model; names each bad file."""
+    found = _cache(folder, volume).verify(model, revision, deep=deep, progress="auto")
+    if not found.ok:
+        raise WeightsError(
+            f"{found.model}: bad files: {', '.join(found.bad)}",
+            hint=f"internvl-modal weights ensure {model} repairs them",
+            files=found.bad,
+        )
+    typer.echo(f"{found.model} {found.commit[:12]}: {found.files} files are as they should be")
+
+
+@app.command("list")
+def list_(folder: Folder = None, volume: Volume = None) -> None:
+    """List the models: name, commit, size, state, last use."""
+    _table(_cache(folder, volume).list())
+
+
+@app.command()
+def remove(
+    model: Model, revision: Revision = None, folder: Folder = None, volume: Volume = None
+) -> None:
+    """Remove a model or one of its revisions; prints what went."""
+    _table(_cache(folder, volume).remove(model, revision))
+
+
+@app.command()
+def prune(
+    keep: Annotated[int, typer.Option(min=0, help="Commits of each model to keep.")] = 1,
+    folder: Folder = None,
+    volume: Volume = None,
+) -> None:
+    """Remove old commits and unfinished downloads; prints what went."""
+    _table(_cache(folder, volume).prune(keep))

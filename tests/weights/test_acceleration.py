@@ -1,0 +1,117 @@
+"""hf-xet and hf_transfer, the real packages."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+
+from internvl_modal.weights import WeightsCache
+from tests.loopback_hub import HubFile, LoopbackHub
+from tests.weights.conftest import noise
+
+REPO = "OpenGVLab/InternVL2_5-2B"
+BELOW_1 = huggingface_hub.__version__.startswith("0.")
+
+
+UPLOAD = """
+import hf_xet, sys
+with hf_xet.XetSession().new_upload_commit(endpoint="local://" + sys.argv[1]) as commit:
+    upload = commit.start_upload_file(sys.argv[2])
+print(upload.result().xet_info.hash)
+"""
+
+
+def in_xet(content: bytes, cas: Path) -> HubFile:
+    """Put a file into hf-xet's own storage in a folder, which one process at a time may open."""
+    cas.mkdir(exist_ok=True)
+    source = cas.parent / "upload"
+    source.write_bytes(content)
+    done = subprocess.run(
+        [sys.executable, "-c", UPLOAD, str(cas), str(source)],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return HubFile(content, lfs=True, xet_hash=done.stdout.strip())
+
+
+@pytest.fixture
+def xet_hub(hub: LoopbackHub, tmp_path: Path) -> LoopbackHub:
+    hub.cas = f"local://{tmp_path / 'cas'}"
+    weights = in_xet(noise(3_000_000, 1), tmp_path / "cas")
+    hub.commit(REPO, {"config.json": b"{}", "model.safetensors": weights})
+    return hub
+
+
+def test_xet_files_come_through_hf_xet(xet_hub: LoopbackHub, cache: WeightsCache) -> None:
+    snapshot = cache.ensure(REPO, progress=None)
+    assert snapshot.file("model.safetensors").read_bytes() == noise(3_000_000, 1)
+    assert not xet_hub.downloads("model.safetensors")
+    assert cache.verify(REPO, deep=True).ok
+
+
+def test_xet_files_continue(xet_hub: LoopbackHub, cache: WeightsCache, root: Path) -> None:
+    commit = xet_hub.branches[REPO]["main"]
+    part = root / ".partial" / REPO / commit / "model.safetensors.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(noise(3_000_000, 1)[:2_000_000])
+    seen = []
+    snapshot = cache.ensure(REPO, progress=lambda progress: seen.append(progress.bytes))
+    assert snapshot.file("model.safetensors").read_bytes() == noise(3_000_000, 1)
+    assert seen[-1] == 3_000_002
+
+
+DOWNLOAD = r"""
+import re, sys
+from pathlib import Path
+from internvl_modal.weights import WeightsCache
+WeightsCache(sys.argv[1], endpoint=sys.argv[2]).ensure(sys.argv[3], progress=None)
+print(int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
+"""
+
+
+def peak_memory(root: Path, endpoint: str, **environment: str) -> int:
+    """MiB that a process needed to download the model."""
+    done = subprocess.run(
+        [sys.executable, "-c", DOWNLOAD, str(root), endpoint, REPO],
+        env={**os.environ, **environment},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return int(done.stdout)
+
+
+def sparse(path: Path, size: int) -> Path:
+    with path.open("wb") as file:
+        file.truncate(size)
+    return path
+
+
+def test_hf_transfer_where_it_is_switched_on(hub: LoopbackHub, root: Path, tmp_path: Path) -> None:
+    """Above 1.0 the switch does nothing; below, files over 50 MB come in pieces."""
+    hub.commit(REPO, {"config.json": b"{}", "model.safetensors": sparse(tmp_path / "w", 60 << 20)})
+    peak_memory(root, hub.url, HF_HUB_ENABLE_HF_TRANSFER="1")
+    ranges = [r.headers["Range"] for r in hub.downloads("model") if "Range" in r.headers]
+    assert (len(ranges) > 5) == BELOW_1
+    assert WeightsCache(root).verify(REPO, deep=True).ok
+
+
+def test_memory_does_not_grow_with_the_file(hub: LoopbackHub, root: Path, tmp_path: Path) -> None:
+    hub.commit(REPO, {"config.json": b"{}", "model.safetensors": sparse(tmp_path / "w", 600 << 20)})
+    assert peak_memory(root, hub.url) < 500
+
+
+def test_xet_memory_with_the_high_performance_switch(
+    hub: LoopbackHub, root: Path, tmp_path: Path
+) -> None:
+    hub.cas = f"local://{tmp_path / 'cas'}"
+    weights = in_xet(os.urandom(600_000_000), tmp_path / "cas")
+    hub.commit(REPO, {"config.json": b"{}", "model.safetensors": weights})
+    assert peak_memory(root, hub.url, HF_XET_HIGH_PERFORMANCE="1") < 500
+    assert not hub.downloads("model.safetensors")

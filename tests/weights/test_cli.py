@@ -1,0 +1,39 @@
+"""The commands, and their errors as exceptions for the caller to print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from internvl_modal.errors import WeightsError
+from internvl_modal.weights.cli import app
+from tests.loopback_hub import LoopbackHub
+from tests.weights.conftest import REPO
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def folder(hub: LoopbackHub, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    return root
+
+
+def test_a_model_comes_and_goes(hub: LoopbackHub, folder: Path) -> None:
+    path = folder / REPO / hub.branches[REPO]["main"]
+    assert run("ensure", "internvl2_5-1b", "--folder", folder).stdout.strip() == str(path)
+    assert run("ensure", REPO, "--offline", "--folder", folder).stdout.strip() == str(path)
+    assert "complete" in run("list", "--folder", folder).stdout
+    assert "6 files are as they" in run("verify", REPO, "--deep", "--folder", folder).stdout
+    (path / "config.json").write_text("")
+    bad = run("verify", REPO, "--folder", folder)
+    assert isinstance(bad.exception, WeightsError)
+    assert "bad files: config.json" in str(bad.exception)
+    assert run("prune", "--keep", 0, "--folder", folder).stdout.startswith(f"{REPO}  ")
+    assert run("list", "--folder", folder).stdout == ""
+    gone = run("remove", REPO, "--folder", folder)
+    assert isinstance(gone.exception, WeightsError)

@@ -1,0 +1,223 @@
+"""What the Hub, the network and the disk can do: recovered from, or one WeightsError."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from internvl_modal.errors import WeightsError
+from internvl_modal.weights import WeightsCache
+from tests.loopback_hub import Fault, LoopbackHub
+from tests.weights.conftest import NEEDED, REPO, model_files, noise
+
+SHARD = "model-00001-of-00002.safetensors"
+SECRET = "hf_secret_of_the_test"
+
+
+def flip(content: bytes) -> bytes:
+    return content[:1000] + bytes([content[1000] ^ 1]) + content[1001:]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(f"cdn.*{SHARD}", times=2, status=500),
+        Fault("revision/main", times=2, status=500),
+        Fault(f"cdn.*{SHARD}", times=1, status=429, headers={"Retry-After": "1"}),
+        Fault("revision/main", times=1, status=429, headers={"Retry-After": "1"}),
+        Fault(f"cdn.*{SHARD}", times=2, cut_after=131_072),
+        Fault(f"cdn.*{SHARD}", times=1, stall_after=131_072),
+        Fault(f"cdn.*{SHARD}", times=1, change=flip),
+        Fault(f"cdn.*{SHARD}", times=1, change=lambda content: content[:1000]),
+        Fault(f"cdn.*{SHARD}", times=1, change=lambda content: content + b"x"),
+        Fault("resolve.*tokenizer.json", times=1, change=flip),
+    ],
+    ids=str.split("500 api-500 429 api-429 cut stall bytes short long git-bytes"),
+)
+def test_passing_faults(hub: LoopbackHub, cache: WeightsCache, fault: Fault) -> None:
+    hub.faults.append(fault)
+    assert cache.ensure(REPO, progress=None).files == NEEDED
+    assert fault.times == 0
+    assert cache.verify(REPO, deep=True).ok
+
+
+@pytest.mark.parametrize("kind", ["cut", "stall"])
+def test_a_broken_connection_continues_where_it_stopped(
+    hub: LoopbackHub, cache: WeightsCache, kind: str
+) -> None:
+    hub.faults.append(Fault(f"cdn.*{SHARD}", times=1, **{f"{kind}_after": 131_072}))  # type: ignore[arg-type]
+    cache.ensure(REPO, progress=None)
+    assert [request.start for request in hub.downloads(f"cdn.*{SHARD}")] == [0, 131_072]
+
+
+NOW = {"Retry-After": "0"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (Fault(SHARD, status=403), rf"{SHARD}: the Hub refuses access \(403\) \(the token is"),
+        (Fault(SHARD, status=404, headers={"X-Error-Code": "EntryNotFound"}), f"{SHARD}: .* gone"),
+        (Fault(SHARD, status=429, headers=NOW), rf"{SHARD}: the Hub limits requests \(429\)"),
+        (Fault(SHARD, status=500, headers=NOW), rf"{SHARD}: the Hub failed \(500\) \(try again"),
+        (Fault("revision/main", status=503, headers=NOW), rf"{REPO}: the Hub failed \(503\)"),
+        (Fault("revision/main", status=200, body="<html>"), "does not answer as a Hub does"),
+        (Fault(SHARD, change=flip), f"{SHARD}: the bytes are not the Hub's: checksum"),
+        (Fault(SHARD, change=lambda b: b[:9]), f"{SHARD}: .* 400000 bytes, the server has sent 9"),
+        (Fault(SHARD, change=lambda b: b + b"x"), f"{SHARD}: the Hub says 400000 bytes"),
+    ],
+    ids=str.split("403 404 429 500 api-503 api-html bytes short long"),
+)
+def test_lasting_faults(hub: LoopbackHub, cache: WeightsCache, fault: Fault, message: str) -> None:
+    hub.faults.append(fault)
+    with pytest.raises(WeightsError, match=message):
+        cache.ensure(REPO, progress=None)
+    assert not any(entry.complete for entry in cache.list())
+    hub.faults.clear()
+    assert cache.ensure(REPO, progress=None).files == NEEDED
+    assert cache.verify(REPO, deep=True).ok
+
+
+@pytest.mark.parametrize(
+    ("model", "revision", "message"),
+    [
+        ("nobody/nothing", None, "there is no such repository, or the token may not see it"),
+        (REPO, "v9", "there is no revision v9"),
+        (REPO, "0" * 40, "there is no revision 0000"),
+        ("a b/c", None, "this is not a repository's name"),
+    ],
+)
+def test_what_does_not_exist(
+    cache: WeightsCache, model: str, revision: str | None, message: str
+) -> None:
+    with pytest.raises(WeightsError, match=message):
+        cache.ensure(model, revision, progress=None)
+
+
+@pytest.mark.parametrize("token", [SECRET, None])
+def test_a_token_that_is_wrong_or_missing_is_never_shown(
+    hub: LoopbackHub, root: Path, token: str | None
+) -> None:
+    hub.token = "hf_another"
+    cache = WeightsCache(root, endpoint=hub.url, token=token)
+    with pytest.raises(WeightsError, match=r"check .* and HF_TOKEN") as caught:
+        cache.ensure(REPO, progress=None)
+    assert SECRET not in "".join(traceback.format_exception(caught.value)) + repr(cache)
+
+
+def test_a_server_that_repeats_the_token_is_not_quoted(hub: LoopbackHub, root: Path) -> None:
+    echo = {"X-Error-Message": f"bad token {SECRET}"}
+    hub.faults.append(Fault("revision/main", status=401, headers=echo, body=SECRET))
+    with pytest.raises(WeightsError) as caught:
+        WeightsCache(root, endpoint=hub.url, token=SECRET).ensure(REPO, progress=None)
+    assert SECRET not in f"{caught.value} {caught.value!r} {caught.value.__dict__}"
+
+
+def test_the_right_token_and_a_gated_repository(hub: LoopbackHub, root: Path) -> None:
+    hub.token = SECRET
+    cache = WeightsCache(root, endpoint=hub.url, token=SECRET)
+    assert cache.ensure(REPO, progress=None).files == NEEDED
+    hub.gated.add(REPO)
+    with pytest.raises(WeightsError, match=r"access is gated .accept the terms at http"):
+        cache.ensure(REPO, "v2", progress=None)
+
+
+def test_a_revision_that_moves_during_the_download_changes_nothing(
+    hub: LoopbackHub, cache: WeightsCache
+) -> None:
+    first = hub.branches[REPO]["main"]
+    moved = {**model_files(), "config.json": b"moved", SHARD: noise(400_000, 50)}
+    hub.faults.append(Fault(f"resolve.*{SHARD}", times=1, then=lambda: hub.commit(REPO, moved)))
+    snapshot = cache.ensure(REPO, progress=None)
+    assert hub.branches[REPO]["main"] != first == snapshot.commit
+    assert snapshot.file(SHARD).read_bytes() == model_files()[SHARD]
+    assert snapshot.file("config.json").read_bytes() == model_files()["config.json"]
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("port", ["silent_port", "closed_port"])
+def test_without_a_hub(root: Path, port: str, request: pytest.FixtureRequest) -> None:
+    endpoint = f"http://127.0.0.1:{request.getfixturevalue(port)}"
+    with pytest.raises(WeightsError, match=r"the connection to http.*check the network") as caught:
+        WeightsCache(root, endpoint=endpoint).ensure("a/b", files=["x.gguf"], progress=None)
+    assert caught.value.files == ("x.gguf",)
+    assert caught.value.destination == str(root / "a/b")
+
+
+def test_offline_mode_of_huggingface_hub(
+    cache: WeightsCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(WeightsError, match="HF_HUB_OFFLINE is set"):
+        cache.ensure(REPO, progress=None)
+
+
+def test_space_is_checked_before_the_first_byte(hub: LoopbackHub, cache: WeightsCache) -> None:
+    entries = hub.siblings(REPO, hub.branches[REPO]["main"])
+    shard = next(entry for entry in entries if entry["rfilename"] == SHARD)
+    shard["size"] = shard["lfs"]["size"] = 10**17
+    with pytest.raises(WeightsError, match=r"the disk is full: 1\d{8}\.\d\d GB are needed"):
+        cache.ensure(REPO, progress=None)
+    assert not hub.downloads()
+
+
+FULL_DISK = """
+import resource, signal, sys
+from internvl_modal.errors import WeightsError
+from internvl_modal.weights import WeightsCache
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (350_000, 350_000))
+try:
+    cache = WeightsCache(sys.argv[1], endpoint=sys.argv[2])
+    cache.ensure("OpenGVLab/InternVL2_5-1B", sys.argv[3], progress=None)
+except WeightsError as error:
+    print(error)
+"""
+
+
+def test_a_disk_that_fills_up_leaves_the_cache_as_it_was(
+    hub: LoopbackHub, cache: WeightsCache, root: Path
+) -> None:
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+    cache.ensure(REPO, progress=None)
+    before = cache.list()
+    commit = hub.commit(REPO, {**model_files(), SHARD: noise(400_000, 60)})
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(root), hub.url, commit],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "the disk is full" in done.stdout
+    assert cache.list() == before
+
+
+@pytest.mark.parametrize("place", ["/sys/internvl-modal", "file"])
+def test_a_folder_that_cannot_be_written(hub: LoopbackHub, tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    cache = WeightsCache(tmp_path / place, endpoint=hub.url)
+    with pytest.raises(WeightsError, match=f"cannot use .*{place}.*choose another") as caught:
+        cache.ensure(REPO, progress=None)
+    assert caught.value.destination == str(tmp_path / place)

@@ -1,0 +1,179 @@
+"""Processes that are killed, interrupted, or that want the same model at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from internvl_modal.weights import WeightsCache
+from tests.loopback_hub import BLOCK, LoopbackHub
+from tests.weights.conftest import NEEDED, REPO, noise
+
+MANY = "OpenGVLab/InternVL2_5-78B"
+CHUNK = 1 << 20
+
+
+class ForkServer:
+    """Runs ``ensure`` in processes that can be killed."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def start(self, *arguments: object) -> int:
+        """Begin and return the process id."""
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps([str(argument) for argument in arguments]) + "\n")
+        self._process.stdin.flush()
+        return int(self._line())
+
+    def result(self) -> str:
+        return self._line()
+
+    def _line(self) -> str:
+        assert self._process.stdout
+        return self._process.stdout.readline().strip()
+
+
+@contextmanager
+def fork_server() -> Iterator[ForkServer]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.weights.fork_server"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield ForkServer(process)
+        assert process.stdin
+        process.stdin.close()
+
+
+def thirty_files() -> dict[str, bytes]:
+    shards = {
+        f"model-{index:05}-of-00028.safetensors": noise(200_000 if index % 4 else 6_000_000, index)
+        for index in range(1, 29)
+    }
+    return {"config.json": b"{}", "tokenizer.json": noise(3000), **shards}
+
+
+def persisted(root: Path) -> dict[str, int]:
+    """Bytes on the disk of every file that is under way, and -1 for a verified one."""
+    found = {}
+    for path in (root / ".partial").rglob("*"):
+        if path.is_file():
+            part = path.suffix == ".part"
+            found[path.name.removesuffix(".part")] = path.stat().st_size if part else -1
+    return found
+
+
+def test_killed_fifty_times(root: Path) -> None:
+    """Every run goes on exactly where the disk says the last one stopped."""
+    with LoopbackHub(rate=30e6) as hub, fork_server() as server:
+        hub.commit(MANY, thirty_files())
+        cache, dice = WeightsCache(root, endpoint=hub.url), random.Random(7)
+        rounds = 0
+        for _ in range(50):
+            before, sent = persisted(root), dict(hub.sent)
+            hub.requests.clear()
+            child = server.start(root, hub.url, MANY)
+            if dice.random() < 0.2:
+                time.sleep(dice.random() * 0.03)
+            else:
+                wait_for_bytes(hub, dice.randrange(10_000, 700_000))
+            os.kill(child, signal.SIGKILL)
+            rounds += server.result() == ""
+            check_requests(hub, before)
+            check_lost(hub, sent, before, persisted(root))
+            assert not any(entry.complete for entry in cache.list())
+        assert rounds == 50
+        before = persisted(root)
+        hub.requests.clear()
+        server.start(root, hub.url, MANY)
+        assert server.result() == "complete: 30"
+        check_requests(hub, before)
+        assert any(size == -1 for size in before.values())
+        assert any(request.start for request in hub.downloads())
+        assert cache.verify(MANY, deep=True).ok
+
+
+def test_killed_around_its_end(hub: LoopbackHub, tmp_path: Path) -> None:
+    """What looks complete after a kill is complete."""
+    dice = random.Random(11)
+    outcomes = set()
+    with fork_server() as server:
+        for number in range(20):
+            root = tmp_path / str(number)
+            child = server.start(root, hub.url, REPO)
+            wait_for_bytes(hub, 690_000)
+            time.sleep(dice.random() * 0.04)
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+            outcomes.add(server.result())
+            cache = WeightsCache(root, endpoint=hub.url)
+            whole = [entry for entry in cache.list() if entry.complete]
+            assert all(cache.verify(entry.model, entry.commit, deep=True).ok for entry in whole)
+            assert cache.ensure(REPO, progress=None).files == NEEDED
+            assert cache.verify(REPO, deep=True).ok
+    assert "" in outcomes
+
+
+def wait_for_bytes(hub: LoopbackHub, count: int) -> None:
+    """Return when so many bytes have left the Hub since the last request list was cleared."""
+    start = sum(hub.sent.values())
+    deadline = time.monotonic() + 20
+    while sum(hub.sent.values()) - start < count and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def check_requests(hub: LoopbackHub, before: dict[str, int]) -> None:
+    for request in hub.downloads("^/cdn"):
+        assert request.start == before.get(Path(request.path).name, 0), request.path
+
+
+def check_lost(
+    hub: LoopbackHub, sent: dict[str, int], before: dict[str, int], after: dict[str, int]
+) -> None:
+    """What was sent but is not on the disk is less than a chunk a file, buffers included."""
+    for path, total in hub.sent.items():
+        name = Path(path).name
+        if after.get(name) != -1:
+            gained = after.get(name, 0) - max(before.get(name, 0), 0)
+            assert total - sent.get(path, 0) - gained <= CHUNK + 64 * BLOCK, path
+
+
+def test_interrupted(root: Path) -> None:
+    with LoopbackHub(rate=2e6) as hub, fork_server() as server:
+        hub.commit(MANY, thirty_files())
+        child = server.start(root, hub.url, MANY)
+        wait_for_bytes(hub, 500_000)
+        os.kill(child, signal.SIGINT)
+        assert server.result() == (
+            f"interrupted: {MANY}: interrupted (run this again: it continues where it stopped)"
+        )
+        before = persisted(root)
+        assert before
+        hub.rate = None
+        hub.requests.clear()
+        server.start(root, hub.url, MANY)
+        assert server.result() == "complete: 30"
+        check_requests(hub, before)
+
+
+def test_two_processes_download_once(hub: LoopbackHub, cache: WeightsCache, root: Path) -> None:
+    hub.rate = 2e6
+    with ExitStack() as stack:
+        servers = [stack.enter_context(fork_server()) for _ in range(2)]
+        for server in servers:
+            server.start(root, hub.url, REPO)
+        assert [server.result() for server in servers] == [f"complete: {len(NEEDED)}"] * 2
+    assert sorted(Path(request.path).name for request in hub.downloads("^/cdn")) == sorted(
+        name for name in NEEDED if name.endswith("safetensors") or name == "tokenizer.json"
+    )
+    assert cache.verify(REPO, deep=True).ok

@@ -1,0 +1,82 @@
+"""The cache in a Modal Volume, against a control plane on loopback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.loopback_hub import LoopbackHub
+from tests.modal_plane.plane import Plane
+from tests.weights.conftest import NEEDED, REPO
+
+SCRIPT = """
+import json, sys
+from internvl_modal.errors import WeightsError
+from internvl_modal.weights import WeightsCache
+cache = WeightsCache.volume("weights", endpoint=sys.argv[1])
+try:
+    result = eval(sys.argv[2])
+except WeightsError as error:
+    result = str(error)
+print(json.dumps(result, default=str))
+"""
+
+
+@pytest.fixture
+def plane() -> Iterator[Plane]:
+    with Plane() as server:
+        yield server
+
+
+def run(plane: Plane, hub: LoopbackHub, home: Path, expression: str, **env: str) -> Any:
+    """Evaluate with ``cache`` in a process whose Modal is the plane."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, hub.url, expression],
+        env={
+            **plane.client_env(home),
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PYTHONWARNINGS": "default",
+            **env,
+        },
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return json.loads(done.stdout)
+
+
+ENSURE = f"cache.ensure({REPO!r}, progress=None).files"
+OFFLINE = f"cache.ensure({REPO!r}, offline=True).commit"
+
+
+def test_written_in_a_container_and_managed_from_outside(
+    plane: Plane, hub: LoopbackHub, tmp_path: Path
+) -> None:
+    mount = plane.volume_path("weights")
+    inside = {"INTERNVL_MODAL_WEIGHTS_ROOT": str(mount)}
+    commit = hub.branches[REPO]["main"]
+    assert run(plane, hub, tmp_path, ENSURE, **inside) == list(NEEDED)
+    assert (mount / REPO / commit / "config.json").exists()
+    assert len(plane.calls("VolumeReload")) >= 1
+    assert len(plane.calls("VolumeCommit")) >= 1
+    assert run(plane, hub, tmp_path, OFFLINE, **inside) == commit
+
+    summary = "[(e.model, e.commit, e.complete) for e in cache.list()]"
+    assert run(plane, hub, tmp_path, summary) == [[REPO, commit, True]]
+    verify = f"cache.verify({REPO!r}).bad"
+    assert run(plane, hub, tmp_path, verify) == []
+    (mount / REPO / commit / "config.json").write_text("cut")
+    assert run(plane, hub, tmp_path, verify) == ["config.json"]
+    assert "verify checksums" in run(plane, hub, tmp_path, f"cache.verify({REPO!r}, deep=True)")
+    assert "cannot download in the Modal Volume weights" in run(plane, hub, tmp_path, ENSURE)
+
+    assert run(plane, hub, tmp_path, ENSURE, **inside) == list(NEEDED)
+    assert run(plane, hub, tmp_path, f"len(cache.remove({REPO!r}))") == 1
+    assert not (mount / REPO / commit).exists()
+    assert "is not in Modal Volume weights" in run(plane, hub, tmp_path, verify)
