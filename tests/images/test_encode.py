@@ -56,7 +56,6 @@ def test_tiles_of_the_payload_are_those_of_the_original(large: bytes) -> None:
         for original, sent in pairs:
             quality.append(psnr(original, sent))
             likeness.append(structural_similarity(original, sent, channel_axis=2))
-    print(np.mean(quality), min(quality), np.mean(likeness), min(likeness))
     assert np.mean(quality) >= 39
     assert np.mean(likeness) >= 0.97
 
