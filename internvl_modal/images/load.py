@@ -152,12 +152,11 @@ def _count_frames(image: Image.Image, name: str) -> int:
 
 
 def _damaged(name: str, error: Exception) -> ImageError:
+    hint = "the file is damaged or cut off; save or download it again"
+    if isinstance(error, Image.DecompressionBombError):
+        hint = "shrink it; Pillow refuses to decode it"
     detail = str(error) or type(error).__name__
-    return ImageError(
-        f"cannot be decoded: {detail:.200}",
-        source=name,
-        hint="the file is damaged or cut off; save or download it again",
-    )
+    return ImageError(f"cannot be decoded: {detail:.200}", source=name, hint=hint)
 
 
 def _check_size(image: Image.Image, kind: str, name: str, max_pixels: int) -> None:

@@ -103,13 +103,16 @@ def tokens(tiles: int, tokens_per_tile: int = 256) -> int:
 
 
 def target_size(width: int, height: int, grid: Size, tile_pixels: int = 448) -> Size:
-    """The size to send: the grid's own where that is smaller, else the picture's.
+    """The size to send: no side larger than the grid's where the grid has the smaller area.
 
-    A picture of the grid's size picks the same grid again when its area is the smaller one; it
-    need not otherwise (1344x1344 with 24 tiles picks 4x4, not 3x3). Nothing is enlarged.
+    Such a picture picks the same grid again: its shape lies between the picture's and the
+    grid's. With a larger grid it need not (1344x1344 with 24 tiles picks 4x4, not 3x3), so then
+    it stays as it is.
     """
     columns, rows = grid[0] * tile_pixels, grid[1] * tile_pixels
-    return (columns, rows) if columns * rows < width * height else (width, height)
+    if columns * rows >= width * height:
+        return width, height
+    return min(columns, width), min(rows, height)
 
 
 def auto_max_tiles(width: int, height: int, tile_pixels: int = 448) -> int:
