@@ -52,7 +52,8 @@ def deploy(
     ``api_key`` is the one kept from the last deploy, else a new one. ``wait`` downloads the
     weights where they are missing and returns once the model answers; ``dry_run`` says what would
     be made, in ``.spec``, without a call to Modal; ``force`` deploys what the plan refuses.
-    Raises DeployError and PlanError; a deployment that was there before keeps serving then.
+    Raises DeployError, PlanError and WeightsError; a deployment that Modal had before keeps
+    serving when an update fails.
     """
     chosen = DeployOptions.load(model=model, gpu=gpu, name=name, **options)
     spec = describe(chosen, force=force, prices="catalogue" if dry_run else "auto")
@@ -94,7 +95,8 @@ def connect(
             hint="pass api_key= or set INTERNVL_MODAL_API_KEY",
         )
     known = record.options if record else {"model": _model_of(wanted), "name": app, **tags}
-    options = DeployOptions.load(**{**known, "environment": environment})
+    still = {name: value for name, value in known.items() if name in DeployOptions.model_fields}
+    options = DeployOptions.load(**{**still, "environment": environment})
     spec = describe(options, force=True, prices="catalogue")
     return Deployment(spec, key, _proxy(settings, options))
 
@@ -132,13 +134,13 @@ def _deploy(
 
 
 def _remember(spec: DeploymentSpec, key: SecretStr, settings: Settings) -> None:
-    kept = spec.options.model_dump(exclude_defaults=True) | {"model": spec.options.model}
+    kept = spec.options.model_dump(exclude_none=True)
     record = deploy_state.Record(spec.app, spec.environment, key.get_secret_value(), kept)
     deploy_state.save(settings.state_dir, record)
 
 
 def _key(spec: DeploymentSpec, settings: Settings) -> str:
-    """The key of the last deploy, or a new one for a new deployment."""
+    """The key of the last deploy, or a new one, kept before Modal has it, for a new deployment."""
     if record := deploy_state.load(settings.state_dir, spec.app, spec.environment):
         return record.api_key
     if modal_objects.tags_of(spec.app, spec.environment) is not None:
@@ -146,7 +148,9 @@ def _key(spec: DeploymentSpec, settings: Settings) -> str:
             f"{spec.app} is deployed already, with a key that is not on this machine",
             hint="pass api_key=: the old key keeps its users, a new one replaces it",
         )
-    return secrets.token_urlsafe(32)
+    key = secrets.token_urlsafe(32)
+    _remember(spec, SecretStr(key), settings)
+    return key
 
 
 def _secrets(

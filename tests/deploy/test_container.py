@@ -72,14 +72,21 @@ def test_the_rest_endpoint(machine: Machine) -> None:
     assert answer.json()["description"] == "A picture."
 
 
+SLOWLY = """
+import httpx
+d = connect(APP)
+url = d.urls["openai"].removesuffix("/v1") + "/_standin/next"
+httpx.post(url, json={"text": "Slowly.", "token_seconds": 0.2})
+with d.client() as client:
+"""
+
+
 def test_a_stream_comes_in_pieces(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "red.png").write_bytes(picture())
-    pieces = machine.python(
-        f"with connect({APP!r}).client() as client:\n"
-        f"    say(list(client.stream({str(tmp_path / 'red.png')!r})))"
-    )
+    path = str(tmp_path / "red.png")
+    pieces = machine.python(f"APP = {APP!r}{SLOWLY}    say(list(client.stream({path!r})))")
     assert len(pieces) > 1
-    assert "".join(pieces) == "A picture."
+    assert "".join(pieces) == "Slowly."
 
 
 def test_a_redirect_while_it_takes_long(
@@ -87,15 +94,9 @@ def test_a_redirect_while_it_takes_long(
 ) -> None:
     monkeypatch.setattr(plane, "patience", 0.4)
     (tmp_path / "red.png").write_bytes(picture())
-    text = machine.python(
-        "import httpx\n"
-        f"d = connect({APP!r})\n"
-        "url = d.urls['openai'].removesuffix('/v1') + '/_standin/next'\n"
-        "httpx.post(url, json={'text': 'Slow.', 'token_seconds': 0.3})\n"
-        "with d.client() as client:\n"
-        f"    say(client.describe({str(tmp_path / 'red.png')!r}).text)"
-    )
-    assert text == "Slow."
+    path = str(tmp_path / "red.png")
+    text = machine.python(f"APP = {APP!r}{SLOWLY}    say(client.describe({path!r}).text)")
+    assert text == "Slowly."
 
 
 # The two samples of the README that users of the older app copied, but for URL and key.
