@@ -69,10 +69,9 @@ def python_of(commands: list[str]) -> Path:
     name = hashlib.sha256("\n".join([version, *sorted(packages)]).encode()).hexdigest()[:16]
     python = CACHE / name / "bin" / "python"
     if not (CACHE / name / "complete").exists():
-        uv = [sys.executable, "-m", "uv"]
         run = partial(subprocess.run, check=True, env={**os.environ, "HOME": str(HOME)})
-        run([*uv, "venv", "-q", "-p", _interpreter(version), CACHE / name])
-        run([*uv, "pip", "install", "-q", "-p", python, *packages])
+        run([_interpreter(version), "-m", "venv", "--clear", CACHE / name])
+        run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages])
         (CACHE / name / "complete").touch()
     return python
 
