@@ -181,7 +181,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         match = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
         start = int(match[1]) if match else 0
-        self.hub.requests.append(Request(self.command, path, start, dict(self.headers)))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.hub.requests.append(Request(self.command, path, start, headers))
         fault = self.hub.take_fault(self.command, path)
         if fault and fault.then:
             fault.then()

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Hub", "Repository", "explain", "retry_delay"]
 
-METADATA_TIMEOUT = 4.0
-BLOCK = 1 << 20
+METADATA_TIMEOUT = 3.5
+BLOCK = 1 << 16
 PROGRESS_BARS = "huggingface_hub.http_get"
 MAX_DELAY = 60.0
 # Less memory than hf-xet's own 1.5 GB; fewer tries, since ours continue from the byte reached.
@@ -173,7 +173,7 @@ def _body(url: str, headers: dict[str, str]) -> Iterator[tuple[bool, Iterator[by
 
     session: Any = get_session()
     seconds = constants.HF_HUB_DOWNLOAD_TIMEOUT
-    if hasattr(session, "stream"):  # httpx and its like, from huggingface_hub 1.0 on
+    if callable(getattr(session, "stream", None)):  # httpx's; a bare setting on requests' session
         call = session.stream("GET", url, headers=headers, timeout=seconds, follow_redirects=True)
     else:
         call = session.get(url, headers=headers, timeout=seconds, stream=True)
@@ -218,7 +218,7 @@ def retry_delay(error: Exception, failures: int) -> float | None:
             return None
         asked = error.response.headers.get("Retry-After", "")
         return min(float(asked), MAX_DELAY) if asked.isdigit() else backoff
-    if isinstance(error, OfflineModeIsEnabled):
+    if isinstance(error, (OfflineModeIsEnabled, ValueError)):
         return None
     # hf-xet and hf_transfer raise RuntimeError.
     return backoff if isinstance(error, (RuntimeError, *network_errors())) else None

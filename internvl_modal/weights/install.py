@@ -95,7 +95,7 @@ class Installation:
             except Exception as error:
                 failures += 1
                 delay = retry_delay(error, failures)
-                answered = hasattr(error, "response")
+                answered = getattr(error, "response", None) is not None
                 if delay is None or failures > (METADATA_RETRIES if answered else 1):
                     told = explain(error, wish.model, wish.revision, None, self.hub)
                     raise self._with_place(told) if told else error from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import socket
 import subprocess
@@ -164,14 +165,23 @@ def test_without_a_hub(root: Path, port: str, request: pytest.FixtureRequest) ->
     assert caught.value.destination == str(root / "a/b")
 
 
-def test_offline_mode_of_huggingface_hub(
-    cache: WeightsCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from huggingface_hub import constants
+OFFLINE = """
+import sys
+from internvl_modal.weights import WeightsCache
+WeightsCache(sys.argv[1], endpoint=sys.argv[2]).ensure("a/b", progress=None)
+"""
 
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(WeightsError, match="HF_HUB_OFFLINE is set"):
-        cache.ensure(REPO, progress=None)
+
+def test_offline_mode_of_huggingface_hub(hub: LoopbackHub, root: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", OFFLINE, str(root), hub.url],
+        check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert "WeightsError: a/b: HF_HUB_OFFLINE is set (unset it to download)" in done.stderr
+    assert not hub.requests
 
 
 def test_space_is_checked_before_the_first_byte(hub: LoopbackHub, cache: WeightsCache) -> None:

@@ -1,0 +1,40 @@
+"""Every test of this folder again, with huggingface_hub below 1.0."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from tests.weights.environments import below_1
+
+pytestmark = [
+    pytest.mark.hub,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        os.environ.get("INTERNVL_MODAL_TEST_HUB") != "1",
+        reason="makes an environment with an older huggingface_hub: INTERNVL_MODAL_TEST_HUB=1",
+    ),
+]
+
+
+def test_below_1() -> None:
+    assert int(version("huggingface_hub").split(".")[0]) >= 1
+    python, here = below_1(), Path(__file__).parent
+    code = "import huggingface_hub; print(huggingface_hub.__version__)"
+    told = subprocess.run([python, "-c", code], check=True, stdout=subprocess.PIPE, text=True)
+    assert told.stdout.startswith("0.")
+    done = subprocess.run(
+        [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not hub", str(here)],
+        cwd=Path(__file__).parents[2],
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-8000:]
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 80  # type: ignore[index]
