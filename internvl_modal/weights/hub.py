@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Hub", "Repository", "explain", "retry_delay"]
 
 METADATA_TIMEOUT = 3.5
-BLOCK = 1 << 16
+BLOCK = 1 << 20
 PROGRESS_BARS = "huggingface_hub.http_get"
 MAX_DELAY = 60.0
 # Less memory than hf-xet's own 1.5 GB; fewer tries, since ours continue from the byte reached.
@@ -183,7 +183,7 @@ def _body(url: str, headers: dict[str, str]) -> Iterator[tuple[bool, Iterator[by
         if hasattr(response, "iter_raw"):
             yield ranged, response.iter_raw()
         else:
-            yield ranged, response.iter_content(BLOCK)
+            yield ranged, response.raw.stream(BLOCK, decode_content=False)
 
 
 def _hf_transfer(url: str, file: RemoteFile, sink: Sink, headers: dict[str, str]) -> None:
@@ -204,8 +204,12 @@ def network_errors() -> tuple[type[Exception], ...]:
     from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
     library = sys.modules[type(get_session()).__module__.partition(".")[0]]
-    found = getattr(library, "TransportError", None) or library.RequestException
-    return (found, ConnectionError, TimeoutError)
+    if hasattr(library, "TransportError"):
+        return (library.TransportError, ConnectionError, TimeoutError)
+    import urllib3  # its errors come out of the raw stream
+
+    below = urllib3.exceptions.HTTPError
+    return (library.RequestException, below, ConnectionError, TimeoutError)
 
 
 def retry_delay(error: Exception, failures: int) -> float | None:
