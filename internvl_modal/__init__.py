@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from internvl_modal.client import AsyncStream as AsyncStream
     from internvl_modal.client import Client as Client
     from internvl_modal.client import Stream as Stream
+    from internvl_modal.deploying import adeploy as adeploy
+    from internvl_modal.deploying import connect as connect
+    from internvl_modal.deploying import deploy as deploy
+    from internvl_modal.deployment import Deployment as Deployment
     from internvl_modal.errors import AuthenticationError as AuthenticationError
     from internvl_modal.errors import ConfigError as ConfigError
     from internvl_modal.errors import ContextLengthError as ContextLengthError
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
     from internvl_modal.errors import ServerError as ServerError
     from internvl_modal.errors import ServerUnavailableError as ServerUnavailableError
     from internvl_modal.errors import WeightsError as WeightsError
+    from internvl_modal.planner import Plan as Plan
+    from internvl_modal.planning import plan as plan
     from internvl_modal.schema import DescribeOptions as DescribeOptions
     from internvl_modal.schema import Description as Description
     from internvl_modal.schema import Estimate as Estimate
@@ -48,12 +54,15 @@ if TYPE_CHECKING:
     from internvl_modal.shortcuts import adescribe as adescribe
     from internvl_modal.shortcuts import describe as describe
     from internvl_modal.transport import Retry as Retry
+    from internvl_modal.weights import WeightsCache as WeightsCache
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "backends.base": ["Backend", "Capabilities", "Endpoint"],
     "client": ["AsyncClient", "AsyncStream", "Client", "Stream"],
+    "deploying": ["adeploy", "connect", "deploy"],
+    "deployment": ["Deployment"],
     "errors": [
         "AuthenticationError",
         "ConfigError",
@@ -73,6 +82,8 @@ _HOMES = {
         "ServerUnavailableError",
         "WeightsError",
     ],
+    "planner": ["Plan"],
+    "planning": ["plan"],
     "schema": [
         "DescribeOptions",
         "Description",
@@ -86,6 +97,7 @@ _HOMES = {
     "settings": ["Settings"],
     "shortcuts": ["adescribe", "describe"],
     "transport": ["Retry"],
+    "weights": ["WeightsCache"],
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -14,7 +14,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import internvl_modal
+from internvl_modal import deploy_cli
 from internvl_modal.errors import ConfigError, InternVLError
+from internvl_modal.weights.cli import app as weights_app
 
 app = typer.Typer(
     help="Describe images with InternVL: on this machine, on Modal's GPUs, or on any server.",
@@ -37,7 +39,11 @@ def main() -> NoReturn:
     try:
         code = app(standalone_mode=False) or 0
     except InternVLError as error:
-        code = fail(error)
+        if "--json" in sys.argv:
+            print(json.dumps({"error": error_document(error)}))
+            code = exit_code(error)
+        else:
+            code = fail(error)
     except typer.Exit as stop:
         code = stop.exit_code
     except typer.Abort:
@@ -56,6 +62,11 @@ def main() -> NoReturn:
 def fail(error: InternVLError) -> int:
     """Print ``error`` on one line; return its exit code."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return exit_code(error)
+
+
+def exit_code(error: InternVLError) -> int:
+    """2 for what the user can mend in the command, 1 for the rest."""
     return 2 if isinstance(error, ConfigError) else 1
 
 
@@ -146,7 +157,8 @@ def _describe_one(
     except InternVLError as error:
         if as_json:
             print(json.dumps({"image": image, "error": error_document(error)}))
-        return max(1, fail(error))
+            return exit_code(error)
+        return fail(error)
     finally:
         sys.stdout.flush()
     for warning in description.warnings:
@@ -176,6 +188,31 @@ def models(
 
 
 @app.command()
+def plan(
+    model: Annotated[str, typer.Argument(help="Short name or repository.")] = "internvl2_5-78b",
+    gpu: Annotated[str | None, typer.Option(help="Modal's GPU string, such as H200:2.")] = None,
+    images: Annotated[int, typer.Option(help="Pictures in one request.")] = 1,
+    max_tiles: Annotated[int, typer.Option(help="Most tiles of a picture.")] = 12,
+    output_tokens: Annotated[int, typer.Option(help="Tokens of an answer.")] = 200,
+    session_len: Annotated[int | None, typer.Option(help="Tokens of a session.")] = None,
+    budget: Annotated[float | None, typer.Option(help="Most USD an hour.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Say which GPUs run a model, how many pictures at once, and at what cost."""
+    made = internvl_modal.plan(
+        model,
+        gpu=gpu,
+        images_per_request=images,
+        max_tiles=max_tiles,
+        output_tokens=output_tokens,
+        session_len=session_len,
+        budget=budget,
+    )
+    print(json.dumps(made.to_dict()) if as_json else made)
+    return 0 if made.fits else 1
+
+
+@app.command()
 def doctor(as_json: Json = False) -> int:
     """Say what is installed, which backends can run and what is cached; describe one picture."""
     from internvl_modal.doctor import examine, report
@@ -183,3 +220,7 @@ def doctor(as_json: Json = False) -> int:
     found = examine()
     print(json.dumps(found) if as_json else report(found))
     return 0 if found["self_test"]["ok"] else 1
+
+
+app.add_typer(weights_app, name="weights")
+deploy_cli.register(app)

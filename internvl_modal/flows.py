@@ -195,10 +195,10 @@ class Core:
         return call, time.monotonic() - begun
 
     def _endpoint(self, deadline: float) -> Flow[Ready]:
-        """Start the backend and learn the server's model and dialect, once."""
-        if self._ready is not None:
-            return self._ready
+        """The running endpoint; its model and dialect are asked for once."""
         endpoint: Endpoint = yield Work(self.backend.start)
+        if self._ready is not None and self._ready.endpoint == endpoint:
+            return self._ready
         model = endpoint.model or self._model
         capabilities, listed = endpoint.capabilities, []
         if model is None or capabilities is None:
@@ -277,6 +277,7 @@ def _tiling(capabilities: Capabilities) -> Tiling:
         tile_pixels=capabilities.tile_pixels,
         tokens_per_tile=capabilities.tokens_per_tile or 256,
         max_tiles=capabilities.max_tiles,
+        rule="llama.cpp" if capabilities.dialect == "llamacpp" else "internvl",
     )
 
 

@@ -152,7 +152,7 @@ class Plan:
         """The command that serves the model so."""
         from internvl_modal.lmdeploy_server import LMDeployOptions
 
-        return LMDeployOptions.parse(**self.settings).argv()
+        return LMDeployOptions.model_validate(self.settings).argv()
 
     def require(self) -> Plan:
         """Return the plan itself; raise PlanError, naming choices that work, if it does not fit."""

@@ -115,7 +115,7 @@ def explain(error: ValidationError) -> str:
     parts = []
     for item in error.errors():
         name = ".".join(str(part) for part in item["loc"] if not _is_branch(part)) or "value"
-        secret = name.endswith(("key", "secret", "HF_TOKEN", "hf_token"))
+        secret = any(word in name.lower() for word in ("key", "secret", "hf_token"))
         value = "***" if secret else repr(item["input"])[:60]
         parts.append(f"{name}={value}: {item['msg']}")
     return "; ".join(dict.fromkeys(parts))

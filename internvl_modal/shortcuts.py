@@ -6,6 +6,7 @@ call is fast; connections of ``describe`` are kept too.
 
 from __future__ import annotations
 
+import atexit
 import threading
 
 from typing_extensions import Unpack
@@ -63,6 +64,14 @@ async def adescribe(
     kept = _Kept(_client(backend, model).backend)
     async with AsyncClient(kept, model=model) as client:
         return await client.describe(image, prompt, **options)
+
+
+@atexit.register
+def close() -> None:
+    """Close what ``describe`` and ``adescribe`` keep; they start anew when called again."""
+    with _lock:
+        while _clients:
+            _clients.popitem()[1].close()
 
 
 def _client(backend: str | Backend | None, model: str | None) -> Client:

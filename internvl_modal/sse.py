@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from internvl_modal.errors import EngineError, ServerError
 from internvl_modal.replies import HttpResponse, error_from_response
 from internvl_modal.schema import Description, Usage
-from internvl_modal.wire import Answer, ChatCall, conclude, text_of, usage_of
+from internvl_modal.stops import StopCutter
+from internvl_modal.wire import Answer, ChatCall, conclude, id_of, text_of, usage_of
 
 
 class EventDecoder:
@@ -47,6 +48,7 @@ class CompletionStream:
         self._call = call
         self._events = EventDecoder()
         self._text: list[str] = []
+        self._stops = StopCutter(call.options.stop)
         self._finish: object = None
         self._usage: Usage | None = None
         self._model: object = None
@@ -56,11 +58,13 @@ class CompletionStream:
     def feed(self, chunk: bytes) -> Iterator[str]:
         """Yield the text that ``chunk`` brings; raises ServerError for an error event."""
         for data in self._events.feed(chunk):
-            if data.strip() == "[DONE]":
-                self._done = True
-            elif not self._done and (delta := self._take(data)):
-                self._text.append(delta)
-                yield delta
+            if self._done:
+                return
+            self._done = data.strip() == "[DONE]"
+            piece = self._stops.finish() if self._done else self._stops.feed(self._take(data))
+            if piece:
+                self._text.append(piece)
+                yield piece
 
     def finish(self) -> Description:
         """The description; raises EngineError when the stream ended before ``[DONE]``."""
@@ -71,9 +75,8 @@ class CompletionStream:
                 status=200,
                 request_id=self.request_id,
             )
-        answer = Answer(
-            "".join(self._text), self._finish, self._usage, self._model, self.request_id
-        )
+        finish = "stop" if self._stops.stopped else self._finish
+        answer = Answer("".join(self._text), finish, self._usage, self._model, self.request_id)
         return conclude(answer, self._call)
 
     def _take(self, data: str) -> str:
@@ -89,6 +92,7 @@ class CompletionStream:
             raise error_from_response(HttpResponse(status, {}, data.encode()))
         self._usage = usage_of(event.get("usage")) or self._usage
         self._model = event.get("model") or self._model
+        self.request_id = self.request_id or id_of(event)
         choices = event.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
         if not isinstance(choice, dict):

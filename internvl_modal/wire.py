@@ -25,6 +25,7 @@ from internvl_modal.replies import (
     unreadable,
 )
 from internvl_modal.schema import DescribeOptions, Description, Usage
+from internvl_modal.stops import StopCutter
 from internvl_modal.truth import answer_warnings, check_seen
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def decode_completion(response: HttpResponse, call: ChatCall) -> Description:
         finish_reason=choice.get("finish_reason"),
         usage=usage_of(body.get("usage")),
         model=body.get("model"),
-        request_id=response.request_id,
+        request_id=response.request_id or id_of(body),
     )
     return conclude(answer, call)
 
@@ -162,7 +163,10 @@ def conclude(answer: Answer, call: ChatCall) -> Description:
         )
     if not answer.text and answer.finish_reason == "length":
         raise context_full(answer, usage)
-    if answer.finish_reason not in ("stop", "length"):
+    cutter = StopCutter(call.options.stop)
+    text = cutter.feed(answer.text) + cutter.finish()
+    reason = "stop" if cutter.stopped else answer.finish_reason
+    if reason not in ("stop", "length"):
         raise ServerError(
             f"the answer ended with finish_reason {answer.finish_reason!r}",
             hint="expected 'stop' or 'length'",
@@ -171,14 +175,14 @@ def conclude(answer: Answer, call: ChatCall) -> Description:
         )
     seen = check_seen(call.turns, call.capabilities, answer.usage, request_id=answer.request_id)
     return Description(
-        text=answer.text,
+        text=text,
         model=answer.model if isinstance(answer.model, str) and answer.model else call.model,
-        finish_reason="length" if answer.finish_reason == "length" else "stop",
+        finish_reason="length" if reason == "length" else "stop",
         usage=usage,
         images=tuple(image.info for image in call.images),
         seen=seen,
         request_id=answer.request_id,
-        warnings=answer_warnings(answer.text, answer.finish_reason, usage, call),
+        warnings=answer_warnings(text, reason, usage, call),
     )
 
 
@@ -202,6 +206,12 @@ def decode_models(response: HttpResponse) -> list[Json]:
     if not isinstance(data, list):
         raise unreadable(response, "no list of models")
     return [item for item in data if isinstance(item, dict) and isinstance(item.get("id"), str)]
+
+
+def id_of(body: Json) -> str | None:
+    """The answer's own id, for servers that send no header with one."""
+    value = body.get("id")
+    return value if isinstance(value, str) and value else None
 
 
 def usage_of(value: object) -> Usage | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ CI = bool(os.environ.get("CI"))
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No setting of the developer's, an empty home and an empty working folder's ``.env``."""
     for name in list(os.environ):
         if name.startswith("INTERNVL_MODAL_") and not name.startswith("INTERNVL_MODAL_TEST_"):
@@ -28,6 +29,9 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     monkeypatch.chdir(tmp_path)
+    yield
+    if shortcuts := sys.modules.get("internvl_modal.shortcuts"):
+        shortcuts.close()
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ class TestDescribe:
             site.will(Reply(body=png(), headers={"content-type": "image/png"}))
             description = client.describe(f"{site.origin}/p.png?token=x", allow_private_urls=True)
         assert description.images[0].width == 900
-        assert sent_picture(loopback.chats[0]).size == (900, 900)
+        assert sent_picture(loopback.chats[0]).size == (896, 896)
 
     def test_a_private_url_is_refused(self, client: ivl.Client, loopback: Loopback) -> None:
         with pytest.raises(ivl.ImageError, match="allow_private_urls"):

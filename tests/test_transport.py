@@ -83,7 +83,7 @@ def test_nobody_listening(call: Call, loopback: Loopback) -> None:
     with Loopback() as gone:
         pass
     loopback.models = Reply(302, headers={"location": f"{gone.url}/models"})
-    with pytest.raises(ivl.ServerUnavailableError, match="no answer from http://127.0.0.1"):
+    with pytest.raises(ivl.ServerUnavailableError, match=r"no answer from http://127\.0\.0\.1"):
         call(loopback)
 
 

@@ -59,6 +59,8 @@ class _Running:
     """One engine process and how many backends of this process use it."""
 
     def __init__(self, engine: Engine) -> None:
+        if importlib.util.find_spec("xllamacpp") is None:
+            raise MissingExtraError("xllamacpp", "local")
         self.users = 0
         self.key = secrets.token_urlsafe(24)
         command = [sys.executable, "-m", "internvl_modal.backends.llama_engine"]
@@ -126,13 +128,13 @@ class LocalBackend:
 
     def start(self) -> Endpoint:
         """Fetch the model files where missing and start the engine."""
-        if importlib.util.find_spec("xllamacpp") is None:
-            raise MissingExtraError("xllamacpp", "local")
         engine = self._engine or self._resolved()
         with _lock:
             running = _running.get(engine)
             if running is None or running.process.poll() is not None:
                 users = running.users if running else 0
+                if running is not None:
+                    running.process.stop()
                 running = _running[engine] = _Running(engine)
                 running.users = users
             if self._engine is None:
@@ -180,11 +182,22 @@ class LocalBackend:
         try:
             snapshot = cache.ensure(self.model, variant="gguf")
         except WeightsError as error:
-            error.hint += "; --model demo runs offline" if error.hint else "use --model demo"
+            error.message += f"; {self._missing()}"
+            error.hint = "; ".join(filter(None, (error.hint, "--model demo runs offline")))
             raise
         mmproj = next(name for name in snapshot.files if Path(name).name.startswith("mmproj"))
         model = next(n for n in snapshot.files if n.endswith(".gguf") and n != mmproj)
         return snapshot.file(model), snapshot.file(mmproj)
+
+    def _missing(self) -> str:
+        """Which files are wanted and where they would lie."""
+        from internvl_modal.catalog import find_model
+
+        spec = find_model(str(self.model))
+        repo = spec.gguf if spec and spec.gguf else str(self.model)
+        stem = repo.rpartition("/")[2].removesuffix("-GGUF")
+        files = f"{stem}-Q8_0.gguf and mmproj-{stem}-Q8_0.gguf"
+        return f"{files} are missing in {self._cache_dir / repo}"
 
 
 def _checked(
@@ -205,8 +218,10 @@ def _checked(
 
 
 def _capabilities(model: object) -> Capabilities:
-    """The demo model sees one tile of 16 tokens; the others tile as InternVL does."""
+    """The demo model has tiles of 96 pixels and 9 tokens; of unknown files nothing is known."""
     if model == DEMO:
-        return Capabilities("llamacpp", tokens_per_tile=16, max_tiles=1, json_schema=True)
+        return Capabilities(
+            "llamacpp", tile_pixels=96, tokens_per_tile=9, max_tiles=1, json_schema=True
+        )
     tokens = 256 if isinstance(model, str) else None
     return Capabilities("llamacpp", tokens_per_tile=tokens, max_tiles=12, json_schema=True)

@@ -1,0 +1,163 @@
+"""The command as a user runs it: in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.loopback import Loopback, Reply, completion, stream_events
+
+ROOT = Path(__file__).parents[1]
+SCENE = str(ROOT / "examples" / "images" / "scene.png")
+PHOTO = str(ROOT / "examples" / "images" / "coffee.jpg")
+SENTENCE = (
+    "A large red circle at the top left and a small blue square at the top right, on a gray "
+    "background. The blue square is right of the red circle."
+)
+
+
+def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(  # noqa: PLW1510 - the code is what is tested
+        [sys.executable, "-W", "error", "-m", "internvl_modal", *arguments],
+        capture_output=True,
+        input=stdin,
+        env=os.environ,
+    )
+    return subprocess.CompletedProcess(
+        result.args, result.returncode, result.stdout.decode(), result.stderr.decode()
+    )
+
+
+def test_the_demo_model_describes_the_scene() -> None:
+    result = run("describe", SCENE, "--model", "demo")
+    assert (result.returncode, result.stdout.strip()) == (0, SENTENCE)
+    assert result.stderr.startswith("warning: the demo model knows only generated scenes")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_stream_says_the_same() -> None:
+    assert run("describe", SCENE, "--model", "demo", "--stream").stdout.strip() == SENTENCE
+
+
+def test_standard_input() -> None:
+    result = run("describe", "-", "--model", "demo", stdin=Path(SCENE).read_bytes())
+    assert result.stdout.strip() == SENTENCE
+
+
+def test_json(loopback: Loopback) -> None:
+    result = run("describe", PHOTO, "--base-url", loopback.url, "--json", "--detail", "1")
+    document = json.loads(result.stdout)
+    assert document["text"] == "A cat."
+    assert document["image"] == PHOTO
+    assert document["images"][0]["tiles"] == 1
+
+
+def test_options_are_passed_on(loopback: Loopback) -> None:
+    run(
+        "describe", PHOTO, "--base-url", loopback.url, "--prompt", "Why?", "--model", "m",
+        "--max-tokens", "7", "--temperature", "0.5",
+    )  # fmt: skip
+    sent = loopback.chats[0].json
+    assert (sent["model"], sent["max_tokens"], sent["temperature"]) == ("m", 7, 0.5)
+    assert sent["messages"][0]["content"][0]["text"].endswith("Why?")
+
+
+def test_one_bad_picture_does_not_stop_the_rest(loopback: Loopback, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    result = run("describe", PHOTO, "bad.jpg", "gone.jpg", PHOTO, "--base-url", loopback.url)
+    assert result.returncode == 1
+    assert result.stdout == f"{PHOTO}: A cat.\n" * 2
+    lines = result.stderr.splitlines()
+    assert len(lines) == 2
+    assert re.match(r"error: bad\.jpg: .*\(.*\)", lines[0])
+    assert lines[1].startswith("error: gone.jpg: ")
+
+
+def test_errors_in_json(loopback: Loopback, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    result = run("describe", "bad.jpg", PHOTO, "--base-url", loopback.url, "--json")
+    bad, good = map(json.loads, result.stdout.splitlines())
+    assert bad["error"]["type"] == "ImageError"
+    assert bad["error"]["hint"]
+    assert good["text"] == "A cat."
+    assert (result.returncode, result.stderr) == (1, "")
+    refused = run("describe", PHOTO, "--backend", "nope", "--json")
+    assert json.loads(refused.stdout)["error"]["type"] == "ConfigError"
+    assert refused.returncode == 2
+
+
+def test_a_stream_that_breaks_is_an_error(loopback: Loopback) -> None:
+    loopback.will(Reply(chunks=stream_events("A ", done=False)))
+    result = run("describe", PHOTO, "--base-url", loopback.url, "--stream")
+    assert (result.returncode, result.stdout) == (1, "A \n")
+    assert "ended early" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["describe"], "IMAGE"),
+        (["describe", "x.png", "--temperature", "5"], "temperature=5.0"),
+        (["describe", "x.png", "--detail", "huge"], "detail='huge'"),
+        (["describe", "x.png", "--backend", "nope"], "no backend is named 'nope'"),
+        (["describe", "x.png", "--max-tokens", "many"], "--max-tokens"),
+        (["paint"], "paint"),
+    ],
+)
+def test_wrong_usage_is_code_two(arguments: list[str], words: str) -> None:
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_key_is_never_printed(loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTERNVL_MODAL_API_KEY", "sk-hidden")
+    loopback.will(Reply(401, {"message": "wrong key"}))
+    result = run("describe", PHOTO, "--base-url", loopback.url)
+    assert result.returncode == 1
+    assert "wrong key" in result.stderr
+    assert "sk-hidden" not in result.stdout + result.stderr
+    assert loopback.chats[0].headers["authorization"] == "Bearer sk-hidden"
+
+
+def test_warnings_go_to_standard_error(loopback: Loopback) -> None:
+    loopback.will(Reply(body=completion(finish="length")))
+    result = run("describe", PHOTO, "--base-url", loopback.url)
+    assert result.stdout == "A cat.\n"
+    assert "warning: the answer was cut" in result.stderr
+
+
+def test_models(loopback: Loopback) -> None:
+    assert run("models", "--base-url", loopback.url).stdout == "internvl\n"
+    assert json.loads(run("models", "--model", "demo", "--json").stdout) == ["demo"]
+
+
+def test_doctor() -> None:
+    result = run("doctor")
+    assert result.returncode == 0
+    for words in ("Extras:", "local     ready", "Self-test with the demo model: 'A "):
+        assert words in result.stdout
+    found = json.loads(run("doctor", "--json").stdout)
+    assert found["self_test"]["ok"]
+    assert found["cache"]["models"] == {}
+
+
+def test_plan() -> None:
+    result = run("plan", "internvl2_5-78b", "--gpu", "A100-80GB:2")
+    assert result.returncode == 1
+    assert "A100-80GB" in result.stdout
+    assert json.loads(run("plan", "--json").stdout)["fits"]
+
+
+def test_help_names_every_command() -> None:
+    text = run("--help").stdout
+    for command in ("describe", "models", "doctor", "plan", "weights", "deploy", "serve"):
+        assert command in text
+    assert run("--version").stdout.startswith("internvl-modal 0.")
