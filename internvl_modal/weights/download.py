@@ -209,7 +209,7 @@ class Downloads:
                 self._hub.fetch(self._repository, file, sink, before)
                 self._take_over(sink)
                 if sink.size <= before:
-                    raise _WrongSize
+                    raise ConnectionError("no bytes came")
             except (Stopped, _WrongSize):
                 raise
             except Exception as error:

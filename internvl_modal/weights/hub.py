@@ -183,7 +183,16 @@ def _body(url: str, headers: dict[str, str]) -> Iterator[tuple[bool, Iterator[by
         if hasattr(response, "iter_raw"):
             yield ranged, response.iter_raw()
         else:
-            yield ranged, response.raw.stream(BLOCK, decode_content=False)
+            yield ranged, _pieces(response.raw)
+
+
+def _pieces(raw: Any) -> Iterator[bytes]:
+    """What has arrived, up to a block; urllib3 before 2.1 can only wait for whole blocks."""
+    if not hasattr(raw, "read1"):
+        yield from raw.stream(BLOCK, decode_content=False)
+        return
+    while piece := raw.read1(BLOCK, decode_content=False):
+        yield piece
 
 
 def _hf_transfer(url: str, file: RemoteFile, sink: Sink, headers: dict[str, str]) -> None:

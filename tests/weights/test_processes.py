@@ -57,7 +57,7 @@ def fork_server() -> Iterator[ForkServer]:
 
 def thirty_files() -> dict[str, bytes]:
     shards = {
-        f"model-{index:05}-of-00028.safetensors": noise(200_000 if index % 4 else 6_000_000, index)
+        f"model-{index:05}-of-00028.safetensors": noise(50_000 if index % 4 else 6_000_000, index)
         for index in range(1, 29)
     }
     return {"config.json": b"{}", "tokenizer.json": noise(3000), **shards}
