@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from internvl_modal.backends.base import Backend as Backend
     from internvl_modal.backends.base import Capabilities as Capabilities
     from internvl_modal.backends.base import Endpoint as Endpoint
+    from internvl_modal.batch import BatchOptions as BatchOptions
+    from internvl_modal.batch import Outcome as Outcome
+    from internvl_modal.batch import Progress as Progress
     from internvl_modal.client import AsyncClient as AsyncClient
     from internvl_modal.client import AsyncStream as AsyncStream
     from internvl_modal.client import Client as Client
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from internvl_modal.settings import Settings as Settings
     from internvl_modal.shortcuts import adescribe as adescribe
     from internvl_modal.shortcuts import describe as describe
+    from internvl_modal.shortcuts import describe_many as describe_many
     from internvl_modal.transport import Retry as Retry
     from internvl_modal.weights import WeightsCache as WeightsCache
 
@@ -60,6 +64,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "backends.base": ["Backend", "Capabilities", "Endpoint"],
+    "batch": ["BatchOptions", "Outcome", "Progress"],
     "client": ["AsyncClient", "AsyncStream", "Client", "Stream"],
     "deploying": ["adeploy", "connect", "deploy"],
     "deployment": ["Deployment"],
@@ -95,7 +100,7 @@ _HOMES = {
         "Usage",
     ],
     "settings": ["Settings"],
-    "shortcuts": ["adescribe", "describe"],
+    "shortcuts": ["adescribe", "describe", "describe_many"],
     "transport": ["Retry"],
     "weights": ["WeightsCache"],
 }

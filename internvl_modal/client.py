@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from typing_extensions import Self, Unpack
 
 from internvl_modal.backends import Backend, resolve
+from internvl_modal.batch import BatchOptions, Images, Job, Outcome
 from internvl_modal.errors import ConfigError
 from internvl_modal.flows import IMAGES, Core, Flow, Opened, Work
 from internvl_modal.schema import (
@@ -25,7 +26,7 @@ from internvl_modal.schema import (
     Timings,
 )
 from internvl_modal.settings import Settings
-from internvl_modal.transport import AsyncTransport, Retry, Transport
+from internvl_modal.transport import AsyncTransport, Retry, Send, Sent, Transport
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -88,7 +89,9 @@ class Client(_Base):
         http_client: httpx.Client | None = None,
     ) -> None:
         super().__init__(backend, base_url=base_url, api_key=api_key, model=model, timeout=timeout)
-        self._transport = Transport(_own(http_client, httpx.Client), retry or Retry())
+        self._retry = retry or Retry()
+        self._transport = Transport(_own(http_client, httpx.Client), self._retry)
+        self._http_client = http_client
 
     def describe(
         self, image: IMAGES, prompt: str | None = None, **options: Unpack[Options]
@@ -136,6 +139,29 @@ class Client(_Base):
     ) -> Description:
         """Describe ``frames`` evenly spaced frames between ``start`` and ``end`` (seconds)."""
         return self._run(self._core.describe_video(path, prompt, frames, start, end, options))
+
+    def describe_many(
+        self, images: Images, prompt: str | None = None, **options: Unpack[BatchOptions]
+    ) -> Iterator[Outcome]:
+        """Describe any number of pictures, several at once; see ``docs/batches.md``.
+
+        ``images``: a folder, a glob, a manifest, a tar, or any iterable of sources or (key,
+        source) pairs. Works inside a running event loop too: it has one of its own.
+        """
+        from internvl_modal.batch.bridge import iterate
+        from internvl_modal.batch.engine import Run
+
+        job = Job.parse(prompt, options)
+
+        def make() -> tuple[Run, AsyncTransport]:
+            transport = AsyncTransport(None, self._retry)
+            exchange = transport.send if self._http_client is None else self._send_in_thread
+            return Run(self._core, exchange, self._retry, images, job), transport
+
+        return iterate(make)
+
+    async def _send_in_thread(self, step: Send[T]) -> Sent[T]:
+        return await asyncio.to_thread(self._transport.send, step)
 
     def models(self) -> list[str]:
         """Names of the models that the server offers."""
@@ -202,7 +228,8 @@ class AsyncClient(_Base):
         http_client: httpx.AsyncClient | None = None,
     ) -> None:
         super().__init__(backend, base_url=base_url, api_key=api_key, model=model, timeout=timeout)
-        self._transport = AsyncTransport(_own(http_client, httpx.AsyncClient), retry or Retry())
+        self._retry = retry or Retry()
+        self._transport = AsyncTransport(_own(http_client, httpx.AsyncClient), self._retry)
 
     async def describe(
         self, image: IMAGES, prompt: str | None = None, **options: Unpack[Options]
@@ -246,6 +273,19 @@ class AsyncClient(_Base):
     ) -> Description:
         """Describe ``frames`` evenly spaced frames between ``start`` and ``end`` (seconds)."""
         return await self._run(self._core.describe_video(path, prompt, frames, start, end, options))
+
+    def describe_many(
+        self, images: Images, prompt: str | None = None, **options: Unpack[BatchOptions]
+    ) -> AsyncIterator[Outcome]:
+        """Describe any number of pictures, for ``async for``; see ``Client.describe_many``.
+
+        ``images`` may be an async iterable.
+        """
+        from internvl_modal.batch.bridge import stream
+        from internvl_modal.batch.engine import Run
+
+        job = Job.parse(prompt, options)
+        return stream(lambda: Run(self._core, self._transport.send, self._retry, images, job))
 
     async def models(self) -> list[str]:
         """Names of the models that the server offers."""

@@ -144,6 +144,15 @@ class Core:
         )
         return Opened(step, CompletionStream(call), begun, prepared)
 
+    @property
+    def timeout(self) -> float:
+        """Seconds for a call that names none."""
+        return self._timeout
+
+    def ready(self) -> Flow[Ready]:
+        """Start the backend and learn what answers there, before the first picture."""
+        return (yield from self._endpoint(time.monotonic() + self._timeout))
+
     def models(self) -> Flow[list[str]]:
         """Names of the models the server offers."""
         endpoint = yield Work(self.backend.start)

@@ -1,4 +1,4 @@
-"""``describe`` and ``adescribe``: one call, no client to keep.
+"""``describe``, ``adescribe`` and ``describe_many``: one call, no client to keep.
 
 What a backend starts (a local engine) is kept for the life of the process, so that the second
 call is fast; connections of ``describe`` are kept too.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import atexit
 import threading
+from collections.abc import Iterator
 
 from typing_extensions import Unpack
 
 from internvl_modal.backends import Backend, Endpoint
+from internvl_modal.batch import BatchOptions, Images, Outcome
 from internvl_modal.client import AsyncClient, Client
 from internvl_modal.flows import IMAGES
 from internvl_modal.schema import Description, Options
@@ -72,6 +74,18 @@ def close() -> None:
     with _lock:
         while _clients:
             _clients.popitem()[1].close()
+
+
+def describe_many(
+    images: Images,
+    prompt: str | None = None,
+    *,
+    backend: str | Backend | None = None,
+    model: str | None = None,
+    **options: Unpack[BatchOptions],
+) -> Iterator[Outcome]:
+    """Describe any number of pictures, several at once, in notebooks too; see docs/batches.md."""
+    return _client(backend, model).describe_many(images, prompt, **options)
 
 
 def _client(backend: str | Backend | None, model: str | None) -> Client:

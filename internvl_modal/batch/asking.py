@@ -1,0 +1,129 @@
+"""Ask about one picture: prepared in a thread, sent in a slot, again where it helps."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from dataclasses import replace
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from internvl_modal.batch.concurrency import Limiter
+from internvl_modal.batch.dedupe import Known
+from internvl_modal.batch.options import Job
+from internvl_modal.batch.sources import Item
+from internvl_modal.errors import (
+    AuthenticationError,
+    ConfigError,
+    RateLimitedError,
+    RequestRejectedError,
+    ServerError,
+)
+from internvl_modal.flows import Core, Flow, Ready, Work
+from internvl_modal.schema import Description
+from internvl_modal.transport import Retry, Send, Sent
+
+Exchange: TypeAlias = "Callable[[Send[Any]], Awaitable[Sent[Any]]]"
+
+T = TypeVar("T")
+
+_ONCE = Retry(attempts=1)
+
+
+class Ticket(Protocol):
+    """What the pipeline wants to know of a picture on its way."""
+
+    item: Item
+    attempts: int
+    sending: bool
+
+
+class Asker:
+    """Asks the same of every picture; ``limiter`` is set once the endpoint is known."""
+
+    limiter: Limiter
+
+    def __init__(
+        self, core: Core, exchange: Exchange, retry: Retry, job: Job, threads: Executor
+    ) -> None:
+        self._core, self._exchange, self._retry, self._job = core, exchange, retry, job
+        self._threads = threads
+        self._known = Known() if job.settings.dedupe else None
+
+    async def ready(self) -> Ready:
+        """Start the backend and learn what answers there."""
+        return await self._perform(self._core.ready(), self._exchange)
+
+    async def describe(self, ticket: Ticket, halt: asyncio.Event) -> Description:
+        """Describe one picture; nothing is sent again once ``halt`` is set."""
+
+        async def exchange(step: Send[Any]) -> Sent[Any]:
+            if self._known is None or not step.request.body:
+                return await self._insist(step, ticket, halt)
+            return await self._known.answer(step, lambda: self._insist(step, ticket, halt))
+
+        job = self._job
+        return await self._perform(
+            self._core.describe(ticket.item.source, job.prompt, job.options), exchange
+        )
+
+    async def _perform(self, flow: Flow[T], exchange: Exchange) -> T:
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    result = await (
+                        self._in_thread(step) if isinstance(step, Work) else exchange(step)
+                    )
+                except Exception as error:  # noqa: BLE001 - the flow decides
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(result)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+    async def _insist(self, step: Send[T], ticket: Ticket, halt: asyncio.Event) -> Sent[T]:
+        """Exchange, again where that may help; waiting for a slot costs the deadline nothing."""
+        since, begun, budget = 0.0, 0.0, step.deadline - time.monotonic()
+        while True:
+            try:
+                async with self.limiter.slot():
+                    begun = time.monotonic()
+                    since = since or begun
+                    ticket.attempts += 1
+                    ticket.sending = True
+                    sent = await self._exchange(replace(step, deadline=begun + budget, retry=_ONCE))
+                return Sent(sent.value, ticket.attempts)
+            except ServerError as error:
+                budget -= time.monotonic() - begun
+                if not self._again(error, ticket.attempts, since, budget):
+                    raise
+            finally:
+                ticket.sending = False
+            if halt.is_set():
+                raise asyncio.CancelledError
+            await asyncio.sleep(self._backoff(ticket.attempts))
+
+    def _again(self, error: ServerError, attempts: int, since: float, budget: float) -> bool:
+        """Attempts are counted but for those that the server only put off."""
+        if not error.retryable or budget <= 0:
+            return False
+        put_off = isinstance(error, RateLimitedError) or error.status == 503
+        patience = self._job.checked.timeout or self._core.timeout
+        return attempts < self._retry.attempts or (put_off and time.monotonic() < since + patience)
+
+    def _backoff(self, attempts: int) -> float:
+        longest = self._retry.initial * self._retry.factor ** min(attempts - 1, 30)
+        return random.uniform(0, min(self._retry.maximum, longest))  # noqa: S311
+
+    async def _in_thread(self, work: Work[Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work.function)
+
+
+def is_fatal(error: Exception) -> bool:
+    """Whether every other picture would fail the same way: key, address, model."""
+    gone = isinstance(error, RequestRejectedError) and error.status == 404
+    return gone or isinstance(error, AuthenticationError | ConfigError)

@@ -1,0 +1,247 @@
+"""The pipeline of a batch: read, prepare, send, write; each stage waits for the next.
+
+One task reads and admits, each admitted picture is a task, one task writes; the caller takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from internvl_modal.batch.asking import Asker, Exchange, is_fatal
+from internvl_modal.batch.concurrency import Limiter
+from internvl_modal.batch.options import Job
+from internvl_modal.batch.outcome import Outcome, fingerprint
+from internvl_modal.batch.outputs import sink_for
+from internvl_modal.batch.progress import Meter
+from internvl_modal.batch.reading import items
+from internvl_modal.batch.sources import Images, Item, size_of
+from internvl_modal.errors import InternVLError
+from internvl_modal.flows import Core
+from internvl_modal.transport import Retry
+
+if TYPE_CHECKING:
+    from internvl_modal.planner import Plan
+
+__all__ = ["Run"]
+
+THREADS = min(8, (os.cpu_count() or 1) + 2)
+"""Pictures in preparation at once: decoding takes memory, fetching takes time."""
+MOST = 64
+"""Requests at once that "auto" may reach where nothing else says how many."""
+GONE = 10
+"""Pictures in a row that the server failed, with all their attempts, before the batch gives up."""
+
+
+@dataclass
+class _Ticket:
+    """A picture on its way."""
+
+    index: int
+    item: Item
+    attempts: int = 0
+    sending: bool = False
+
+
+class Run:
+    """One batch, in the event loop it was made in: ``take`` until it is empty, then ``close``."""
+
+    def __init__(
+        self, core: Core, exchange: Exchange, retry: Retry, images: Images, job: Job
+    ) -> None:
+        self._core, self._exchange, self._retry = core, exchange, retry
+        self._images, self._job = images, job
+        self._sink = sink_for(job.settings)
+        self._threads = ThreadPoolExecutor(THREADS, "internvl-prepare")
+        self._writer = ThreadPoolExecutor(1, "internvl-write")
+        self._done: asyncio.Queue[tuple[int, Outcome] | None] = asyncio.Queue()
+        self._written: deque[Outcome] = deque()
+        self._tickets: dict[asyncio.Task[None], _Ticket] = {}
+        self._news, self._halt = asyncio.Event(), asyncio.Event()
+        self._main: asyncio.Task[None] | None = None
+        self._error: Exception | None = None
+        self._grace = 0.0
+        self._lost = 0
+
+    async def take(self) -> list[Outcome]:
+        """Outcomes that are written, one or more; none at the end. Raises what stopped it."""
+        if self._main is None:
+            self._main = asyncio.create_task(self._run())
+        while not self._written and not self._main.done():
+            self._news.clear()
+            waiting = asyncio.create_task(self._news.wait())
+            await asyncio.wait({waiting, self._main}, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+        taken = list(self._written)
+        self._written.clear()
+        for _ in taken:
+            self._window.release()
+        if not taken:
+            await self._main
+            if self._error is not None:
+                raise self._error
+        return taken
+
+    async def stop(self) -> None:
+        """Begin nothing more, give what is under way its grace, write it."""
+        self._end(
+            InternVLError("the batch was stopped", hint="the same call goes on from there"),
+            self._job.settings.grace,
+        )
+        if self._main is not None:
+            await asyncio.wait({self._main})
+
+    async def close(self) -> None:
+        """Give up what is under way; what is done is written already or is now."""
+        self._halt.set()
+        for task in self._tickets:
+            task.cancel()
+        if self._main is not None:
+            await asyncio.wait({self._main})
+
+    @property
+    def failed(self) -> int:
+        """Failures that this run and those before it recorded."""
+        return self._sink.failed + self._meter.failed
+
+    def _end(self, error: Exception, grace: float = 0.0) -> None:
+        if not self._halt.is_set():
+            self._error, self._grace = error, grace
+            self._halt.set()
+
+    async def _run(self) -> None:
+        """From the first question to the last line."""
+        loop = asyncio.get_running_loop()
+        try:
+            await self._open()
+            writing = asyncio.create_task(self._write())
+            await self._until_done()
+            self._done.put_nowait(None)
+            await writing
+            self._meter.close(self._limiter.limit)
+        except Exception as error:  # noqa: BLE001 - raised where outcomes are taken
+            self._error = self._error or error
+        finally:
+            try:
+                await loop.run_in_executor(self._writer, self._sink.close)
+            except Exception as error:  # noqa: BLE001 - the same
+                self._error = self._error or error
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._writer.shutdown(wait=False)
+
+    async def _open(self) -> None:
+        """Learn what answers, and what of the output is there."""
+        job, settings = self._job, self._job.settings
+        self._asker = Asker(self._core, self._exchange, self._retry, job, self._threads)
+        ready = await self._asker.ready()
+        run = fingerprint(job.prompt, job.checked, ready.model)
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._sink.open, run)
+        fixed = None if settings.concurrency == "auto" else settings.concurrency
+        plan: Plan | None = getattr(self._core.backend, "plan", None)  # a deployment has one
+        sessions = plan.capacity.sessions if plan else None
+        known = [most for most in (settings.max_concurrency, sessions) if most]
+        most = fixed or min(known, default=MOST)
+        self._limiter = self._asker.limiter = Limiter(fixed, most, THREADS)
+        self._window = asyncio.Semaphore(4 * (most + THREADS))
+        price = plan.cost.per_hour if plan else None
+        self._meter = Meter(settings.progress, size_of(self._images), price)
+
+    async def _until_done(self) -> None:
+        """Until every picture is through, or something ends the batch before."""
+        working = asyncio.create_task(self._work())
+        halted = asyncio.create_task(self._halt.wait())
+        await asyncio.wait({working, halted}, return_when=asyncio.FIRST_COMPLETED)
+        halted.cancel()
+        if not working.done():
+            working.cancel()
+        await asyncio.wait({working})
+        if not working.cancelled() and (error := working.exception()) is not None:
+            self._end(error if isinstance(error, Exception) else InternVLError(str(error)))
+        for task, ticket in self._tickets.items():
+            if not ticket.sending:
+                task.cancel()
+        if self._tickets:
+            await asyncio.wait(list(self._tickets), timeout=self._grace)
+        for task in self._tickets:
+            task.cancel()
+        if self._tickets:
+            await asyncio.wait(list(self._tickets))
+
+    async def _work(self) -> None:
+        """Admit one picture after the other, then wait for all of them."""
+        index = 0
+        async with aclosing(items(self._images, self._job.settings.column)) as found:
+            async for item in found:
+                if self._sink.has(item.key):
+                    self._meter.skip()
+                    continue
+                await self._window.acquire()
+                await self._limiter.admit()
+                ticket = _Ticket(index, item)
+                task = asyncio.create_task(self._process(ticket))
+                self._tickets[task] = ticket
+                task.add_done_callback(self._tickets.pop)
+                index += 1
+        while self._tickets:
+            await asyncio.wait(list(self._tickets))
+
+    async def _process(self, ticket: _Ticket) -> None:
+        """Make one outcome, whatever happens, unless it ends the batch."""
+        begun = time.monotonic()
+        description, error = None, None
+        try:
+            description = await self._asker.describe(ticket, self._halt)
+        except Exception as caught:  # noqa: BLE001 - recorded, that is the point
+            error = caught
+        finally:
+            await self._limiter.dismiss()
+        if error is not None and is_fatal(error):
+            self._end(error)
+            return
+        self._lost = self._lost + 1 if getattr(error, "retryable", False) else 0
+        outcome = Outcome(
+            ticket.item.key,
+            ticket.item.source,
+            description,
+            error,
+            ticket.attempts,
+            time.monotonic() - begun,
+        )
+        self._done.put_nowait((ticket.index, outcome))
+        if error is not None and (self._lost >= GONE or self._job.settings.on_error == "raise"):
+            self._end(error)
+
+    async def _write(self) -> None:
+        """Write what is done, all there is at once, then let the caller have it."""
+        loop = asyncio.get_running_loop()
+        held: dict[int, Outcome] = {}
+        following, more = 0, True
+        while more:
+            news = [await self._done.get()]
+            while not self._done.empty():
+                news.append(self._done.get_nowait())
+            more = None not in news
+            held.update(each for each in news if each is not None)
+            if self._job.settings.ordered and more:
+                outcomes = []
+                while following in held:
+                    outcomes.append(held.pop(following))
+                    following += 1
+            else:
+                outcomes = [held[index] for index in sorted(held)]
+                held.clear()
+            try:
+                await loop.run_in_executor(self._writer, self._sink.write, outcomes)
+            except Exception as error:  # noqa: BLE001 - raised where outcomes are taken
+                self._end(error)
+                return
+            for outcome in outcomes:
+                self._meter.add(outcome, self._limiter.limit)
+            self._written.extend(outcomes)
+            self._news.set()

@@ -1,0 +1,78 @@
+"""How a batch is run, checked before anything is read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from internvl_modal.errors import ConfigError
+from internvl_modal.schema import DEFAULT_PROMPT, DescribeOptions, Options, explain
+
+if TYPE_CHECKING:
+    from internvl_modal.batch.outcome import Outcome
+    from internvl_modal.batch.progress import Progress
+
+Out: TypeAlias = "str | os.PathLike[str] | Callable[[Outcome], object]"
+
+
+class BatchOptions(Options, total=False):
+    """Keyword options of ``describe_many``: those of ``describe`` and of ``BatchSettings``."""
+
+    concurrency: int | Literal["auto"]
+    max_concurrency: int | None
+    out: Out | None
+    resume: bool
+    retry_errors: bool
+    on_error: Literal["record", "raise"]
+    ordered: bool
+    dedupe: bool
+    column: str | None
+    grace: float
+    progress: bool | Callable[[Progress], object] | None
+
+
+class BatchSettings(BaseModel):
+    """How a batch runs, apart from how each picture is described."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    concurrency: Literal["auto"] | int = Field("auto", description="Requests under way at once.")
+    max_concurrency: int | None = Field(None, ge=1, description="Most that 'auto' may try.")
+    out: Any = Field(None, description="A .jsonl or .parquet path, a folder, or a callable.")
+    resume: bool = Field(True, description="Skip what `out` holds; False starts it anew.")
+    retry_errors: bool = Field(False, description="Try again what failed in an earlier run.")
+    on_error: Literal["record", "raise"] = Field("record", description="'raise' stops at one.")
+    ordered: bool = Field(False, description="Outcomes in the order of the inputs.")
+    dedupe: bool = Field(False, description="Describe what is sent as the same bytes once.")
+    column: str | None = Field(None, description="Column of the manifest that holds the pictures.")
+    grace: float = Field(20.0, ge=0, description="Seconds for requests under way when stopped.")
+    progress: Any = Field(None, description="None: a bar on terminals; or a bool or a callable.")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to ask of every picture, and how to run."""
+
+    prompt: str
+    options: Options
+    checked: DescribeOptions
+    settings: BatchSettings
+
+    @classmethod
+    def parse(cls, prompt: str | None, given: BatchOptions) -> Job:
+        """Tell the two kinds of options apart and check both; raises ConfigError."""
+        rest: dict[str, Any] = dict(given)
+        names = BatchSettings.model_fields
+        mine = {name: rest.pop(name) for name in list(rest) if name in names}
+        options = cast(Options, rest)
+        try:
+            settings = BatchSettings.model_validate(mine)
+        except ValidationError as error:
+            raise ConfigError(explain(error), hint="see BatchSettings") from error
+        if settings.concurrency != "auto" and settings.concurrency < 1:
+            raise ConfigError("concurrency is below 1", hint="give a count or 'auto'")
+        return cls(prompt or DEFAULT_PROMPT, options, DescribeOptions.parse(options), settings)

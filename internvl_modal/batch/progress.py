@@ -1,0 +1,148 @@
+"""How far a batch is: on a terminal, in a notebook, in a log, for a callback."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from internvl_modal.batch.outcome import Outcome
+
+__all__ = ["Meter", "Progress"]
+
+LOG_SECONDS = 10.0
+CALLBACK_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One moment of a batch; rates are per second since its start, ``eta`` seconds."""
+
+    described: int = 0
+    failed: int = 0
+    skipped: int = 0
+    """Inputs that an earlier run, or an earlier input of the same key, had settled."""
+    total: int | None = None
+    concurrency: int = 0
+    pictures_per_second: float = 0.0
+    tokens_per_second: float = 0.0
+    """Written by the model."""
+    eta: float | None = None
+    usd: float | None = None
+    """What the machine cost so far, where its price is known."""
+
+    @property
+    def done(self) -> int:
+        """Inputs that need nothing more."""
+        return self.described + self.failed + self.skipped
+
+    def __str__(self) -> str:
+        total = "" if self.total is None else f"/{self.total:,}"
+        return f"{self.done:,}{total} pictures, {self.pictures_per_second:.1f}/s, {self.details}"
+
+    @property
+    def details(self) -> str:
+        """All but the count of pictures, for the end of a bar."""
+        parts = [f"{self.tokens_per_second:.0f} tok/s", f"{self.failed} failed"]
+        parts += [f"{self.skipped} there"] if self.skipped else []
+        parts += [f"{self.concurrency} at once"]
+        parts += [] if self.usd is None else [f"{self.usd:.2f} USD"]
+        parts += [] if self.eta is None else [f"ETA {self.eta:.0f} s"]
+        return ", ".join(parts)
+
+
+class Meter:
+    """Counts outcomes and tells ``option`` of them now and then.
+
+    None draws a bar on a terminal or in a notebook and is silent elsewhere; True writes lines
+    there; False is silent; a callable gets every ``Progress``.
+    """
+
+    def __init__(self, option: object, total: int | None, usd_per_hour: float | None) -> None:
+        self._total, self._price = total, usd_per_hour
+        self._described = self.failed = self._skipped = self._tokens = 0
+        self._started = time.monotonic()
+        self._told = 0.0
+        self._view = _view(option, total)
+
+    def skip(self) -> None:
+        """One input was settled before."""
+        self._skipped += 1
+
+    def add(self, outcome: Outcome, concurrency: int) -> None:
+        """One more input is settled."""
+        if outcome.description is None:
+            self.failed += 1
+        else:
+            self._described += 1
+            self._tokens += outcome.description.usage.completion_tokens
+        now = time.monotonic()
+        if now - self._told >= self._view.every:
+            self._told = now
+            self._view.update(self.now(concurrency))
+
+    def close(self, concurrency: int) -> None:
+        """Show the last numbers."""
+        self._view.update(self.now(concurrency))
+        self._view.close()
+
+    def now(self, concurrency: int) -> Progress:
+        """The numbers of this moment."""
+        elapsed = max(time.monotonic() - self._started, 1e-3)
+        rate = (self._described + self.failed) / elapsed
+        left = None if self._total is None else self._total - self._skipped
+        eta = (left - self._described - self.failed) / rate if left is not None and rate else None
+        return Progress(
+            described=self._described,
+            failed=self.failed,
+            skipped=self._skipped,
+            total=self._total,
+            concurrency=concurrency,
+            pictures_per_second=rate,
+            tokens_per_second=self._tokens / elapsed,
+            eta=eta,
+            usd=None if self._price is None else self._price * elapsed / 3600,
+        )
+
+
+class _View(Protocol):
+    every: float
+
+    def update(self, progress: Progress) -> object: ...
+    def close(self) -> None: ...
+
+
+class _Call:
+    def __init__(self, call: Callable[[Progress], object], every: float) -> None:
+        self.update, self.every = call, every
+
+    def close(self) -> None:
+        pass
+
+
+class _Bar:
+    every = 0.1
+
+    def __init__(self, total: int | None) -> None:
+        from tqdm.auto import tqdm
+
+        self._bar: Any = tqdm(total=total, unit="picture", smoothing=0.05)
+
+    def update(self, progress: Progress) -> None:
+        self._bar.update(progress.done - self._bar.n)
+        self._bar.set_postfix_str(progress.details)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def _view(option: object, total: int | None) -> _View:
+    if callable(option):
+        return _Call(option, CALLBACK_SECONDS)
+    if option is not False and (sys.stderr.isatty() or "ipykernel" in sys.modules):
+        return _Bar(total)
+    if option is True:
+        return _Call(lambda now: print(now, file=sys.stderr, flush=True), LOG_SECONDS)  # noqa: T201
+    return _Call(lambda _: None, LOG_SECONDS)

@@ -1,0 +1,198 @@
+"""Where outcomes are written, and what an earlier run left there.
+
+A sink is used from one thread, but for ``has``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from internvl_modal.batch.lines import Line, end_of_lines, read_lines
+from internvl_modal.batch.outcome import Outcome, encode, key_hash, record
+from internvl_modal.errors import ConfigError, InternVLError
+
+__all__ = ["Callback", "JsonLines", "Keys", "Sink", "full"]
+
+SYNC_SECONDS = 5.0
+"""What a power cut may cost; a killed process loses nothing that was written."""
+
+
+class Sink(Protocol):
+    """Takes outcomes and knows those of earlier runs of the same fingerprint."""
+
+    failed: int
+    """Failures that earlier runs recorded and this one does not try again."""
+
+    def open(self, run: str) -> None:
+        """Find what is there; ``run`` is the fingerprint."""
+        ...
+
+    def has(self, key: str) -> bool:
+        """Whether ``key`` needs no work; asked once for each input, it also notes the key."""
+        ...
+
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        """Keep them all, or raise."""
+        ...
+
+    def close(self) -> None:
+        """Make them last."""
+        ...
+
+
+class Keys:
+    """Which keys were seen, in about 70 bytes each."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+        self.failed = 0
+
+    def note(self, key: str) -> None:
+        """Keep ``key``."""
+        self._seen.add(key_hash(key))
+
+    def has(self, key: str) -> bool:
+        """Whether ``key`` was seen; it is from now on."""
+        mark = key_hash(key)
+        known = mark in self._seen
+        self._seen.add(mark)
+        return known
+
+
+class JsonLines(Keys):
+    """Appends a line for each outcome; whole lines only, so a reader never sees half of one."""
+
+    def __init__(self, path: Path, *, resume: bool, retry_errors: bool) -> None:
+        super().__init__()
+        self._path, self._resume, self._retry = path, resume, retry_errors
+        self._descriptor = -1
+
+    def open(self, run: str) -> None:
+        """Take the file for this process, mend its end and read its keys."""
+        self._run = run
+        with full(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = _take(self._path)
+            if not self._resume:
+                os.ftruncate(self._descriptor, 0)
+            self._size = self._mend()
+            if self._retry:
+                self._forget_failures()
+        self._synced = time.monotonic()
+
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        """Append; if the disk is full, what fitted of it is taken back."""
+        data = b"".join(encode(record(outcome, self._run)) for outcome in outcomes)
+        with full(self._path):
+            try:
+                _write(self._descriptor, data)
+            except OSError:
+                os.ftruncate(self._descriptor, self._size)
+                raise
+            self._size += len(data)
+            if time.monotonic() - self._synced > SYNC_SECONDS:
+                os.fsync(self._descriptor)
+                self._synced = time.monotonic()
+
+    def close(self) -> None:
+        """Flush the file to the disk and let go of it."""
+        if self._descriptor >= 0:
+            with full(self._path), contextlib.ExitStack() as stack:
+                stack.callback(os.close, self._descriptor)
+                self._descriptor, descriptor = -1, self._descriptor
+                os.fsync(descriptor)
+
+    def _mend(self) -> int:
+        """Note the keys of this run, and cut off a line that was not finished."""
+        for line in read_lines(self._path):
+            if line.run == self._run and not (self._retry and line.failed):
+                self.note(line.key)
+                self.failed += line.failed
+        size = end_of_lines(self._path)
+        os.ftruncate(self._descriptor, size)
+        return size
+
+    def _forget_failures(self) -> None:
+        """Write the file anew without this run's failures, which get a line of their own again."""
+
+        def stale(line: Line) -> bool:
+            return line.failed and line.run == self._run
+
+        if not any(map(stale, read_lines(self._path))):
+            return
+        beside = self._path.with_name(f".{self._path.name}.new")
+        with beside.open("wb") as file:
+            file.writelines(line.raw for line in read_lines(self._path) if not stale(line))
+            file.flush()
+            os.fsync(file.fileno())
+        taken = _take(beside)
+        beside.replace(self._path)
+        os.close(self._descriptor)
+        self._descriptor, self._size = taken, os.fstat(taken).st_size
+
+
+class Callback(Keys):
+    """Calls a function with each outcome, from one thread; nothing is remembered."""
+
+    def __init__(self, call: Callable[[Outcome], object]) -> None:
+        super().__init__()
+        self._call = call
+
+    def open(self, run: str) -> None:
+        """Nothing is there."""
+
+    def has(self, key: str) -> bool:
+        """Every input is work."""
+        return False
+
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        """Call it; what it raises stops the batch."""
+        for outcome in outcomes:
+            self._call(outcome)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@contextlib.contextmanager
+def full(path: Path) -> Iterator[None]:
+    """Turn what the disk says into an error that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise InternVLError(
+            f"{path} cannot be written: {error.strerror or error}",
+            hint="make room or choose another out=; the same call goes on where this one stopped",
+        ) from error
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    """One write; the rest of it where the system took only a part."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _take(path: Path) -> int:
+    """Open for appending and lock, so that no other batch writes the same file."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _BINARY, 0o666)
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # Windows
+        pass
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise ConfigError(
+            f"another batch is writing {path}", hint="wait for it, or choose another out="
+        ) from error
+    return descriptor
+
+
+_BINARY = getattr(os, "O_BINARY", 0)

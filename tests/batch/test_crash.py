@@ -1,0 +1,164 @@
+"""Killed at any moment, a batch goes on where it was; told to stop, it ends what it began."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import internvl_modal as ivl
+from internvl_modal.images import prepare
+from tests.batch.conftest import Fast, lines
+
+SCRIPT = """
+import sys
+import internvl_modal as ivl
+from internvl_modal.batch import bridge, engine
+url, folder, out, concurrency = sys.argv[1:]
+client = ivl.Client(base_url=url, retry=ivl.Retry(attempts=9, initial=0.01))
+print("begins", flush=True)
+for outcome in client.describe_many(folder, out=out, detail=1, concurrency=int(concurrency)):
+    print(outcome.key, flush=True)
+"""
+
+
+def start(url: str, folder: Path, out: Path, concurrency: int = 16) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, url, str(folder), str(out), str(concurrency)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begins\n"
+    return process
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str]:
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
+
+
+def finished(out: Path) -> list[str]:
+    """What the server was asked for the lines that are whole."""
+    whole = out.read_bytes().rpartition(b"\n")[0] if out.exists() else b""
+    return [line.split(b'"It is ')[1].split(b".")[0].decode() for line in whole.splitlines()]
+
+
+def expected(folder: Path) -> dict[str, str]:
+    found = {}
+    for path in map(str, folder.iterdir()):
+        sent = base64.b64encode(prepare(path, detail=1).payload)
+        found[path] = f"It is {hashlib.blake2b(sent, digest_size=8).hexdigest()}."
+    return found
+
+
+def crash(server: Fast, folder: Path, out: Path, rounds: int) -> None:
+    """Start and kill until so many kills hit a run that was under way; check every round."""
+    texts, chance = expected(folder), random.Random(7)
+    kills = complete = midway = 0
+    while kills < rounds or not complete:
+        before = finished(out)
+        process = start(server.url, folder, out)
+        if kills < rounds:
+            time.sleep(chance.random() * 0.6)
+            process.kill()
+        code, errors = end(process)
+        assert code in (0, -signal.SIGKILL), errors
+        asked = Counter(name for name, _ in server.report()["log"])
+        assert not set(before) & set(asked)
+        assert finished(out)[: len(before)] == before
+        kills += code != 0
+        midway += 0 < len(finished(out)) < len(texts)
+        if code == 0:
+            complete += 1
+            assert {line["key"]: line["text"] for line in lines(out)} == texts
+            assert len(lines(out)) == len(texts)
+            out.unlink()
+    assert midway > rounds // 2
+
+
+def test_killed_again_and_again(
+    fast: Callable[..., Fast], pictures: Callable[[int], Path], tmp_path: Path
+) -> None:
+    crash(fast("--fail", "0.05"), pictures(400), tmp_path / "out.jsonl", 25)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(
+    not os.environ.get("INTERNVL_MODAL_TEST_SLOW"), reason="set INTERNVL_MODAL_TEST_SLOW=1"
+)
+def test_killed_two_hundred_times(
+    fast: Callable[..., Fast], pictures: Callable[[int], Path], tmp_path: Path
+) -> None:
+    crash(fast("--fail", "0.05"), pictures(2000), tmp_path / "out.jsonl", 200)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_waits_for_what_is_under_way(
+    fast: Callable[..., Fast], pictures: Callable[[int], Path], tmp_path: Path, number: int
+) -> None:
+    server, out = fast("--latency", "0.5"), tmp_path / "out.jsonl"
+    process = start(server.url, pictures(60), out, 8)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.25)
+    process.send_signal(number)
+    code, errors = end(process)
+    assert code == -number
+    assert "goes on from here" in errors
+    asked = Counter(name for name, _ in server.report()["log"])
+    assert len(asked) < 60
+    assert Counter(finished(out)) == asked
+    again = start(server.url, pictures(60), out, 30)
+    assert end(again)[0] == 0
+    assert len({line["key"] for line in lines(out)}) == len(lines(out)) == 60
+    assert not set(asked) & {name for name, _ in server.report()["log"]}
+
+
+def test_a_torn_line_is_cut_off(
+    fast: Callable[..., Fast], pictures: Callable[[int], Path], tmp_path: Path
+) -> None:
+    server, out = fast(), tmp_path / "out.jsonl"
+    with ivl.Client(base_url=server.url) as client:
+        list(client.describe_many(pictures(5), out=out, detail=1))
+        whole = out.read_bytes()
+        for cut in (1, 30, len(whole.splitlines()[-1]) - 1):
+            out.write_bytes(whole[:-cut])
+            server.report()
+            assert len(list(client.describe_many(pictures(5), out=out, detail=1))) == 1
+            assert len(server.report()["log"]) == 1
+            assert sorted(line["key"] for line in lines(out)) == sorted(
+                map(str, pictures(5).iterdir())
+            )
+
+
+def test_a_full_disk_stops_at_once(
+    fast: Callable[..., Fast], pictures: Callable[[int], Path], tmp_path: Path
+) -> None:
+    resource: Any = pytest.importorskip("resource")
+    server, out = fast(), tmp_path / "out.jsonl"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with (
+            ivl.Client(base_url=server.url) as client,
+            pytest.raises(ivl.InternVLError, match=r"out\.jsonl cannot be written: File too large"),
+        ):
+            list(client.describe_many(pictures(200), out=out, detail=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert out.read_bytes().endswith(b"\n")
+    assert len(server.report()["log"]) < 200
