@@ -5,7 +5,7 @@ python examples/deploy.py photo.jpg
 
 import sys
 
-from internvl_modal.deploying import deploy
+from internvl_modal import deploy
 
 plan = deploy(dry_run=True)
 print(plan.spec)

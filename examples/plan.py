@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from internvl_modal.planning import plan
+from internvl_modal import plan
 
 model = sys.argv[1] if len(sys.argv) > 1 else "internvl2_5-78b"
 best = plan(model)

@@ -5,7 +5,7 @@ Run it as ``python examples/weights.py FOLDER``; a second run needs no network.
 
 import sys
 
-from internvl_modal.weights import WeightsCache
+from internvl_modal import WeightsCache
 
 
 def main(folder: str) -> None:

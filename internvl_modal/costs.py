@@ -81,6 +81,17 @@ def request_seconds(
     return max(vision, text) if efficiency.overlap else vision + text
 
 
+def picture_cost(
+    spec: ModelSpec, gpu: Gpu, tp: int, load: Load, per_hour: float
+) -> tuple[float, float]:
+    """USD for one picture on a busy machine, best and worst case."""
+    best, worst = (
+        request_seconds(spec, gpu, tp, load, efficiency) / load.images * per_hour / 3600
+        for efficiency in (BEST, WORST)
+    )
+    return best, worst
+
+
 def startup_seconds(spec: ModelSpec) -> tuple[float, float]:
     """Cold container to first answer, weights in a Volume: best and worst case."""
     best, worst = (
@@ -96,10 +107,7 @@ def price(
     """Put a price on a machine under ``load``; ``scaledown_window`` is in seconds."""
     per_hour = prices.per_hour(gpu.name, tp, CORES, HOST_GIB)
     start_low, start_high = startup_seconds(spec)
-    low, high = (
-        request_seconds(spec, gpu, tp, load, efficiency) / load.images * 1000 * per_hour / 3600
-        for efficiency in (BEST, WORST)
-    )
+    low, high = (each * 1000 for each in picture_cost(spec, gpu, tp, load, per_hour))
     return Cost(
         per_hour=per_hour,
         idle_window=per_hour * scaledown_window / 3600,

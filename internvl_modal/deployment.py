@@ -92,6 +92,7 @@ class Deployment:
             model=self.model,
             api_key=self.api_key,
             proxy=self.proxy,
+            plan=self.plan,
         )
 
     def client(self, **arguments: Any) -> Client:

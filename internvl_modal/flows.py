@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from internvl_modal import extraction
-from internvl_modal.backends.base import Backend, Capabilities, Endpoint
+from internvl_modal.backends.base import Backend, Capabilities, Endpoint, Priced
 from internvl_modal.errors import ConfigError, RequestRejectedError, ServerError
 from internvl_modal.fetch import fetch
 from internvl_modal.images import Tiling, estimate, prepare
@@ -180,7 +180,8 @@ class Core:
             fetch=fetch,
         )
         found: Estimate = yield Work(look)
-        return found
+        plan: Priced | None = getattr(self.backend, "plan", None)
+        return found.model_copy(update={"cost_usd": plan and plan.picture_cost(found.tiles)})
 
     def _ask(
         self, messages: Sequence[Message], options: Options, label: Any = "Image-"

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from internvl_modal.catalog import TILE_TOKENS, ModelSpec
-from internvl_modal.costs import Cost, Load, price, startup_seconds
+from internvl_modal.costs import Cost, Load, picture_cost, price, startup_seconds
 from internvl_modal.errors import ConfigError, PlanError
 from internvl_modal.gpus import COUNTS, GPUS, Gpu, Prices
 from internvl_modal.memory import KV_BLOCK, MARGIN, MIB, Memory, measure
@@ -132,6 +132,12 @@ class Plan:
         """Cold container to first answer, best and worst case."""
         return startup_seconds(self.spec)
 
+    def picture_cost(self, tiles: int) -> tuple[float, float]:
+        """USD for one picture of so many tiles on a busy machine, best and worst case."""
+        alone = replace(self.request, images_per_request=1, max_tiles=max(1, tiles - 1))
+        load = _load(self.spec, alone, self.capacity)
+        return picture_cost(self.spec, self.gpu, self.count, load, self.cost.per_hour)
+
     @property
     def settings(self) -> dict[str, object]:
         """Of the LMDeploy server, by the names of its options."""
@@ -251,6 +257,17 @@ def _price_of_pictures(plan: Plan) -> float:
     return sum(plan.cost.per_1000)
 
 
+def _load(spec: ModelSpec, request: Request, capacity: Capacity) -> Load:
+    return Load(
+        images=request.images_per_request,
+        tiles=request.tiles,
+        prompt_tokens=request.input_tokens,
+        output_tokens=request.output_tokens,
+        batch=capacity.max_batch_size,
+        kv_bytes_per_token=spec.kv_bytes_per_token(request.quant_policy),
+    )
+
+
 def _evaluate(spec: ModelSpec, gpu: Gpu, count: int, request: Request, prices: Prices) -> Plan:
     session_len = request.session(spec.context)
     memory = measure(
@@ -264,14 +281,7 @@ def _evaluate(spec: ModelSpec, gpu: Gpu, count: int, request: Request, prices: P
         flash_attention=request.flash_attention,
     )
     capacity = _capacity(spec, count, request, memory, session_len)
-    load = Load(
-        images=request.images_per_request,
-        tiles=request.tiles,
-        prompt_tokens=request.input_tokens,
-        output_tokens=request.output_tokens,
-        batch=capacity.max_batch_size,
-        kv_bytes_per_token=spec.kv_bytes_per_token(request.quant_policy),
-    )
+    load = _load(spec, request, capacity)
     refusals = chain(
         _misfits(spec, gpu, count),
         _overlong(spec, request, session_len),

@@ -155,7 +155,9 @@ class Estimate(_Frozen):
     tiles: int
     tokens: int
     payload_bytes: int = Field(description="Expected size of the encoded picture (estimate).")
-    cost_usd: float | None = Field(None, description="USD for one picture, where a price is known.")
+    cost_usd: tuple[float, float] | None = Field(
+        None, description="USD for it on a busy deployment, at best and at worst, where known."
+    )
 
 
 class Usage(_Frozen):

@@ -13,8 +13,15 @@ from internvl_modal.stops import StopCutter
 from internvl_modal.wire import Answer, ChatCall, conclude, id_of, text_of, usage_of
 
 
+LONGEST_LINE = 1_000_000
+"""Characters; a token's event is a few hundred, and without a bound a line could fill memory."""
+
+
 class EventDecoder:
-    """Bytes of ``text/event-stream`` to the data of each event (WHATWG HTML, 9.2.6)."""
+    """Bytes of ``text/event-stream`` to the data of each event (WHATWG HTML, 9.2.6).
+
+    A line of more than ``LONGEST_LINE`` raises ServerError.
+    """
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
@@ -27,6 +34,11 @@ class EventDecoder:
         held = "\r" if text.endswith("\r") and not final else ""
         text = text[: len(text) - len(held)].replace("\r\n", "\n").replace("\r", "\n")
         *lines, rest = text.split("\n")
+        if len(rest) > LONGEST_LINE:
+            raise ServerError(
+                f"the stream held a line of more than {LONGEST_LINE} characters",
+                hint="check that the base URL is that of an OpenAI-compatible server",
+            )
         self._rest = rest + held
         for line in lines:
             if line:

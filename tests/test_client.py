@@ -22,6 +22,7 @@ from pydantic import BaseModel, SecretStr
 
 import internvl_modal as ivl
 from internvl_modal import errors
+from internvl_modal.backends.modal import ModalBackend
 from internvl_modal.schema import DescribeOptions
 from internvl_modal.settings import Settings
 from tests.loopback import Heard, Loopback, Reply, completion, models_list, stream_events
@@ -469,6 +470,17 @@ class TestEstimate:
         assert (found.grid, found.tiles, found.tokens) == ((2, 2), 5, 1280)
         assert not loopback.heard
         assert asyncio.run(self.both(loopback)) == found
+
+    def test_a_deployment_knows_the_price(self) -> None:
+        made = ivl.plan("internvl2_5-78b", gpu="A100-80GB:4", prices="catalogue")
+        backend = ModalBackend("app", model="m", api_key="k", plan=made)
+        with ivl.Client(backend) as client:
+            large = client.estimate(png(), detail=12).cost_usd
+            small = client.estimate(png(), detail=1).cost_usd
+        assert large is not None
+        assert small is not None
+        assert 0 < small[0] < large[0] < large[1] < 0.1
+        assert made.picture_cost(13) == pytest.approx(made.cost.per_picture)
 
     async def both(self, loopback: Loopback) -> ivl.Estimate:
         async with ivl.AsyncClient(base_url=loopback.url) as client:

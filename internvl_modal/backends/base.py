@@ -39,6 +39,14 @@ class Endpoint:
     """A warning that every description from this endpoint carries."""
 
 
+class Priced(Protocol):
+    """What knows the price of a picture, such as the plan of a deployment."""
+
+    def picture_cost(self, tiles: int) -> tuple[float, float]:
+        """USD for one picture of so many tiles, at best and at worst."""
+        ...
+
+
 @runtime_checkable
 class Backend(Protocol):
     """Makes an endpoint exist; the one HTTP path of the client serves all of them."""

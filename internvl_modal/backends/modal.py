@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import SecretStr
 
-from internvl_modal.backends.base import Endpoint
+from internvl_modal.backends.base import Endpoint, Priced
 from internvl_modal.backends.lmdeploy import CAPABILITIES
 from internvl_modal.settings import Settings
 
@@ -36,7 +36,8 @@ class FixedBackend:
 class ModalBackend:
     """The ``serve`` function of a deployed app; ``start`` asks Modal for its URL.
 
-    With ``proxy``, Modal's own key and secret are sent beside the API key.
+    With ``proxy``, Modal's own key and secret are sent beside the API key. ``plan`` puts a price
+    on estimates.
     """
 
     name = "modal"
@@ -49,10 +50,12 @@ class ModalBackend:
         api_key: SecretStr | str,
         environment: str | None = None,
         proxy: tuple[SecretStr, SecretStr] | None = None,
+        plan: Priced | None = None,
     ) -> None:
         self._app, self._environment, self._model = app, environment, model
         self._key = api_key if isinstance(api_key, SecretStr) else SecretStr(api_key)
         self._proxy = proxy
+        self.plan = plan
         self._url: str | None = None
 
     @classmethod

@@ -232,3 +232,11 @@ def test_many_at_once_get_their_own_answers(lmdeploy: Front) -> None:
         (image,) = report["images"]
         assert f"{image['size'][0]}?" in str(report["prompt"])
     assert len(set(counts)) == 1
+
+
+def test_stop_of_several_tokens_which_lmdeploy_ignores(lmdeploy: Front) -> None:
+    lmdeploy.next(text="one END two", times=2)
+    answer = lmdeploy.client.describe(square("red"), stop=["END", "three"])
+    assert (answer.text, answer.finish_reason) == ("one ", "stop")
+    stream = lmdeploy.client.stream(square("red"), stop="END")
+    assert "".join(stream) == stream.description.text == "one "
