@@ -52,12 +52,17 @@ class Asker:
         self._threads = threads
         self._known = Known() if job.settings.dedupe else None
 
+    def close(self) -> None:
+        """Forget the answers."""
+        if self._known is not None:
+            self._known.close()
+
     async def ready(self) -> Ready:
         """Start the backend and learn what answers there."""
         return await self._perform(self._core.ready(), self._exchange)
 
     async def describe(self, ticket: Ticket, halt: asyncio.Event) -> Description:
-        """Describe one picture; nothing is sent again once ``halt`` is set."""
+        """Describe one picture; nothing more is sent once ``halt`` is set."""
 
         async def exchange(step: Send[Any]) -> Sent[Any]:
             if self._known is None or not step.request.body:
@@ -91,6 +96,8 @@ class Asker:
         while True:
             try:
                 async with self.limiter.slot():
+                    if halt.is_set():
+                        raise asyncio.CancelledError
                     begun = time.monotonic()
                     since = since or begun
                     ticket.attempts += 1
@@ -103,8 +110,6 @@ class Asker:
                     raise
             finally:
                 ticket.sending = False
-            if halt.is_set():
-                raise asyncio.CancelledError
             await asyncio.sleep(self._backoff(ticket.attempts))
 
     def _again(self, error: ServerError, attempts: int, since: float, budget: float) -> bool:

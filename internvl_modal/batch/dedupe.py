@@ -17,9 +17,13 @@ class Known:
     """Answers by the body that was sent, in a temporary file: memory holds a hash of each."""
 
     def __init__(self) -> None:
-        self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this object
+        self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - see close
         self._places: dict[bytes, tuple[int, int]] = {}
         self._under_way: dict[bytes, asyncio.Future[None]] = {}
+
+    def close(self) -> None:
+        """Forget."""
+        self._spool.close()
 
     async def answer(self, step: Send[Any], ask: Callable[[], Awaitable[Sent[Any]]]) -> Sent[Any]:
         """What is known, with no attempt, or what ``ask`` says; a failure is no knowledge."""

@@ -55,10 +55,10 @@ class Run:
     def __init__(
         self, core: Core, exchange: Exchange, retry: Retry, images: Images, job: Job
     ) -> None:
-        self._core, self._exchange, self._retry = core, exchange, retry
-        self._images, self._job = images, job
+        self._core, self._images, self._job = core, images, job
         self._sink = sink_for(job.settings)
         self._threads = ThreadPoolExecutor(THREADS, "internvl-prepare")
+        self._asker = Asker(core, exchange, retry, job, self._threads)
         self._writer = ThreadPoolExecutor(1, "internvl-write")
         self._done: asyncio.Queue[tuple[int, Outcome] | None] = asyncio.Queue()
         self._written: deque[Outcome] = deque()
@@ -105,11 +105,6 @@ class Run:
         if self._main is not None:
             await asyncio.wait({self._main})
 
-    @property
-    def failed(self) -> int:
-        """Failures that this run and those before it recorded."""
-        return self._sink.failed + self._meter.failed
-
     def _end(self, error: Exception, grace: float = 0.0) -> None:
         if not self._halt.is_set():
             self._error, self._grace = error, grace
@@ -132,13 +127,13 @@ class Run:
                 await loop.run_in_executor(self._writer, self._sink.close)
             except Exception as error:  # noqa: BLE001 - the same
                 self._error = self._error or error
+            self._asker.close()
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._writer.shutdown(wait=False)
 
     async def _open(self) -> None:
         """Learn what answers, and what of the output is there."""
         job, settings = self._job, self._job.settings
-        self._asker = Asker(self._core, self._exchange, self._retry, job, self._threads)
         ready = await self._asker.ready()
         run = fingerprint(job.prompt, job.checked, ready.model)
         await asyncio.get_running_loop().run_in_executor(self._writer, self._sink.open, run)

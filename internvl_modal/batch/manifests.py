@@ -7,8 +7,9 @@ import json
 import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from internvl_modal.errors import ConfigError, MissingExtraError
 from internvl_modal.images.address import is_url
@@ -22,21 +23,31 @@ Pair = tuple[str, Any]
 Reader = Callable[[Path, "str | None"], Iterator[Pair]]
 
 
+@contextmanager
+def _text_of(path: Path) -> Iterator[TextIO]:
+    """The file as text; raises ConfigError where it is none."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        try:
+            yield file
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ConfigError(f"{path}: {error}", hint="save it as UTF-8 text") from error
+
+
 def _read_text(path: Path, column: str | None) -> Iterator[Pair]:
     """One path or URL on each line."""
-    with path.open(encoding="utf-8-sig") as file:
+    with _text_of(path) as file:
         for line in file:
             if name := line.strip():
                 yield name, _resolve(name, path)
 
 
 def _read_jsonl(path: Path, column: str | None) -> Iterator[Pair]:
-    with path.open(encoding="utf-8-sig") as file:
+    with _text_of(path) as file:
         yield from _rows(_objects(file, path), path, column)
 
 
 def _read_csv(path: Path, column: str | None) -> Iterator[Pair]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with _text_of(path) as file:
         yield from _rows(csv.DictReader(file), path, column)
 
 
@@ -45,7 +56,11 @@ def _read_parquet(path: Path, column: str | None) -> Iterator[Pair]:
         from pyarrow import parquet
     except ImportError as error:
         raise MissingExtraError("pyarrow", "parquet") from error
-    with parquet.ParquetFile(path) as file:
+    try:
+        opened = parquet.ParquetFile(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}", hint="is it a Parquet file?") from error
+    with opened as file:
         names = file.schema_arrow.names
         chosen = _column(names, path, column)
         wanted = [chosen] + (["key"] if "key" in names and chosen != "key" else [])

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 from internvl_modal.batch.options import BatchSettings
+from internvl_modal.batch.parquet import Parquet
+from internvl_modal.batch.sidecars import Sidecars
 from internvl_modal.batch.sinks import Callback, JsonLines, Sink
 from internvl_modal.errors import ConfigError
 
@@ -20,8 +22,12 @@ def sink_for(settings: BatchSettings) -> Sink:
     if not isinstance(out, str | os.PathLike):
         raise ConfigError(f"out is a {type(out).__name__}", hint="give a path or a callable")
     path = Path(out)
-    if path.suffix == ".jsonl":
-        return JsonLines(path, resume=settings.resume, retry_errors=settings.retry_errors)
-    raise ConfigError(
-        f"out={str(out)!r} says no format", hint="end it in .jsonl or .parquet, or give a folder/"
-    )
+    kinds: dict[str, type[JsonLines | Parquet]] = {".jsonl": JsonLines, ".parquet": Parquet}
+    kind = kinds.get(path.suffix.lower())
+    if kind is None and (path.is_dir() or os.fspath(out).endswith(("/", os.sep))):
+        kind = Sidecars
+    if kind is None:
+        raise ConfigError(
+            f"out={str(out)!r} says no format", hint="end it in .jsonl, .parquet or / for a folder"
+        )
+    return kind(path, resume=settings.resume, retry_errors=settings.retry_errors)

@@ -62,7 +62,7 @@ class Meter:
 
     def __init__(self, option: object, total: int | None, usd_per_hour: float | None) -> None:
         self._total, self._price = total, usd_per_hour
-        self._described = self.failed = self._skipped = self._tokens = 0
+        self._described = self._failed = self._skipped = self._tokens = 0
         self._started = time.monotonic()
         self._told = 0.0
         self._view = _view(option, total)
@@ -74,7 +74,7 @@ class Meter:
     def add(self, outcome: Outcome, concurrency: int) -> None:
         """One more input is settled."""
         if outcome.description is None:
-            self.failed += 1
+            self._failed += 1
         else:
             self._described += 1
             self._tokens += outcome.description.usage.completion_tokens
@@ -91,12 +91,12 @@ class Meter:
     def now(self, concurrency: int) -> Progress:
         """The numbers of this moment."""
         elapsed = max(time.monotonic() - self._started, 1e-3)
-        rate = (self._described + self.failed) / elapsed
+        rate = (self._described + self._failed) / elapsed
         left = None if self._total is None else self._total - self._skipped
-        eta = (left - self._described - self.failed) / rate if left is not None and rate else None
+        eta = (left - self._described - self._failed) / rate if left is not None and rate else None
         return Progress(
             described=self._described,
-            failed=self.failed,
+            failed=self._failed,
             skipped=self._skipped,
             total=self._total,
             concurrency=concurrency,

@@ -25,9 +25,6 @@ SYNC_SECONDS = 5.0
 class Sink(Protocol):
     """Takes outcomes and knows those of earlier runs of the same fingerprint."""
 
-    failed: int
-    """Failures that earlier runs recorded and this one does not try again."""
-
     def open(self, run: str) -> None:
         """Find what is there; ``run`` is the fingerprint."""
         ...
@@ -50,7 +47,6 @@ class Keys:
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
-        self.failed = 0
 
     def note(self, key: str) -> None:
         """Keep ``key``."""
@@ -107,12 +103,17 @@ class JsonLines(Keys):
                 self._descriptor, descriptor = -1, self._descriptor
                 os.fsync(descriptor)
 
+    def clear(self) -> None:
+        """Drop every line; the keys stay known."""
+        with full(self._path):
+            os.ftruncate(self._descriptor, 0)
+        self._size = 0
+
     def _mend(self) -> int:
         """Note the keys of this run, and cut off a line that was not finished."""
         for line in read_lines(self._path):
             if line.run == self._run and not (self._retry and line.failed):
                 self.note(line.key)
-                self.failed += line.failed
         size = end_of_lines(self._path)
         os.ftruncate(self._descriptor, size)
         return size

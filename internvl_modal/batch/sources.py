@@ -104,7 +104,7 @@ def _walk(folder: str) -> Iterator[str]:
 
 
 def _expand(pattern: str, column: str | None) -> Iterator[Any]:
-    """Files that match; shards of pictures and manifests among them are read in turn."""
+    """Files that match: pictures, tars, and manifests where the pattern ends as they do."""
     names = glob.iglob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute one
     for number in count():
         name = next(names, None)
@@ -113,7 +113,8 @@ def _expand(pattern: str, column: str | None) -> Iterator[Any]:
                 raise ConfigError(f"nothing matches {pattern}", hint="check the pattern")
             return
         path = Path(name)
-        if manifests.is_tar(path) or path.suffix.lower() in manifests.READERS:
+        manifest = path.suffix in manifests.READERS and pattern.endswith(path.suffix)
+        if manifest or manifests.is_tar(path):
             yield from _read_path(name, column)
         elif path.is_file() and is_picture(name):
             yield name

@@ -27,6 +27,7 @@ class Server:
             "latency": 0.0,
             "slots": 0,
             "status": 200,
+            "until": 0,
             "retry_after": "",
             **how,
         }
@@ -48,6 +49,10 @@ class Server:
         picture = body.partition(b";base64,")[2].partition(b'"')[0]
         name = hashlib.blake2b(picture, digest_size=8).hexdigest()
         status = self.how["status"]
+        if status != 200 and self.how["until"]:
+            self.how["until"] -= 1
+            if not self.how["until"]:
+                self.how["status"] = 200
         if self.random.random() < self.how["fail"]:
             status = self.random.choice([500, 503, 502, 0])
         self.log.append((name, status))

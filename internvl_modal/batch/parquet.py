@@ -1,0 +1,135 @@
+"""Parquet in parts: a folder that any reader of data sets takes as one table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from internvl_modal.batch.lines import Line, read_lines
+from internvl_modal.batch.outcome import Outcome
+from internvl_modal.batch.sinks import JsonLines, Keys, full
+from internvl_modal.errors import MissingExtraError
+
+PART_ROWS = 10_000
+JOURNAL = ".journal.jsonl"
+
+
+class Parquet(Keys):
+    """Rows go to a journal first, so that a killed process loses none, and then into a part."""
+
+    def __init__(self, folder: Path, *, resume: bool, retry_errors: bool) -> None:
+        super().__init__()
+        try:
+            import pyarrow as arrow
+            from pyarrow import parquet
+        except ImportError as error:
+            raise MissingExtraError("pyarrow", "parquet") from error
+        self._arrow, self._parquet = arrow, parquet
+        self._folder, self._resume, self._retry = folder, resume, retry_errors
+        self._journal_path = folder / JOURNAL
+        self._journal = JsonLines(self._journal_path, resume=resume, retry_errors=retry_errors)
+        self._rows = 0
+
+    def open(self, run: str) -> None:
+        """Read the keys of the parts, then those of the journal."""
+        self._journal.open(run)
+        with full(self._folder):
+            for part in self._parts():
+                if self._resume:
+                    self._read(part, run)
+                else:
+                    part.unlink()
+            left = list(read_lines(self._journal_path))
+            if left and self._is_in_parts(left[0]):  # killed before the journal was cleared
+                self._journal.clear()
+                left = []
+        for line in left:
+            if line.run == run:
+                self.note(line.key)
+        self._rows = len(left)
+
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        """Keep the rows; make a part of them when there are enough."""
+        self._journal.write(outcomes)
+        self._rows += len(outcomes)
+        if self._rows >= PART_ROWS:
+            self._make_part()
+
+    def close(self) -> None:
+        """Make a part of what is left."""
+        if self._rows:
+            self._make_part()
+        self._journal.close()
+
+    def _parts(self) -> list[Path]:
+        return sorted(self._folder.glob("part-*.parquet"))
+
+    def _make_part(self) -> None:
+        rows = [_row(line.document) for line in read_lines(self._journal_path)]
+        parts = self._parts()
+        number = int(parts[-1].stem.partition("-")[2]) + 1 if parts else 0
+        table = self._arrow.Table.from_pylist(rows, schema=self._schema())
+        self._replace(self._folder / f"part-{number:05}.parquet", table)
+        self._journal.clear()
+        self._rows = 0
+
+    def _replace(self, path: Path, table: Any) -> None:
+        beside = path.with_name(f".{path.name}.new")
+        with full(path):
+            self._parquet.write_table(table, beside, compression="zstd")
+            with beside.open("rb") as file:
+                os.fsync(file.fileno())
+            beside.replace(path)
+
+    def _read(self, part: Path, run: str) -> None:
+        columns = ["key", "run", "error_type"]
+        stale = 0
+        with self._parquet.ParquetFile(part) as file:
+            for batch in file.iter_batches(columns=columns):
+                for row in batch.to_pylist():
+                    failed = row["run"] == run and row["error_type"] is not None
+                    stale += failed
+                    if row["run"] == run and not (failed and self._retry):
+                        self.note(row["key"])
+        if stale and self._retry:
+            self._forget_failures(part, run)
+
+    def _forget_failures(self, part: Path, run: str) -> None:
+        """Write a part anew without this run's failures, which get a row of their own again."""
+        from pyarrow import compute
+
+        table = self._parquet.read_table(part)
+        failed = compute.and_(
+            compute.equal(table["run"], run), compute.is_valid(table["error_type"])
+        )
+        self._replace(part, table.filter(compute.invert(failed)))
+
+    def _is_in_parts(self, line: Line) -> bool:
+        """Whether a part holds the journal's first line: parts are made of whole journals."""
+        wanted = [("key", "=", line.key), ("run", "=", line.run)]
+        return any(
+            self._parquet.read_table(part, columns=["key"], filters=wanted).num_rows
+            for part in self._parts()[-1:]
+        )
+
+    def _schema(self) -> Any:
+        arrow = self._arrow
+        texts = ["key", "text", "model", "finish_reason", "error_type", "error_message", "run"]
+        return arrow.schema(
+            [(name, arrow.string()) for name in texts]
+            + [(name, arrow.int64()) for name in ("prompt_tokens", "completion_tokens", "attempts")]
+            + [("seconds", arrow.float64()), ("warnings", arrow.list_(arrow.string()))]
+        )
+
+
+def _row(document: dict[str, Any]) -> dict[str, Any]:
+    """A line of the journal, flat."""
+    usage, error = document.get("usage") or {}, document.get("error") or {}
+    return {
+        **document,
+        **usage,
+        "error_type": error.get("type"),
+        "error_message": error.get("message"),
+    }

@@ -1,0 +1,275 @@
+"""Every input gets its outcome, whatever is wrong with it; what is wrong with all stops at once."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+import internvl_modal as ivl
+from internvl_modal.images import prepare
+from internvl_modal.schema import ImageSource
+from tests.batch.conftest import Fast, lines
+from tests.loopback import Heard, Loopback, Reply, completion
+
+QUICK = ivl.Retry(attempts=3, initial=0.01)
+
+
+@pytest.fixture
+def server(fast: Callable[..., Fast]) -> Fast:
+    return fast()
+
+
+@pytest.fixture
+def client(server: Fast) -> Iterator[ivl.Client]:
+    with ivl.Client(base_url=server.url, retry=QUICK) as made:
+        yield made
+
+
+def test_a_folder_with_broken_files(
+    client: ivl.Client, pictures: Callable[[int], Path], tmp_path: Path
+) -> None:
+    folder = pictures(40)
+    for number in range(8):
+        (folder / f"broken{number}.jpg").write_bytes(
+            [b"", b"\xff\xd8\xff\xe0", b"<html>"][number % 3]
+        )
+    (folder / "notes.txt").write_text("not a picture")
+    out = tmp_path / "out.jsonl"
+    outcomes = list(client.describe_many(folder, out=out, detail=1))
+    assert Counter(outcome.ok for outcome in outcomes) == {True: 40, False: 8}
+    for outcome in outcomes:
+        assert (outcome.error is None) == outcome.ok == outcome.key.endswith(".png")
+        assert outcome.ok or "broken" in str(outcome.error)
+        assert outcome.source == outcome.key
+        assert outcome.attempts == outcome.ok
+    written = {line["key"]: line for line in lines(out)}
+    assert written.keys() == {outcome.key for outcome in outcomes}
+    bad = written[str(folder / "broken2.jpg")]["error"]
+    assert bad == {
+        "type": "ImageError",
+        "message": f"{folder}/broken2.jpg: a web page, not a picture",
+    }
+    good = written[str(folder / "000000.png")]
+    assert good["usage"] == {"prompt_tokens": 5000, "completion_tokens": 3}
+    assert good["finish_reason"] == "stop"
+
+
+def test_every_kind_of_source_in_one_batch(
+    client: ivl.Client, pictures: Callable[[int], Path]
+) -> None:
+    path = pictures(1) / "000000.png"
+    given: list[ImageSource | tuple[str, ImageSource]] = [
+        str(path), path, path.read_bytes(), Image.new("RGB", (9, 9)), np.zeros((9, 9, 3), np.uint8),
+        ("named", path), path.open("rb"), None, 3,  # type: ignore[list-item]
+    ]  # fmt: skip
+    outcomes = list(client.describe_many(given, ordered=True, detail=1))
+    keys = [str(path), str(path), "#2", "#3", "#4", "named", "#6", "#7", "#8"]
+    assert [outcome.key for outcome in outcomes] == keys
+    assert [outcome.ok for outcome in outcomes] == [True] * 7 + [False] * 2
+    assert "NoneType" in str(outcomes[7].error)
+    given[6].close()  # type: ignore[union-attr]
+
+
+def test_in_order_though_the_first_is_the_slowest(
+    loopback: Loopback, pictures: Callable[[int], Path]
+) -> None:
+    gate = threading.Event()
+
+    def slow(_: object) -> Reply:
+        gate.wait(10)
+        return Reply(body=completion("slow"))
+
+    loopback.will(slow, Reply(body=completion("fast")))
+    files = sorted(map(str, pictures(12).iterdir()))
+    seen = []
+    with ivl.Client(base_url=loopback.url) as client:
+        threading.Timer(0.5, gate.set).start()
+        for outcome in client.describe_many(files, ordered=True, concurrency=4, detail=1):
+            seen.append(outcome.key)
+    assert seen == files
+
+
+def test_nothing_is_read_far_ahead(client: ivl.Client, pictures: Callable[[int], Path]) -> None:
+    file, read = str(next(pictures(1).iterdir())), []
+
+    def endless() -> Iterator[tuple[str, str]]:
+        while True:
+            read.append(len(read))
+            yield f"{len(read)}", file
+
+    outcomes = client.describe_many(endless(), concurrency=2, detail=1)
+    taken = [next(outcomes) for _ in range(3)]
+    threading.Event().wait(0.5)
+    assert len(taken) == 3
+    assert len(read) < 3 + 64 + 64
+    outcomes.close()  # type: ignore[attr-defined]
+    stopped = len(read)
+    threading.Event().wait(0.1)
+    assert len(read) <= stopped + 64
+
+
+def test_for_async_callers(server: Fast, pictures: Callable[[int], Path]) -> None:
+    async def paths() -> AsyncIterator[Path]:
+        for path in sorted(pictures(30).iterdir()):
+            await asyncio.sleep(0)
+            yield path
+
+    async def main() -> list[ivl.Outcome]:
+        async with ivl.AsyncClient(base_url=server.url) as client:
+            return [outcome async for outcome in client.describe_many(paths(), detail=1)]
+
+    assert sum(outcome.ok for outcome in asyncio.run(main())) == 30
+
+
+def test_module_level_inside_a_running_loop(server: Fast, pictures: Callable[[int], Path]) -> None:
+    async def cell() -> int:
+        return sum(o.ok for o in ivl.describe_many(pictures(10), backend=server.url, detail=1))
+
+    assert asyncio.run(cell()) == 10
+
+
+def test_with_a_client_of_the_users_own(server: Fast, pictures: Callable[[int], Path]) -> None:
+    asked = []
+    with httpx.Client(event_hooks={"request": [asked.append]}) as own:
+        client = ivl.Client(base_url=server.url, http_client=own)
+        assert len(list(client.describe_many(pictures(10), detail=1))) == 10
+    assert len(asked) == 11
+
+
+def test_leaving_the_loop_ends_the_batch(
+    client: ivl.Client, server: Fast, pictures: Callable[[int], Path]
+) -> None:
+    before = threading.active_count()
+    for _ in client.describe_many(pictures(300), concurrency=2, detail=1):
+        break
+    assert len(server.report()["log"]) < 300
+    assert not [t for t in threading.enumerate() if t.name == "internvl-batch"]
+    assert threading.active_count() <= before + 6
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(401, ivl.AuthenticationError), (404, ivl.RequestRejectedError)],
+)
+def test_what_fails_all_stops_at_once(
+    client: ivl.Client,
+    server: Fast,
+    pictures: Callable[[int], Path],
+    tmp_path: Path,
+    status: int,
+    error: type,
+) -> None:
+    seen, out = 0, tmp_path / "out.jsonl"
+    with pytest.raises(error):
+        for _ in client.describe_many(pictures(300), out=out, concurrency=4, detail=1):
+            seen += 1
+            if seen == 50:
+                server.set(status=status)
+    log = server.report()["log"]
+    assert Counter(s for _, s in log)[status] <= 4
+    assert len(lines(out)) >= seen == 50 or seen > 50
+    server.set(status=200)
+    rest = list(client.describe_many(pictures(300), out=out, detail=1))
+    assert len(rest) + len(log) - Counter(s for _, s in log)[status] == 300
+    assert len(lines(out)) == 300 == sum("text" in line for line in lines(out))
+
+
+def test_a_server_that_is_gone_stops_it(
+    client: ivl.Client, server: Fast, pictures: Callable[[int], Path]
+) -> None:
+    outcomes = client.describe_many(pictures(300), concurrency=4, detail=1)
+    next(outcomes)
+    server.process.kill()
+    with pytest.raises(ivl.ServerUnavailableError, match="no answer"):
+        list(outcomes)
+
+
+def test_a_poisoned_picture_stops_nothing(
+    loopback: Loopback, pictures: Callable[[int], Path]
+) -> None:
+    files = sorted(map(str, pictures(30).iterdir()))
+    replies = {base64.b64encode(prepare(files[n], detail=1).payload): n for n in range(30)}
+
+    def answer(heard: Heard) -> Reply:
+        number = next(n for picture, n in replies.items() if picture in heard.body)
+        return {3: Reply(500, "poison"), 5: Reply(400, "no")}.get(number, Reply(body=completion()))
+
+    loopback.will(answer)
+    with ivl.Client(base_url=loopback.url, retry=QUICK) as client:
+        done = list(client.describe_many(files, concurrency=2, ordered=True, detail=1))
+    assert type(done[3].error) is ivl.EngineError
+    assert type(done[5].error) is ivl.RequestRejectedError
+    assert sum(outcome.ok for outcome in done) == 28
+    assert [outcome.attempts for outcome in done[2:6]] == [1, 3, 1, 1]
+
+
+def test_raise_at_the_first_error(client: ivl.Client, tmp_path: Path) -> None:
+    with pytest.raises(ivl.ImageError, match=r"missing\.png"):
+        list(client.describe_many([tmp_path / "missing.png"], on_error="raise"))
+
+
+def test_an_iterator_that_fails_is_the_callers_own_error(
+    client: ivl.Client, pictures: Callable[[int], Path]
+) -> None:
+    def broken() -> Iterator[Path]:
+        yield from pictures(1).iterdir()
+        raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine"):
+        list(client.describe_many(broken(), detail=1))
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "message"),
+    [
+        ("folder-that-is-not-there", {}, "does not exist"),
+        ("*.nothing", {}, "nothing matches"),
+        (b"bytes", {}, "not many pictures"),
+        (3, {}, "not many pictures"),
+        ([], {"concurrency": 0}, "concurrency"),
+        ([], {"concurrency": "many"}, "concurrency"),
+        ([], {"max_concurrency": 0}, "max_concurrency"),
+        ([], {"temperature": 9}, "temperature"),
+        ([], {"unknown": 9}, "unknown"),
+        ([], {"out": "captions.doc"}, "says no format"),
+        ([], {"out": 3}, "out is a int"),
+    ],
+)
+def test_wrong_use(
+    client: ivl.Client, images: object, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ivl.ConfigError, match=message):
+        list(client.describe_many(images, **options))  # type: ignore[arg-type]
+
+
+def test_equal_bytes_are_described_once(
+    client: ivl.Client, server: Fast, pictures: Callable[[int], Path]
+) -> None:
+    files = sorted(pictures(10).iterdir()) * 5
+    given = [(f"{number}", path) for number, path in enumerate(files)]
+    outcomes = list(client.describe_many(given, dedupe=True, ordered=True, detail=1))
+    assert len(server.report()["log"]) == 10
+    assert [outcome.text for outcome in outcomes[:10]] == [
+        outcome.text for outcome in outcomes[40:]
+    ]
+    assert Counter(outcome.attempts for outcome in outcomes) == {1: 10, 0: 40}
+
+
+def test_a_callback_gets_the_numbers(client: ivl.Client, pictures: Callable[[int], Path]) -> None:
+    told: list[ivl.Progress] = []
+    files = [*pictures(20).iterdir(), Path("missing.png")]
+    list(client.describe_many(files, progress=told.append, detail=1))
+    last = told[-1]
+    assert (last.described, last.failed, last.total, last.done) == (20, 1, 21, 21)
+    assert last.tokens_per_second > 0
+    assert last.usd is None
+    assert "21/21 pictures" in str(last)

@@ -1,0 +1,245 @@
+"""What is written, what a second run makes of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pyarrow import parquet
+
+import internvl_modal as ivl
+from internvl_modal.batch import parquet as parts
+from internvl_modal.batch.lines import end_of_lines
+from internvl_modal.batch.outcome import Outcome, encode, fingerprint, key_hash, record
+from internvl_modal.batch.parquet import Parquet
+from internvl_modal.batch.sinks import JsonLines
+from internvl_modal.schema import DescribeOptions, Description, Usage
+from tests.batch.conftest import Fast, lines
+
+OUTS = ["out.jsonl", "out.parquet", "texts/"]
+
+
+@pytest.fixture
+def server(fast: Callable[..., Fast]) -> Fast:
+    return fast()
+
+
+@pytest.fixture
+def client(server: Fast) -> Iterator[ivl.Client]:
+    with ivl.Client(base_url=server.url, retry=ivl.Retry(attempts=2, initial=0.01)) as made:
+        yield made
+
+
+def written(out: str) -> list[dict[str, object]]:
+    if out.endswith(".parquet"):
+        rows: list[dict[str, object]] = parquet.read_table(out).to_pylist()
+        return rows
+    return lines(Path(out if out.endswith(".jsonl") else f"{out}.internvl-modal.jsonl"))
+
+
+@pytest.mark.parametrize("out", OUTS)
+def test_a_second_run_adds_only_what_is_new(
+    client: ivl.Client, server: Fast, pictures: Callable[[int], Path], out: str
+) -> None:
+    folder = pictures(20)
+    (folder / "broken.png").write_bytes(b"")
+    assert len(list(client.describe_many(folder, out=out, detail=1))) == 21
+    assert len(server.report()["log"]) == 20
+    assert not list(client.describe_many(folder, out=out, detail=1))
+    assert len(list(client.describe_many(pictures(25), out=out, detail=1))) == 5
+    assert len(server.report()["log"]) == 5
+    assert Counter(row["key"] for row in written(out)).most_common(1)[0][1] == 1
+    other = list(client.describe_many(folder, "Which colour?", out=out, detail=1))
+    assert len(other) == 26
+    assert len(server.report()["log"]) == 25
+    assert len({row["run"] for row in written(out)}) == 2
+    assert len(written(out)) == 52
+
+
+@pytest.mark.parametrize("out", OUTS)
+def test_failures_are_tried_again_when_asked(
+    client: ivl.Client, server: Fast, pictures: Callable[[int], Path], out: str
+) -> None:
+    folder = pictures(6)
+    broken = folder / "000003.png"
+    good = broken.read_bytes()
+    broken.write_bytes(b"")
+    list(client.describe_many(folder, out=out, detail=1))
+    broken.write_bytes(good)
+    assert not list(client.describe_many(folder, out=out, detail=1))
+    server.report()
+    again = list(client.describe_many(folder, out=out, retry_errors=True, detail=1))
+    assert [outcome.key for outcome in again] == [str(broken)]
+    assert len(server.report()["log"]) == 1
+    rows = {row["key"]: row for row in written(out)}
+    assert len(rows) == len(written(out)) == 6
+    assert rows[str(broken)]["text"]
+
+
+@pytest.mark.parametrize("out", OUTS)
+def test_without_resume_it_starts_anew(
+    client: ivl.Client, pictures: Callable[[int], Path], out: str
+) -> None:
+    list(client.describe_many(pictures(5), out=out, detail=1))
+    assert len(list(client.describe_many(pictures(5), out=out, resume=False, detail=1))) == 5
+    assert len(written(out)) == 5
+
+
+def test_texts_go_beside_the_pictures_or_into_a_folder(
+    client: ivl.Client, pictures: Callable[[int], Path]
+) -> None:
+    folder = pictures(3)
+    (folder / "000001.gif").write_bytes((folder / "000001.png").read_bytes())
+    list(client.describe_many(folder, out=folder, detail=1))
+    assert (folder / "000000.txt").read_text().startswith("It is ")
+    assert {path.name for path in folder.glob("000001*.txt")} in (
+        {"000001.txt", "000001.gif.txt"},
+        {"000001.txt", "000001.png.txt"},
+    )
+    given = [("a/b.jpg", folder / "000000.png"), ("../../c.jpg", folder / "000001.png"),
+             ("https://x.org/d.jpg?e=1", folder / "000002.png")]  # fmt: skip
+    list(client.describe_many(given, out="texts/", detail=1))
+    found = {str(path) for path in Path("texts").rglob("*.txt")}
+    assert found == {"texts/a/b.txt", "texts/c.txt", "texts/https_/x.org/d.txt"}
+
+
+def test_a_callable_gets_every_outcome(client: ivl.Client, pictures: Callable[[int], Path]) -> None:
+    got: list[Outcome] = []
+    outcomes = list(client.describe_many(pictures(9), out=got.append, detail=1))
+    assert outcomes == got
+
+    def broken(_: Outcome) -> None:
+        raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine"):
+        list(client.describe_many(pictures(9), out=broken, detail=1))
+
+
+def test_a_key_that_comes_twice_is_written_once(
+    client: ivl.Client, pictures: Callable[[int], Path]
+) -> None:
+    paths = [*pictures(4).iterdir()] * 2
+    assert len(list(client.describe_many(paths, out="out.jsonl", detail=1))) == 4
+    assert len(lines(Path("out.jsonl"))) == 4
+
+
+def test_two_batches_cannot_write_one_file(
+    client: ivl.Client, pictures: Callable[[int], Path]
+) -> None:
+    first = client.describe_many(pictures(100), out="out.jsonl", concurrency=1, detail=1)
+    next(first)
+    with pytest.raises(ivl.ConfigError, match=r"another batch is writing out\.jsonl"):
+        list(client.describe_many(pictures(100), out="out.jsonl", detail=1))
+    list(first)
+    assert len(lines(Path("out.jsonl"))) == 100
+
+
+def test_a_file_of_something_else_is_left_alone(client: ivl.Client) -> None:
+    Path("out.jsonl").write_text('{"key": "a", "text": "b"}\nnotes\n{"torn')
+    with pytest.raises(ivl.ConfigError, match=r"line 2 of out\.jsonl"):
+        list(client.describe_many([], out="out.jsonl"))
+    assert Path("out.jsonl").read_text().endswith('{"torn')
+
+
+def described(text: str = "A cat.") -> Description:
+    return Description(text=text, model="m", finish_reason="stop", usage=Usage(prompt_tokens=1))
+
+
+def test_a_journal_that_became_a_part_is_not_read_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path("out.parquet")
+    outcomes = [Outcome(f"{number}", "", described()) for number in range(7)]
+    sink = Parquet(folder, resume=True, retry_errors=False)
+    sink.open("run")
+    sink.write(outcomes)
+    journal = (folder / parts.JOURNAL).read_bytes()
+    sink.close()
+    (folder / parts.JOURNAL).write_bytes(journal)  # as if killed between the two
+    again = Parquet(folder, resume=True, retry_errors=False)
+    again.open("run")
+    assert all(again.has(f"{number}") for number in range(7))
+    assert not again.has("7")
+    again.write([Outcome("7", "", described())])
+    again.close()
+    assert sorted(row["key"] for row in written("out.parquet")) == list("01234567")
+
+
+def test_many_rows_make_many_parts() -> None:
+    sink = Parquet(Path("out.parquet"), resume=True, retry_errors=False)
+    sink.open("run")
+    for start in range(0, 25_000, 5000):
+        sink.write([Outcome(f"{start + n}", "", described()) for n in range(5000)])
+    sink.close()
+    assert len(list(Path("out.parquet").glob("part-*.parquet"))) == 3
+    assert parquet.read_table("out.parquet").num_rows == 25_000
+
+
+def test_any_name_and_text_survives() -> None:
+    for text in ("naïve 日本\u2028\n\"'", "\ud800"):
+        outcome = Outcome(f"{text}\udcff.jpg", "", described(text))
+        line = encode(record(outcome, "run"))
+        assert line.count(b"\n") == 1
+        assert json.loads(line)["text"] == text
+        key_hash(outcome.key)
+
+
+def test_the_fingerprint_is_of_what_changes_the_answer() -> None:
+    base = fingerprint("p", DescribeOptions(), "m")
+    assert base == fingerprint("p", DescribeOptions(timeout=3), "m")
+    for prompt, options, model in [
+        ("q", DescribeOptions(), "m"),
+        ("p", DescribeOptions(), "n"),
+        ("p", DescribeOptions(detail=1), "m"),
+    ]:
+        assert fingerprint(prompt, options, model) != base
+
+
+@pytest.mark.parametrize(
+    ("text", "end"), [("", 0), ("torn", 0), ("a\n", 2), ("a\n" + "b" * 99_999, 2)]
+)
+def test_where_lines_end(tmp_path: Path, text: str, end: int) -> None:
+    path = tmp_path / "file"
+    path.write_text(text)
+    assert end_of_lines(path) == end
+
+
+def test_a_power_cut_costs_seconds_at_most(tmp_path: Path) -> None:
+    sink = JsonLines(tmp_path / "out.jsonl", resume=True, retry_errors=False)
+    sink.open("run")
+    sink.write([Outcome("a", "", described())])
+    assert (tmp_path / "out.jsonl").read_bytes().endswith(b"\n")
+    sink.close()
+    sink.close()
+
+
+CLI = "from internvl_modal.batch.cli import batch; import typer; a = typer.Typer(); a.command()(batch); raise SystemExit(a(standalone_mode=False))"
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", CLI, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command(server: Fast, pictures: Callable[[int], Path]) -> None:
+    folder = pictures(30)
+    for number in range(5):
+        (folder / f"broken{number}.jpg").write_bytes(b"")
+    arguments = (folder, "--out", "out.jsonl", "--base-url", server.url, "--detail", "1")
+    done = command(*arguments, "--concurrency", "8")
+    assert (done.returncode, done.stdout) == (1, "30 described, 5 failed -> out.jsonl\n")
+    assert done.stderr.count("ImageError") == 5
+    again = command(*arguments)
+    assert (again.returncode, again.stdout) == (0, "0 described, 0 failed -> out.jsonl\n")
+    status = command("--status", "out.jsonl")
+    found = json.loads(status.stdout)
+    assert (status.returncode, found["described"], found["failed"]) == (1, 30, {"ImageError": 5})
+    assert "SOURCE and --out are needed" in command("--out", "x.jsonl").stderr
+    assert "does not exist" in command("--status", "nothing.jsonl").stderr
