@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from internvl_modal.errors import ServerError as ServerError
     from internvl_modal.errors import ServerUnavailableError as ServerUnavailableError
     from internvl_modal.errors import WeightsError as WeightsError
+    from internvl_modal.errors import WeightsInterruptedError as WeightsInterruptedError
     from internvl_modal.planner import Plan as Plan
     from internvl_modal.planning import plan as plan
     from internvl_modal.schema import DescribeOptions as DescribeOptions
@@ -86,6 +87,7 @@ _HOMES = {
         "ServerError",
         "ServerUnavailableError",
         "WeightsError",
+        "WeightsInterruptedError",
     ],
     "planner": ["Plan"],
     "planning": ["plan"],

@@ -6,6 +6,7 @@ import platform
 import shutil
 import sys
 import time
+import warnings
 from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
@@ -78,7 +79,9 @@ def _runs(name: str, settings: Settings) -> str:
 
 
 def _modal_credentials() -> bool:
-    from modal.config import config
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on Python 3.10 modal announces the end of its support
+        from modal.config import config
 
     return bool(config.get("token_id"))
 
