@@ -11,6 +11,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from internvl_modal import errors
+
 if TYPE_CHECKING:
     from internvl_modal.backends.base import Backend as Backend
     from internvl_modal.backends.base import Capabilities as Capabilities
@@ -69,26 +71,7 @@ _HOMES = {
     "client": ["AsyncClient", "AsyncStream", "Client", "Stream"],
     "deploying": ["adeploy", "connect", "deploy"],
     "deployment": ["Deployment"],
-    "errors": [
-        "AuthenticationError",
-        "ConfigError",
-        "ContextLengthError",
-        "DeadlineExceededError",
-        "DeployError",
-        "EngineError",
-        "ImageError",
-        "ImageNotSeenError",
-        "InternVLError",
-        "MissingExtraError",
-        "OutputInvalidError",
-        "PlanError",
-        "RateLimitedError",
-        "RequestRejectedError",
-        "ServerError",
-        "ServerUnavailableError",
-        "WeightsError",
-        "WeightsInterruptedError",
-    ],
+    "errors": errors.__all__,
     "planner": ["Plan"],
     "planning": ["plan"],
     "schema": [
