@@ -8,23 +8,28 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import SecretStr
+from typing_extensions import Unpack
 
 from internvl_modal import modal_objects
 from internvl_modal.backends.modal import ModalBackend
 from internvl_modal.errors import DeployError, MissingExtraError, ServerError
 from internvl_modal.modal_objects import errors_of, outside_loop
+from internvl_modal.modal_runtime import KEY
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
+    from internvl_modal.batch.mapping import Mapped
     from internvl_modal.client import AsyncClient, Client
     from internvl_modal.costs import Cost
     from internvl_modal.deploy_spec import DeploymentSpec
     from internvl_modal.planner import Plan
+    from internvl_modal.schema import Options
 
 State: TypeAlias = Literal["stopped", "cold", "starting", "ready"]
 
 READY_SECONDS = 5.0
+PROXY_VARIABLES = ("INTERNVL_MODAL_MODAL_KEY", "INTERNVL_MODAL_MODAL_SECRET")
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,15 @@ class Deployment:
             "rest": f"{self._url('web_process_image')}/",
         }
 
+    @property
+    def secrets(self) -> dict[str, str]:
+        """The variables that let a container ask this deployment."""
+        variables = {KEY: self.api_key.get_secret_value()}
+        if self.proxy is not None:
+            values = (value.get_secret_value() for value in self.proxy)
+            variables |= zip(PROXY_VARIABLES, values, strict=True)
+        return variables
+
     def cost(self) -> Cost:
         """USD an hour, an idle window, a start, a thousand pictures."""
         return self.plan.cost
@@ -123,6 +137,30 @@ class Deployment:
             api_key=self.api_key.get_secret_value(),
             default_headers=headers,
             **self._patient(arguments),
+        )
+
+    def map(
+        self,
+        source: str,
+        out: str,
+        prompt: str | None = None,
+        *,
+        part_size: int = 500,
+        containers: int = 1,
+        **options: Unpack[Options],
+    ) -> Mapped:
+        """Describe the pictures of a Volume on Modal itself, where they need not travel.
+
+        ``source`` and ``out`` are VOLUME/FOLDER; ``out`` gets a ``.jsonl`` for each ``part_size``
+        pictures. Parts that are there are not made again. ``containers`` prepare pictures, on CPUs.
+        """
+        from internvl_modal.batch.mapping import map_volume
+
+        self._require_real()
+        return outside_loop(
+            lambda: map_volume(
+                self, source, out, prompt, options, part_size=part_size, containers=containers
+            )
         )
 
     def status(self) -> Status:

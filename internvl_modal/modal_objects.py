@@ -35,31 +35,53 @@ def build(spec: DeploymentSpec, secrets: Secrets) -> modal.App:
     app = modal.App(spec.app, tags=_to_tags(spec))
     images = {function.image: _image(function.image) for function in spec.functions}
     for function in spec.functions:
-        implementation = getattr(modal_runtime, function.name)
-        decorated = _web(function, implementation) if function.web else implementation
-        app.function(
-            name=function.name,
-            image=images[function.image],
-            env=dict(spec.container.to_environment()),
-            secrets=_secrets(function, secrets, spec.environment),
-            volumes={
-                path: modal.Volume.from_name(
-                    name, environment_name=spec.environment, create_if_missing=True
-                ).with_mount_options(read_only=function.read_only)
-                for path, name in function.volumes.items()
-            },
-            gpu=function.gpu,
-            cpu=function.cpu,
-            memory=function.memory,
-            timeout=function.timeout,
-            startup_timeout=function.startup_timeout,
-            min_containers=function.min_containers or None,
-            max_containers=function.max_containers,
-            buffer_containers=function.buffer_containers or None,
-            scaledown_window=function.scaledown_window,
-            region=function.region,
-        )(decorated)
+        _add(app, function, images[function.image], spec, secrets)
     return app
+
+
+def build_alone(
+    name: str, function: FunctionSpec, spec: DeploymentSpec, secrets: Secrets
+) -> tuple[modal.App, modal.Function[..., Any, Any]]:
+    """An app of one function that knows the deployment ``spec``, to be run and not deployed."""
+    import modal
+
+    app = modal.App(name)
+    return app, _add(app, function, _image(function.image), spec, secrets)
+
+
+def _add(
+    app: modal.App,
+    function: FunctionSpec,
+    image: modal.Image,
+    spec: DeploymentSpec,
+    secrets: Secrets,
+) -> Any:
+    import modal
+
+    implementation = getattr(modal_runtime, function.name)
+    decorated = _web(function, implementation) if function.web else implementation
+    return app.function(
+        name=function.name,
+        image=image,
+        env=dict(spec.container.to_environment()),
+        secrets=_secrets(function, secrets, spec.environment),
+        volumes={
+            path: modal.Volume.from_name(
+                name, environment_name=spec.environment, create_if_missing=True
+            ).with_mount_options(read_only=function.read_only)
+            for path, name in function.volumes.items()
+        },
+        gpu=function.gpu,
+        cpu=function.cpu,
+        memory=function.memory,
+        timeout=function.timeout,
+        startup_timeout=function.startup_timeout,
+        min_containers=function.min_containers or None,
+        max_containers=function.max_containers,
+        buffer_containers=function.buffer_containers or None,
+        scaledown_window=function.scaledown_window,
+        region=function.region,
+    )(decorated)
 
 
 def _image(spec: ImageSpec) -> modal.Image:

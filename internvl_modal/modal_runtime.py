@@ -1,4 +1,4 @@
-"""What runs in Modal's containers: three plain functions, configured by the environment.
+"""What runs in Modal's containers: plain functions, configured by the environment.
 
 Modal imports this module by name in each container, so at import it needs the standard library
 only.
@@ -10,7 +10,9 @@ import json
 import logging
 import os
 import queue
+import shutil
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from internvl_modal.backends.modal import ModalBackend
     from internvl_modal.lmdeploy_server import LMDeployServer
     from internvl_modal.weights.progress import Progress
 
@@ -27,6 +30,8 @@ CONFIG = "INTERNVL_MODAL_CONTAINER"
 KEY = "INTERNVL_MODAL_API_KEY"
 WEIGHTS_ROOT = "INTERNVL_MODAL_WEIGHTS_ROOT"
 MOUNT = "/mnt/weights"
+VOLUMES = "/mnt/volumes"
+"""Volumes of a batch are mounted below it by their names."""
 PORT = 23333
 LMDEPLOY = "/opt/py3/bin/lmdeploy"
 """LMDeploy's command in its image, in a Python of its own."""
@@ -75,20 +80,11 @@ def web_process_image() -> FastAPI:
     """The REST endpoint, in front of this app's own ``serve``."""
     _log_to_stdout()
     config = ContainerConfig.from_environment()
-    from internvl_modal.backends.modal import ModalBackend, proxy_token
     from internvl_modal.client import AsyncClient
     from internvl_modal.gateway import create_app
-    from internvl_modal.settings import Settings
 
-    key = os.environ[KEY]
-    backend = ModalBackend(
-        config.app,
-        environment=config.environment,
-        model=config.served,
-        api_key=key,
-        proxy=proxy_token(Settings.load()),
-    )
-    return create_app(AsyncClient(backend, timeout=config.startup_timeout + 600), api_key=key)
+    client = AsyncClient(_backend(config), timeout=config.startup_timeout + 600)
+    return create_app(client, api_key=os.environ[KEY])
 
 
 def download_weights() -> Iterator[dict[str, Any]]:
@@ -102,6 +98,45 @@ def download_weights() -> Iterator[dict[str, Any]]:
     if isinstance(event, Exception):
         raise event
     yield {"commit": event}
+
+
+def describe_part(part: dict[str, Any]) -> dict[str, int]:
+    """Describe files of Volumes through this app's ``serve``; all lines are written, or none."""
+    _log_to_stdout()
+    config = ContainerConfig.from_environment()
+    import modal
+
+    from internvl_modal.client import Client
+
+    pairs = ((key, f"{VOLUMES}/{key}") for key in part["keys"])
+    counts = {"described": 0, "failed": 0}
+    with tempfile.TemporaryDirectory() as folder:
+        lines = f"{folder}/part.jsonl"
+        with Client(_backend(config), timeout=config.startup_timeout + 600) as client:
+            for outcome in client.describe_many(
+                pairs, part["prompt"], out=lines, **part["options"]
+            ):
+                counts["described" if outcome.ok else "failed"] += 1
+        target = f"{VOLUMES}/{part['out']}"
+        os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120
+        shutil.copyfile(lines, target)
+    volume = part["out"].partition("/")[0]
+    modal.Volume.from_name(volume, environment_name=config.environment).commit()
+    return counts
+
+
+def _backend(config: ContainerConfig) -> ModalBackend:
+    """The app's own model."""
+    from internvl_modal.backends.modal import ModalBackend, proxy_token
+    from internvl_modal.settings import Settings
+
+    return ModalBackend(
+        config.app,
+        environment=config.environment,
+        model=config.served,
+        api_key=os.environ[KEY],
+        proxy=proxy_token(Settings.load()),
+    )
 
 
 def _download(config: ContainerConfig, tell: Callable[[Progress | str | Exception], None]) -> None:
@@ -162,4 +197,5 @@ def _end_with(poll: Callable[[], int | None], tail: Callable[[], str]) -> None:
 
 def _log_to_stdout() -> None:
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for library in ("httpx", "httpx2"):  # they log addresses, and the Hub's are signed
+        logging.getLogger(library).setLevel(logging.WARNING)

@@ -1,0 +1,70 @@
+"""A batch inside Modal: the deployment's own containers read one Volume and write another."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.batch.conftest import lines, make_pictures
+from tests.deploy.machine import Machine
+from tests.deploy.workspace import MARKS, log, workspace
+from tests.modal_plane import Plane
+
+pytestmark = MARKS
+APP = "multimodal-internvl2_5-1b"
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+    with workspace(tmp_path_factory.mktemp("py3"), "OpenGVLab/InternVL2_5-1B") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def machine(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    deployer = Machine(plane, tmp_path_factory.mktemp("deployer"))
+    code = "from internvl_modal.deploying import deploy; print(deploy('internvl2_5-1b'))"
+    done = deployer.command(sys.executable, "-c", code, timeout=280)
+    assert done.returncode == 0, done.stderr + log(plane)
+    return deployer
+
+
+def call(source: str = "photos/2024", more: str = "part_size=5, detail=1", key: str = "") -> str:
+    return (
+        f"m = connect({APP!r}{key}).map({source!r}, 'captions/run', {more})\n"
+        "say([m.described, m.failed, m.skipped, m.files])"
+    )
+
+
+def test_parts_are_made_once(plane: Plane, machine: Machine) -> None:
+    photos, out = plane.volume_path("photos") / "2024", plane.volume_path("captions") / "run"
+    make_pictures(photos, 11)
+    (photos / "broken.jpg").write_bytes(b"")
+    (photos / "notes.txt").write_text("no picture")
+    files = [f"captions/run/part-0000{number}.jsonl" for number in range(3)]
+    assert machine.python(call(), timeout=280) == [11, 1, 0, files]
+    written = [line for path in sorted(out.glob("*.jsonl")) for line in lines(path)]
+    assert {line["key"] for line in written} == {
+        f"photos/2024/{path.name}" for path in photos.iterdir() if path.suffix != ".txt"
+    }
+    assert [line["error"]["type"] for line in written if "error" in line] == ["ImageError"]
+    assert machine.python(call()) == [0, 0, 12, []]
+    make_pictures(photos, 13)
+    assert machine.python(call()) == [2, 0, 12, ["captions/run/part-00003.jsonl"]]
+    shutil.move(out / "part-00000.jsonl", out / "lost")
+    assert machine.python(call(), timeout=200) == [5, 0, 9, ["captions/run/part-00004.jsonl"]]
+
+
+def test_what_cannot_work_is_said(plane: Plane, machine: Machine) -> None:
+    make_pictures(plane.volume_path("more"), 2)
+    wrong = f"attempt(lambda: connect({APP!r}, api_key='wrong').map('more', 'captions/wrong'))"
+    kind, message, hint = machine.python(wrong, timeout=200)
+    assert (kind, hint) == ("DeployError", "the same call makes only those")
+    assert "1 parts of more failed, the first with AuthenticationError" in message
+    missing = f"attempt(lambda: connect({APP!r}).map('nothing', 'captions/wrong'))"
+    kind, message, _ = machine.python(missing)
+    assert kind == "DeployError"
+    assert "nothing" in message
