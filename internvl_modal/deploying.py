@@ -24,6 +24,8 @@ from internvl_modal.errors import (
     RateLimitedError,
     ServerError,
     ServerUnavailableError,
+    WeightsError,
+    WeightsInterruptedError,
 )
 from internvl_modal.modal_objects import Secrets, errors_of, modal_output, outside_loop
 from internvl_modal.modal_runtime import KEY
@@ -122,13 +124,14 @@ def _deploy(
 ) -> Deployment:
     key = SecretStr(api_key or _key(spec, settings))
     deployment = Deployment(spec, key, proxy)
-    app = modal_objects.build(spec, _secrets(spec, settings, key, proxy))
     with errors_of(f"deploying {spec.app}"), modal_output():
-        app.deploy(environment_name=spec.environment)
+        given = _secrets(spec, settings, key, proxy)
+        if wait and not _on_volume(spec):
+            for line in _download(spec, given):
+                print(line, file=sys.stderr, flush=True)  # noqa: T201
+        modal_objects.build(spec, given).deploy(environment_name=spec.environment)
     _remember(spec, key, settings)
     if wait:
-        for line in _download(deployment):
-            print(line, file=sys.stderr, flush=True)  # noqa: T201
         _wait(deployment)
     return deployment
 
@@ -184,45 +187,63 @@ def _proxy(settings: Settings, options: DeployOptions) -> tuple[SecretStr, Secre
     return token
 
 
-def _download(deployment: Deployment) -> Iterator[str]:
-    """Put the weights on the Volume where they are missing; yields lines that tell of it."""
+def _on_volume(spec: DeploymentSpec) -> bool:
+    """Whether ``serve`` will find its weights."""
     from internvl_modal.weights import WeightsCache
+
+    container = spec.container
+    cache = WeightsCache.volume(container.volume, environment=spec.environment)
+    try:
+        return cache.verify(container.model, container.revision or "main").ok
+    except WeightsError:
+        return False
+
+
+def _download(spec: DeploymentSpec, given: Secrets) -> Iterator[str]:
+    """Put the weights on the Volume; yields lines that tell of it.
+
+    In a run of its own, before anything is published: if it fails, what was deployed stays.
+    """
     from internvl_modal.weights.progress import Progress
 
-    spec = deployment.spec
     container = spec.container
-    with errors_of(f"downloading {container.model}"):
-        cache = WeightsCache.volume(container.volume, environment=spec.environment)
-        if container.revision is None and any(
-            entry.model == container.model and entry.complete for entry in cache.list()
-        ):
-            return
-        function = modal_objects.function(spec.app, "download_weights", spec.environment)
+    what = spec.function("download_weights")
+    app, function = modal_objects.build_alone(f"{spec.app}-weights"[:63], what, spec, given)
+    with app.run(environment_name=spec.environment):
         shown = 0.0
         for event in function.remote_gen():
             if "commit" in event:
                 yield f"{container.model} is on the Volume {container.volume}"
-            elif time.monotonic() - shown > 5:
+                return
+            if time.monotonic() - shown > 5:
                 shown = time.monotonic()
                 yield str(Progress(**event))
+    # Modal's run() swallows Ctrl-C.
+    raise WeightsInterruptedError(
+        f"{container.model}: interrupted", hint="deploy again: it continues where it stopped"
+    )
 
 
 def _wait(deployment: Deployment) -> None:
-    """Return once the model answers; its last log lines are in the error if it does not."""
+    """Return once the model answers, which after an update a container of the old one may do first.
+
+    Its last log lines are in the error if it does not.
+    """
     timeout = deployment.spec.container.startup_timeout
     deadline = time.monotonic() + timeout
     with deployment.client(timeout=timeout, retry=Retry(attempts=1)) as client:
         while True:
             try:
-                client.models()
+                if deployment.model in (found := client.models()):
+                    return
+                reason: ServerError = ServerUnavailableError(f"it serves {', '.join(found)}")
             except (ServerUnavailableError, RateLimitedError) as error:
-                if time.monotonic() > deadline:
-                    raise _unanswered(deployment, error) from error
-                time.sleep(1)
+                reason = error
             except ServerError as error:
                 raise _unanswered(deployment, error) from error
-            else:
-                return
+            if time.monotonic() > deadline:
+                raise _unanswered(deployment, reason) from reason
+            time.sleep(1)
 
 
 def _unanswered(deployment: Deployment, error: ServerError) -> DeployError:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from aiohttp import web
 from PIL import Image
 
 from tests.deploy.machine import Machine
@@ -216,10 +217,30 @@ def test_weights_that_are_not_whole_are_not_served(
     assert "is not complete in" in log(plane)
 
 
-def test_a_model_that_the_hub_does_not_have(machine: Machine) -> None:
-    name, message, _ = machine.python('attempt(lambda: deploy("internvl2_5-2b"))')
+def test_weights_that_cannot_be_had_leave_the_old_deployment(
+    machine: Machine, plane: Plane
+) -> None:
+    before = plane.function(APP, "serve")
+    name, message, _ = machine.python(f'attempt(lambda: deploy("internvl2_5-2b", name={APP!r}))')
     assert name == "WeightsError"
     assert "OpenGVLab/InternVL2_5-2B" in message
+    assert plane.function(APP, "serve") == before
+    assert machine.python(f"with connect({APP!r}).client() as c:\n    say(c.models())") == [
+        "internvl2_5-1b"
+    ]
+
+
+def test_an_update_waits_for_the_new_model(
+    machine: Machine, plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = ["internvl2_5-1b", "internvl2_5-2b", "internvl2_5-2b"]
+
+    async def serve(_: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": answers.pop()}]})
+
+    monkeypatch.setitem(plane.stands_in, "serve", serve)
+    machine.python('say(repr(deploy("internvl2_5-1b", name="updated")))')
+    assert not answers
 
 
 def test_behind_modals_proxy_auth(machine: Machine, plane: Plane) -> None:
@@ -235,10 +256,11 @@ def test_behind_modals_proxy_auth(machine: Machine, plane: Plane) -> None:
     assert answer.json()["description"] == "A picture."
 
 
-def test_no_key_in_any_log(machine: Machine, plane: Plane) -> None:
+def test_no_key_and_no_signed_address_in_any_log(machine: Machine, plane: Plane) -> None:
     keys = [json.loads(path.read_text())["api_key"] for path in machine.home.rglob("*.json")]
     assert keys
     assert not [key for key in keys if key in log(plane)]
+    assert "HTTP Request" not in log(plane)
 
 
 def test_no_container_outlives_the_plane(machine: Machine, plane: Plane) -> None:

@@ -23,6 +23,7 @@ class App:
     app_id: str
     name: str = ""
     functions: dict[str, str] = field(default_factory=dict)
+    ephemeral: bool = False
     published: bool = False
     versions: int = 0
     tags: dict[str, str] = field(default_factory=dict)
@@ -89,7 +90,7 @@ class Apps:
         return p.AppGetLayoutResponse(app_layout=self.layout(request.app_id))
 
     async def AppCreate(self: Plane, request: Any) -> p.AppCreateResponse:
-        app = App(self.new_id("ap"))
+        app = App(self.new_id("ap"), ephemeral=request.app_state == p.APP_STATE_EPHEMERAL)
         self.apps[app.app_id] = app
         return p.AppCreateResponse(app_id=app.app_id)
 
@@ -97,6 +98,8 @@ class Apps:
         return Empty()
 
     async def AppClientDisconnect(self: Plane, request: Any) -> Empty:
+        if self.apps[request.app_id].ephemeral:
+            await self.AppStop(request)
         return Empty()
 
     async def AppSetTags(self: Plane, request: Any) -> Empty:
