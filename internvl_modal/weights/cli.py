@@ -19,7 +19,7 @@ app = typer.Typer(help="Model files: complete and verified, or not there.", no_a
 
 Model = Annotated[str, typer.Argument(help="A name of the catalog, or a repository owner/name.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit; main by default.")]
-Folder = Annotated[Path | None, typer.Option(help="The cache's folder.")]
+Folder = Annotated[Path | None, typer.Option(help="The cache's folder; INTERNVL_MODAL_CACHE_DIR by default.")]
 Volume = Annotated[str | None, typer.Option(help="A Modal Volume instead of a folder.")]
 
 
@@ -28,7 +28,7 @@ def _cache(folder: Path | None, volume: str | None) -> WeightsCache:
     token = settings.hf_token.get_secret_value() if settings.hf_token else None
     if volume is not None:
         return WeightsCache.volume(volume, token=token)
-    return WeightsCache(folder or settings.cache_dir / "weights", token=token)
+    return WeightsCache(folder or settings.cache_dir, token=token)
 
 
 def _table(entries: Sequence[CachedModel]) -> None:

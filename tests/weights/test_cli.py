@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner, Result
 
 from internvl_modal.errors import WeightsError
+from internvl_modal.weights import WeightsCache
 from internvl_modal.weights.cli import app
 from tests.loopback_hub import LoopbackHub
 from tests.weights.conftest import REPO
@@ -42,3 +44,11 @@ def test_a_model_comes_and_goes(hub: LoopbackHub, root: Path) -> None:
     assert run("list", "--folder", folder).stdout == ""
     gone = run("remove", REPO, "--folder", folder)
     assert isinstance(gone.exception, WeightsError)
+
+
+def test_the_folder_is_the_backends(
+    cache: WeightsCache, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INTERNVL_MODAL_CACHE_DIR", str(root))
+    cache.ensure(REPO, progress=None)
+    assert run("list").stdout.startswith(f"{REPO}  ")
