@@ -32,10 +32,27 @@ for outcome in client.describe_many(folder, out=out, detail=1, concurrency=int(c
     print(outcome.key, flush=True)
 """
 
+IN_A_LOOP = """
+import asyncio, sys
+import internvl_modal as ivl
+url, folder, out, concurrency = sys.argv[1:]
 
-def start(url: str, folder: Path, out: Path, concurrency: int = 16) -> subprocess.Popen[str]:
+async def main():
+    async with ivl.AsyncClient(base_url=url) as client:
+        many = client.describe_many(folder, out=out, detail=1, concurrency=int(concurrency))
+        async for outcome in many:
+            print(outcome.key, flush=True)
+
+print("begins", flush=True)
+asyncio.run(main())
+"""
+
+
+def start(
+    url: str, folder: Path, out: Path, concurrency: int = 16, script: str = SCRIPT
+) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, url, str(folder), str(out), str(concurrency)],
+        [sys.executable, "-c", script, url, str(folder), str(out), str(concurrency)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -107,11 +124,16 @@ def test_killed_two_hundred_times(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("script", [SCRIPT, IN_A_LOOP], ids=["sync", "async"])
 def test_a_signal_waits_for_what_is_under_way(
-    fast: Callable[..., Fast], pictures: Callable[[int], Path], tmp_path: Path, number: int
+    fast: Callable[..., Fast],
+    pictures: Callable[[int], Path],
+    tmp_path: Path,
+    number: int,
+    script: str,
 ) -> None:
     server, out = fast("--latency", "0.5"), tmp_path / "out.jsonl"
-    process = start(server.url, pictures(60), out, 8)
+    process = start(server.url, pictures(60), out, 8, script)
     assert process.stdout is not None
     process.stdout.readline()
     time.sleep(0.25)

@@ -228,18 +228,21 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_command(server: Fast, pictures: Callable[[int], Path]) -> None:
-    folder = pictures(30)
-    for number in range(5):
+def test_the_command_on_a_folder_with_50_broken_files(
+    server: Fast, pictures: Callable[[int], Path]
+) -> None:
+    folder = pictures(1000)
+    for number in range(50):
         (folder / f"broken{number}.jpg").write_bytes(b"")
     arguments = (folder, "--out", "out.jsonl", "--base-url", server.url, "--detail", "1")
     done = command(*arguments, "--concurrency", "8")
-    assert (done.returncode, done.stdout) == (1, "30 described, 5 failed -> out.jsonl\n")
-    assert done.stderr.count("ImageError") == 5
+    assert (done.returncode, done.stdout) == (1, "1,000 described, 50 failed -> out.jsonl\n")
+    for number in range(50):
+        assert f"broken{number}.jpg: ImageError: {folder}/broken{number}.jpg: " in done.stderr
     again = command(*arguments)
     assert (again.returncode, again.stdout) == (0, "0 described, 0 failed -> out.jsonl\n")
     status = command("--status", "out.jsonl")
     found = json.loads(status.stdout)
-    assert (status.returncode, found["described"], found["failed"]) == (1, 30, {"ImageError": 5})
+    assert (status.returncode, found["described"], found["failed"]) == (1, 1000, {"ImageError": 50})
     assert "SOURCE and --out are needed" in command("--out", "x.jsonl").stderr
     assert "does not exist" in command("--status", "nothing.jsonl").stderr
