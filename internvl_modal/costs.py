@@ -102,10 +102,19 @@ def startup_seconds(spec: ModelSpec) -> tuple[float, float]:
 
 
 def price(
-    spec: ModelSpec, gpu: Gpu, tp: int, load: Load, prices: Prices, scaledown_window: float
+    spec: ModelSpec,
+    gpu: Gpu,
+    tp: int,
+    load: Load,
+    prices: Prices,
+    scaledown_window: float,
+    host: tuple[float, float],
 ) -> Cost:
-    """Put a price on a machine under ``load``; ``scaledown_window`` is in seconds."""
-    per_hour = prices.per_hour(gpu.name, tp, CORES, HOST_GIB)
+    """Put a price on a machine under ``load``.
+
+    ``scaledown_window`` is in seconds, ``host`` its CPU cores and GiB of memory.
+    """
+    per_hour = prices.per_hour(gpu.name, tp, *host)
     start_low, start_high = startup_seconds(spec)
     low, high = (each * 1000 for each in picture_cost(spec, gpu, tp, load, per_hour))
     return Cost(
@@ -114,7 +123,7 @@ def price(
         start=(start_low * per_hour / 3600, start_high * per_hour / 3600),
         per_1000=(low, high),
         assumptions=(
-            f"{prices.source}, {CORES} cores and {HOST_GIB} GiB of host memory",
+            f"{prices.source}, {host[0]:g} cores and {host[1]:g} GiB of host memory",
             f"{load.batch} requests always under way, {load.images} x {load.tiles} tiles "
             f"in and {load.output_tokens} tokens out each",
             f"{WORST.prefill:.0%}-{BEST.prefill:.0%} of peak TFLOPS in the LLM, "

@@ -52,6 +52,8 @@ PLANNED = (
     "quant_policy",
     "vision_max_batch_size",
     "scaledown_window",
+    "cpu",
+    "memory_gib",
 )
 """Options that are the planner's too, by the same names."""
 

@@ -131,10 +131,11 @@ class DeploymentSpec:
         lines = [f"app       {self.app}", f"model     {self.container.model}"]
         for function in self.functions:
             lines += _function_lines(function)
+        surcharge = ", and Modal's surcharge for a region" if self.options.region else ""
         lines += [
             f"command   {' '.join(self.argv)}",
             f"cost      {self.cost_per_hour:.2f} USD an hour while a GPU container runs, "
-            f"at most {self.options.max_containers}",
+            f"at most {self.options.max_containers}{surcharge}",
         ]
         return "\n".join(lines)
 

@@ -11,7 +11,15 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from internvl_modal.catalog import TILE_TOKENS, ModelSpec
-from internvl_modal.costs import Cost, Load, picture_cost, price, startup_seconds
+from internvl_modal.costs import (
+    CORES,
+    HOST_GIB,
+    Cost,
+    Load,
+    picture_cost,
+    price,
+    startup_seconds,
+)
 from internvl_modal.errors import ConfigError, PlanError
 from internvl_modal.gpus import COUNTS, GPUS, Gpu, Prices
 from internvl_modal.memory import KV_BLOCK, MARGIN, MIB, Memory, measure
@@ -30,6 +38,10 @@ MAX_SM = 90  # LMDeploy 0.7.3's CMakeLists.txt ends at 90-real, and "real" leave
 LEAST_RATIO = 0.05  # for whoever starts a plan that does not fit; LMDeploy takes no 0
 HEAD_DIMS = (64, 128)  # TurboMind's attention kernels
 IMAGE_MARKUP_TOKENS = 8  # "Image-1: <img></img>\n"
+AT_LEAST_ONE = (
+    *("images_per_request", "max_tiles", "output_tokens", "vision_max_batch_size"),
+    *("cpu", "memory_gib"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +62,12 @@ class Request:
     quant_policy: int = 0
     vision_max_batch_size: int = 1
     scaledown_window: int = 300
+    cpu: float = CORES
+    memory_gib: float = HOST_GIB
     flash_attention: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("images_per_request", "max_tiles", "output_tokens", "vision_max_batch_size"):
+        for name in AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: it must be at least 1")
         if self.max_tiles > 40:
@@ -288,7 +302,8 @@ def _evaluate(spec: ModelSpec, gpu: Gpu, count: int, request: Request, prices: P
         _shortages(gpu, memory, capacity),
     )
     reason = next(refusals, "")
-    cost = price(spec, gpu, count, load, prices, request.scaledown_window)
+    host = (request.cpu, request.memory_gib)
+    cost = price(spec, gpu, count, load, prices, request.scaledown_window, host)
     return Plan(spec, gpu, count, request, reason, memory, capacity, cost)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from internvl_modal.catalog import MODELS, ModelSpec, find_model, spec_from_config
+from internvl_modal.costs import CORES, HOST_GIB
 from internvl_modal.errors import ConfigError
 from internvl_modal.gpus import CATALOGUE_PRICES, Prices, parse_gpu
 from internvl_modal.planner import Plan, Request, make_plan
@@ -34,16 +35,19 @@ def plan(
     quant_policy: int = 0,
     vision_max_batch_size: int = 1,
     scaledown_window: int = 300,
+    cpu: float = CORES,
+    memory_gib: float = HOST_GIB,
     budget: float | None = None,
     prices: Literal["auto", "catalogue"] | Prices = "auto",
 ) -> Plan:
     """Say whether a model runs on ``gpu``, or without it which GPUs serve it cheapest.
 
     ``model`` is a short name or a repository id, ``gpu`` Modal's string (``"H200:2"``), ``budget``
-    USD an hour, ``scaledown_window`` seconds. ``prices="auto"`` asks Modal when there are
-    credentials. The plan returned may not fit: see ``.fits`` and ``.require()``. Raises
-    ConfigError for an unknown model or GPU, WeightsError where the Hub cannot be asked for one
-    that is not in the catalog, PlanError where LMDeploy could not load it.
+    USD an hour, ``scaledown_window`` seconds, ``cpu`` and ``memory_gib`` the host's share of the
+    machine. ``prices="auto"`` asks Modal when there are credentials. The plan returned may not fit:
+    see ``.fits`` and ``.require()``. Raises ConfigError for an unknown model or GPU, WeightsError
+    where the Hub cannot be asked for one that is not in the catalog, PlanError where LMDeploy could
+    not load it.
     """
     request = Request(
         images_per_request=images_per_request,
@@ -56,6 +60,8 @@ def plan(
         quant_policy=quant_policy,
         vision_max_batch_size=vision_max_batch_size,
         scaledown_window=scaledown_window,
+        cpu=cpu,
+        memory_gib=memory_gib,
     )
     chosen = parse_gpu(gpu) if gpu else None
     spec = model_spec(model)

@@ -19,7 +19,9 @@ app = typer.Typer(help="Model files: complete and verified, or not there.", no_a
 
 Model = Annotated[str, typer.Argument(help="A name of the catalog, or a repository owner/name.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit; main by default.")]
-Folder = Annotated[Path | None, typer.Option(help="The cache's folder; INTERNVL_MODAL_CACHE_DIR by default.")]
+Folder = Annotated[
+    Path | None, typer.Option(help="The cache; INTERNVL_MODAL_CACHE_DIR by default.")
+]
 Volume = Annotated[str | None, typer.Option(help="A Modal Volume instead of a folder.")]
 
 

@@ -15,6 +15,8 @@ from packaging.requirements import Requirement
 
 from internvl_modal.deploy_options import DeployOptions
 from internvl_modal.deploy_spec import CLIENT_PACKAGES, GATEWAY_PACKAGES, describe
+from internvl_modal.gpus import CATALOGUE_PRICES
+from internvl_modal.planning import plan
 from tests.deploy.machine import Machine
 from tests.modal_plane import Plane
 
@@ -360,6 +362,21 @@ def test_the_startup_timeout_grows_with_the_weights() -> None:
     assert times == sorted(set(times))
     fixed = describe(DeployOptions(startup_timeout=77), prices="catalogue")
     assert fixed.function("serve").startup_timeout == 77
+
+
+def test_without_a_gpu_other_models_get_the_plans_cheapest() -> None:
+    spec = describe(DeployOptions(model="internvl2_5-26b"), prices="catalogue")
+    assert spec.function("serve").gpu == plan("internvl2_5-26b", prices="catalogue").gpu_string
+
+
+def test_the_cost_is_that_of_the_machine_asked_for() -> None:
+    usual = describe(DeployOptions(), prices="catalogue")
+    larger = describe(DeployOptions(cpu=16, memory_gib=64, region="eu"), prices="catalogue")
+    more = 8 * CATALOGUE_PRICES.core + 32 * CATALOGUE_PRICES.gib
+    assert larger.cost_per_hour == pytest.approx(usual.cost_per_hour + more)
+    assert "16 cores and 64 GiB" in larger.plan.cost.assumptions[0]
+    assert "surcharge" in str(larger)
+    assert "surcharge" not in str(usual)
 
 
 def test_every_option_is_an_argument() -> None:
