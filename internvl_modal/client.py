@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+import anyio
+import anyio.to_thread
 import httpx
 from pydantic import BaseModel
 from typing_extensions import Self, Unpack
@@ -161,7 +163,9 @@ class Client(_Base):
         return iterate(make)
 
     async def _send_in_thread(self, step: Send[T]) -> Sent[T]:
-        return await asyncio.to_thread(self._transport.send, step)
+        """Over the user's own ``http_client``; the batch itself bounds how many there are."""
+        alone = anyio.CapacityLimiter(1)  # the common limiter would let 40 through
+        return await anyio.to_thread.run_sync(self._transport.send, step, limiter=alone)
 
     def models(self) -> list[str]:
         """Names of the models that the server offers."""

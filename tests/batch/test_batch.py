@@ -140,9 +140,11 @@ def test_module_level_inside_a_running_loop(server: Fast, pictures: Callable[[in
 def test_with_a_client_of_the_users_own(server: Fast, pictures: Callable[[int], Path]) -> None:
     asked = []
     with httpx.Client(event_hooks={"request": [asked.append]}) as own:
+        server.set(latency=0.2)
         client = ivl.Client(base_url=server.url, http_client=own)
-        assert len(list(client.describe_many(pictures(10), detail=1))) == 10
-    assert len(asked) == 11
+        assert len(list(client.describe_many(pictures(90), concurrency=30, detail=1))) == 90
+    assert len(asked) == 91
+    assert server.report()["most"] > 10
 
 
 def test_leaving_the_loop_ends_the_batch(
