@@ -9,8 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-import anyio
-import anyio.to_thread
 import httpx
 from pydantic import BaseModel
 from typing_extensions import Self, Unpack
@@ -28,7 +26,7 @@ from internvl_modal.schema import (
     Timings,
 )
 from internvl_modal.settings import Settings
-from internvl_modal.transport import AsyncTransport, Retry, Send, Sent, Transport
+from internvl_modal.transport import AsyncTransport, Retry, Transport
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -151,21 +149,9 @@ class Client(_Base):
         source) pairs. Works inside a running event loop too: it has one of its own.
         """
         from internvl_modal.batch.bridge import iterate
-        from internvl_modal.batch.engine import Run
 
-        job = Job.parse(prompt, options)
-
-        def make() -> tuple[Run, AsyncTransport]:
-            transport = AsyncTransport(None, self._retry)
-            exchange = transport.send if self._http_client is None else self._send_in_thread
-            return Run(self._core, exchange, self._retry, images, job), transport
-
-        return iterate(make)
-
-    async def _send_in_thread(self, step: Send[T]) -> Sent[T]:
-        """Over the user's own ``http_client``; the batch itself bounds how many there are."""
-        alone = anyio.CapacityLimiter(1)  # the common limiter would let 40 through
-        return await anyio.to_thread.run_sync(self._transport.send, step, limiter=alone)
+        own = None if self._http_client is None else self._transport
+        return iterate(self._core, own, self._retry, images, Job.parse(prompt, options))
 
     def models(self) -> list[str]:
         """Names of the models that the server offers."""
@@ -286,10 +272,9 @@ class AsyncClient(_Base):
         ``images`` may be an async iterable.
         """
         from internvl_modal.batch.bridge import stream
-        from internvl_modal.batch.engine import Run
 
-        job = Job.parse(prompt, options)
-        return stream(lambda: Run(self._core, self._transport.send, self._retry, images, job))
+        send = self._transport.send
+        return stream(self._core, send, self._retry, images, Job.parse(prompt, options))
 
     async def models(self) -> list[str]:
         """Names of the models that the server offers."""

@@ -11,16 +11,25 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
 
+import anyio
+import anyio.to_thread
+
+from internvl_modal.batch.asking import Exchange
 from internvl_modal.batch.engine import Run
+from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import Outcome
-from internvl_modal.transport import AsyncTransport
+from internvl_modal.batch.sources import Images
+from internvl_modal.flows import Core
+from internvl_modal.transport import AsyncTransport, Retry, Send, Sent, Transport
 
 T = TypeVar("T")
 
 
-async def stream(make: Callable[[], Run]) -> AsyncIterator[Outcome]:
-    """Outcomes, driven by the caller's event loop, in which ``make`` is called."""
-    run = make()
+async def stream(
+    core: Core, exchange: Exchange, retry: Retry, images: Images, job: Job
+) -> AsyncIterator[Outcome]:
+    """Outcomes, driven by the caller's event loop."""
+    run = Run(core, exchange, retry, images, job)
     loop = asyncio.get_running_loop()
     pending: list[asyncio.Task[None]] = []
 
@@ -40,10 +49,12 @@ async def stream(make: Callable[[], Run]) -> AsyncIterator[Outcome]:
             await run.close()
 
 
-def iterate(make: Callable[[], tuple[Run, AsyncTransport]]) -> Iterator[Outcome]:
+def iterate(
+    core: Core, own: Transport | None, retry: Retry, images: Images, job: Job
+) -> Iterator[Outcome]:
     """Outcomes, driven by an event loop in a thread of its own, so that any caller can wait.
 
-    ``make`` is called in that loop; the transport is closed at the end.
+    ``own``: what to send with, in threads, where the user brought an HTTP client.
     """
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="internvl-batch", daemon=True)
@@ -53,7 +64,9 @@ def iterate(make: Callable[[], tuple[Run, AsyncTransport]]) -> Iterator[Outcome]
         return asyncio.run_coroutine_threadsafe(work, loop).result()
 
     async def begin() -> tuple[Run, AsyncTransport]:
-        return make()
+        transport = AsyncTransport(None, retry)
+        exchange = transport.send if own is None else _in_threads(own)
+        return Run(core, exchange, retry, images, job), transport
 
     async def finish() -> None:
         await run.close()
@@ -75,6 +88,14 @@ def iterate(make: Callable[[], tuple[Run, AsyncTransport]]) -> Iterator[Outcome]
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+def _in_threads(transport: Transport) -> Exchange:
+    async def send(step: Send[Any]) -> Sent[Any]:
+        alone = anyio.CapacityLimiter(1)  # the common limiter would let 40 through
+        return await anyio.to_thread.run_sync(transport.send, step, limiter=alone)
+
+    return send
 
 
 @contextmanager
