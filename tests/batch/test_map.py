@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Iterator
 
 import pytest
 
-from tests.batch.conftest import lines, make_pictures
+from tests.batch.conftest import REPOSITORY, lines, make_pictures
 from tests.deploy.machine import Machine
 from tests.deploy.workspace import MARKS, log, workspace
 from tests.modal_plane import Plane
@@ -56,6 +57,14 @@ def test_parts_are_made_once(plane: Plane, machine: Machine) -> None:
     assert machine.python(call()) == [2, 0, 12, ["captions/run/part-00003.jsonl"]]
     shutil.move(out / "part-00000.jsonl", out / "lost")
     assert machine.python(call(), timeout=200) == [5, 0, 9, ["captions/run/part-00004.jsonl"]]
+
+
+def test_the_page(plane: Plane, machine: Machine) -> None:
+    make_pictures(plane.volume_path("photos") / "2024", 3)
+    page = (REPOSITORY / "docs/batches.md").read_text()
+    (code,) = re.findall(r"```python on-modal\n(.*?)```", page, re.DOTALL)
+    done = machine.command(sys.executable, "-c", code, timeout=200)
+    assert re.search(r"captions/2024/part-\d{5}\.jsonl", done.stdout), done.stderr
 
 
 def test_what_cannot_work_is_said(plane: Plane, machine: Machine) -> None:
