@@ -15,7 +15,8 @@ import typer
 
 import internvl_modal
 from internvl_modal import deploy_cli
-from internvl_modal.errors import ConfigError, InternVLError
+from internvl_modal.batch.cli import batch
+from internvl_modal.errors import ConfigError, InternVLError, WeightsError
 from internvl_modal.weights.cli import app as weights_app
 
 app = typer.Typer(
@@ -51,12 +52,20 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
-        show = getattr(error, "show", None)
-        if show is None:
+        if not hasattr(error, "format_message"):  # of click's, for wrong usage
             raise
-        show()
-        code = 2
+        code = _misused(error)
     sys.exit(code)
+
+
+def _misused(error: Any) -> int:
+    """Print what is wrong with the command line; return its exit code."""
+    if "--json" in sys.argv:
+        document = error_document(ConfigError(error.format_message(), hint="see --help"))
+        print(json.dumps({"error": document}))
+    else:
+        error.show()
+    return 2
 
 
 def fail(error: InternVLError) -> int:
@@ -144,7 +153,7 @@ def _describe_one(
     as_json: bool,
     many: bool,
 ) -> int:
-    source = sys.stdin.buffer if image == "-" else image
+    source = image if image != "-" else sys.stdin.buffer if sys.stdin else b""
     try:
         if stream and not as_json:
             description = _streamed(client.stream(source, prompt, **options), image, many)
@@ -154,6 +163,8 @@ def _describe_one(
                 print(json.dumps({"image": image, **description.model_dump(mode="json")}))
             else:
                 print(f"{image}: {description}" if many else description)
+    except (ConfigError, WeightsError):  # nothing to do with this picture: the rest would fail too
+        raise
     except InternVLError as error:
         if as_json:
             print(json.dumps({"image": image, "error": error_document(error)}))
@@ -222,5 +233,6 @@ def doctor(as_json: Json = False) -> int:
     return 0 if found["self_test"]["ok"] else 1
 
 
+app.command()(batch)
 app.add_typer(weights_app, name="weights")
 deploy_cli.register(app)

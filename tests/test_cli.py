@@ -87,9 +87,33 @@ def test_errors_in_json(loopback: Loopback, tmp_path: Path) -> None:
     assert bad["error"]["hint"]
     assert good["text"] == "A cat."
     assert (result.returncode, result.stderr) == (1, "")
-    refused = run("describe", PHOTO, "--backend", "nope", "--json")
-    assert json.loads(refused.stdout)["error"]["type"] == "ConfigError"
-    assert refused.returncode == 2
+    for wrong in (["--backend", "nope"], ["--max-tokens", "many"], ["--paint"]):
+        refused = run("describe", PHOTO, *wrong, "--json")
+        assert json.loads(refused.stdout)["error"]["type"] == "ConfigError"
+        assert (refused.returncode, refused.stderr) == (2, "")
+
+
+def test_what_fails_for_every_picture_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    result = run("describe", SCENE, PHOTO, "--model", "internvl2_5-1b")
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "--model demo runs offline" in result.stderr
+
+
+def test_a_reader_that_leaves_and_a_closed_input(loopback: Loopback) -> None:
+    command = f"{sys.executable} -m internvl_modal describe --base-url {loopback.url}"
+    left = subprocess.run(
+        ["bash", "-c", f"{command} {PHOTO} {SCENE} | true; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        check=False,
+    )
+    assert (left.returncode, left.stderr) == (1, b"")
+    closed = subprocess.run(["bash", "-c", f"{command} - <&-"], capture_output=True, check=False)
+    assert closed.returncode == 1
+    assert closed.stderr.startswith(b"error: bytes (0 bytes): empty")
 
 
 def test_a_stream_that_breaks_is_an_error(loopback: Loopback) -> None:
@@ -158,6 +182,6 @@ def test_plan() -> None:
 
 def test_help_names_every_command() -> None:
     text = run("--help").stdout
-    for command in ("describe", "models", "doctor", "plan", "weights", "deploy", "serve"):
+    for command in ("describe", "models", "doctor", "plan", "batch", "weights", "deploy", "serve"):
         assert command in text
     assert run("--version").stdout.startswith("internvl-modal 0.")

@@ -24,7 +24,7 @@ _BACKEND = "local, endpoint, lmdeploy, modal or an URL."
 _DETAIL = "low, medium, high, auto or a tile count 1-40."
 _RETRY = "Try again what failed before."
 
-Text: TypeAlias = "str | None"
+Text: TypeAlias = str | None
 
 
 def batch(
