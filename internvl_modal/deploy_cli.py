@@ -136,7 +136,14 @@ def _show(found: Deployment) -> None:
 
 def _pair(text: str) -> tuple[str, object]:
     """``NAME=VALUE``; raises BadParameter."""
+    from internvl_modal.deploy_options import DeployArguments
+
     name, equals, value = text.partition("=")
+    name = name.replace("-", "_")
     if not equals:
-        raise typer.BadParameter(f"{text!r} is not NAME=VALUE")
-    return name.replace("-", "_"), value
+        raise typer.BadParameter(f"{name!r} is not NAME=VALUE")
+    if name not in DeployArguments.__annotations__:
+        raise typer.BadParameter(
+            f"{name!r} is none of {', '.join(DeployArguments.__annotations__)}"
+        )
+    return name, value

@@ -27,6 +27,7 @@ from internvl_modal.errors import (
     WeightsError,
     WeightsInterruptedError,
 )
+from internvl_modal.lmdeploy_server import LMDeployOptions
 from internvl_modal.modal_objects import Secrets, errors_of, modal_output, outside_loop
 from internvl_modal.modal_runtime import KEY
 from internvl_modal.settings import Settings
@@ -51,16 +52,18 @@ def deploy(
 ) -> Deployment:
     """Deploy ``model`` (internvl2_5-78b by default) to Modal, or update its deployment.
 
-    ``api_key`` is the one kept from the last deploy, else a new one. ``wait`` downloads the
-    weights where they are missing and returns once the model answers; ``dry_run`` says what would
-    be made, in ``.spec``, without a call to Modal; ``force`` deploys what the plan refuses.
-    Raises DeployError, PlanError and WeightsError; a deployment that Modal had before keeps
-    serving when an update fails.
+    ``api_key`` is the one kept from the last deploy, else a new one (INTERNVL_MODAL_API_KEY where
+    another machine has deployed it). ``wait`` downloads the weights where they are missing and
+    returns once the model answers; ``dry_run`` says what would be made, in ``.spec``, without a
+    call to Modal; ``force`` deploys what the plan refuses. Raises ConfigError, DeployError,
+    PlanError and WeightsError; what fails before the app is published leaves the old one serving.
     """
     chosen = DeployOptions.load(model=model, gpu=gpu, name=name, **options)
     spec = describe(chosen, force=force, prices="catalogue" if dry_run else "auto")
     if not spec.plan.fits:
         warnings.warn(f"deploying what should not work: {spec.plan.reason}", stacklevel=2)
+    if api_key is not None:
+        LMDeployOptions.parse(api_keys=[api_key], **spec.plan.settings)
     settings = Settings.load()
     proxy = _proxy(settings, chosen)
     if dry_run:
@@ -122,7 +125,7 @@ def _deploy(
     *,
     wait: bool,
 ) -> Deployment:
-    key = SecretStr(api_key or _key(spec, settings))
+    key = SecretStr(api_key if api_key is not None else _key(spec, settings))
     deployment = Deployment(spec, key, proxy)
     with errors_of(f"deploying {spec.app}"), modal_output():
         given = _secrets(spec, settings, key, proxy)
@@ -147,9 +150,12 @@ def _key(spec: DeploymentSpec, settings: Settings) -> str:
     if record := deploy_state.load(settings.state_dir, spec.app, spec.environment):
         return record.api_key
     if modal_objects.tags_of(spec.app, spec.environment) is not None:
+        if settings.api_key is not None:
+            return settings.api_key.get_secret_value()
         raise DeployError(
             f"{spec.app} is deployed already, with a key that is not on this machine",
-            hint="pass api_key=: the old key keeps its users, a new one replaces it",
+            hint="pass api_key= or set INTERNVL_MODAL_API_KEY: the old key keeps its users, "
+            "a new one replaces it",
         )
     key = secrets.token_urlsafe(32)
     _remember(spec, SecretStr(key), settings)

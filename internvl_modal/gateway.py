@@ -203,7 +203,7 @@ async def _read_form(form: FormData) -> tuple[bytes, DescribeBody]:
     upload = form.get("image")
     fields = {name: value for name, value in form.items() if isinstance(value, str)}
     if detail := fields.get("detail", "").strip():
-        fields["detail"] = int(detail) if detail.isdigit() else detail  # type: ignore[assignment]
+        fields["detail"] = int(detail) if detail.isdecimal() else detail  # type: ignore[assignment]
     if not isinstance(upload, UploadFile):
         body = DescribeBody.model_validate(fields)
         return _decode(body.image_data), body

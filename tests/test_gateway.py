@@ -69,6 +69,14 @@ def test_multipart_upload(loopback: Loopback, gateway: httpx.Client) -> None:
     assert loopback.chats[-1].json["max_tokens"] == 9
 
 
+@pytest.mark.parametrize("detail", ["huge", "99", "\N{SUPERSCRIPT TWO}"])
+def test_a_form_with_a_wrong_detail(gateway: httpx.Client, detail: str) -> None:
+    form = {"detail": detail}
+    answer = gateway.post("/", files={"image": picture()}, data=form, headers=BEARER)
+    assert answer.status_code == 422
+    assert "detail" in answer.json()["error"]["message"]
+
+
 def test_a_large_picture_is_shrunk_before_it_is_sent(
     loopback: Loopback, gateway: httpx.Client
 ) -> None:

@@ -125,7 +125,9 @@ class RemoteVolume:
         self._volume = volume
 
     def pull(self) -> None:
-        """Every call asks Modal anew."""
+        """Raise WeightsError where there is no such Volume; every other call asks Modal anew."""
+        with _modal_errors(self.where):
+            self._volume.hydrate()
 
     def push(self) -> None:
         """Every call writes through."""
@@ -171,7 +173,7 @@ def open_volume(name: str, environment: str | None, root: str | None) -> Store:
     """Reach a Volume through ``root`` where it is mounted, else through Modal's API."""
     import modal
 
-    volume = modal.Volume.from_name(name, environment_name=environment, create_if_missing=True)
+    volume = modal.Volume.from_name(name, environment_name=environment)
     if root is not None:
         return MountedVolume(Path(root), volume)
     if not modal.is_local():

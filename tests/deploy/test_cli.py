@@ -57,10 +57,15 @@ def test_deploy_and_manage(machine: Machine) -> None:
     assert not machine.plane.deployed(APP)
 
 
-def test_an_option_without_a_value(machine: Machine) -> None:
-    done = machine.command(*COMMAND, "deploy", "-o", "max_containers")
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("max_containers", "NAME=VALUE"), ("gpus=2", "max_containers"), ("api_key=secret", "volume")],
+)
+def test_options_that_are_none(machine: Machine, option: str, said: str) -> None:
+    done = machine.command(*COMMAND, "deploy", "-o", option)
     assert done.returncode == 2
-    assert "NAME=VALUE" in done.stderr
+    assert said in done.stderr
+    assert "secret" not in done.stderr
 
 
 @pytest.mark.parametrize("key", ["chosen", ""])

@@ -220,6 +220,7 @@ def test_the_hugging_face_token(
         ("deploy(max_containers=0)", "ConfigError", "max_containers"),
         ("deploy(min_containers=2)", "ConfigError", "min_containers"),
         ("deploy(gpus=2)", "ConfigError", "options:"),
+        ("deploy(api_key='two words')", "ConfigError", "white space"),
         ("deploy(proxy_auth=True)", "ConfigError", "INTERNVL_MODAL_MODAL_KEY"),
     ],
 )

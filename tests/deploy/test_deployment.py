@@ -53,8 +53,11 @@ def test_another_machine_needs_the_key(machine: Machine, tmp_path: Path) -> None
         assert (name, "api_key=" in hint) == ("DeployError", True)
     urls = other.python(f'say(dict(connect("internvl2_5-1b", api_key={machine.key!r}).urls))')
     assert urls == machine.python('say(dict(connect("internvl2_5-1b").urls))')
-    other.python(f'say(repr(deploy("internvl2_5-1b", api_key={machine.key!r}, wait=False)))')
+    other.env = {"INTERNVL_MODAL_API_KEY": machine.key}
+    other.python(f"say(repr({QUICK}))")
     assert other.key == machine.key
+    other.python('say(repr(deploy("internvl2_5-1b", api_key="new", wait=False)))')
+    assert other.key == "new"
 
 
 def test_a_damaged_record_says_so(machine: Machine) -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -216,3 +222,20 @@ def test_progress_is_lines_where_no_terminal_is(
     line = capsys.readouterr().err.strip()
     assert line.startswith(f"Fetching {REPO}: 6/6 files")
     assert "ETA 0 s" in line
+
+
+def test_progress_is_a_bar_on_a_terminal(hub: LoopbackHub, root: Path) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    code = "import sys; from internvl_modal import WeightsCache; WeightsCache(sys.argv[1])"
+    subprocess.run(
+        [sys.executable, "-c", f"{code}.ensure({REPO!r})", str(root)],
+        env={**os.environ, "HF_ENDPOINT": hub.url},
+        stderr=theirs,
+        check=True,
+    )
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert f"Fetching {REPO}: 100%" in shown
+    assert "6/6 files" in shown

@@ -80,3 +80,10 @@ def test_written_in_a_container_and_managed_from_outside(
     assert run(plane, hub, tmp_path, f"len(cache.remove({REPO!r}))") == 1
     assert not (mount / REPO / commit).exists()
     assert "is not in Modal Volume weights" in run(plane, hub, tmp_path, verify)
+
+
+def test_a_volume_that_does_not_exist_is_named_and_not_made(
+    plane: Plane, hub: LoopbackHub, tmp_path: Path
+) -> None:
+    assert "Modal Volume weights: " in run(plane, hub, tmp_path, "cache.list()")
+    assert not plane.volumes
