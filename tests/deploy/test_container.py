@@ -19,6 +19,7 @@ from PIL import Image
 
 from tests.deploy.machine import Machine
 from tests.deploy.workspace import MARKS, log, workspace
+from tests.loopback import completion
 from tests.modal_plane import Plane
 from tests.modal_plane.edge import PROXY_TOKEN
 
@@ -190,18 +191,48 @@ def test_killing_lmdeploy_ends_the_container(machine: Machine, plane: Plane) -> 
     assert status == "ready", "the next request starts another"
 
 
-def test_a_server_that_cannot_start_fails_the_deploy(
-    machine: Machine, plane: Plane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+DEAD = """#!/bin/sh
+echo CUDA out of memory
+exit 3
+"""
+BLIND = f"""#!{sys.executable}
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.answer('{{"data": [{{"id": "internvl2_5-1b"}}]}}')
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer({json.dumps(completion(prompt_tokens=20))!r})
+    def answer(self, text):
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(text.encode())
+port = int(sys.argv[sys.argv.index("--server-port") + 1])
+http.server.HTTPServer(("0.0.0.0", port), Handler).serve_forever()
+"""
+
+
+@pytest.mark.parametrize(
+    ("lmdeploy", "said"), [(DEAD, "CUDA out of memory"), (BLIND, "did not see the picture")]
+)
+def test_a_server_that_cannot_answer_fails_the_deploy(
+    machine: Machine,
+    plane: Plane,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lmdeploy: str,
+    said: str,
 ) -> None:
     broken = tmp_path / "bin" / "lmdeploy"
     broken.parent.mkdir()
-    broken.write_text("#!/bin/sh\necho CUDA out of memory\nexit 3\n")
+    broken.write_text(lmdeploy)
     broken.chmod(0o755)
     assert plane.host
     monkeypatch.setitem(plane.host.binds, "/opt/py3", tmp_path)
     name, message, hint = machine.python('attempt(lambda: deploy("internvl2_5-1b", name="broken"))')
     assert (name, "internvl-modal logs broken" in hint) == ("DeployError", True)
-    assert "CUDA out of memory" in message
+    assert said in message
 
 
 def test_weights_that_are_not_whole_are_not_served(
