@@ -73,8 +73,8 @@ class Client(_Base):
 
     ``backend``: a name ("local", "lmdeploy", "modal"), an URL or a Backend; None means
     INTERNVL_MODAL_BASE_URL if set, else "local". ``timeout``: seconds for a whole call, retries
-    included. ``http_client``: your own ``httpx.Client``, which is not closed. Every method
-    raises InternVLError and its kinds, see ``internvl_modal.errors``.
+    included, once the backend has started. ``http_client``: your own ``httpx.Client``, which is
+    not closed. Every method raises InternVLError and its kinds, see ``internvl_modal.errors``.
     """
 
     def __init__(
@@ -325,9 +325,11 @@ class AsyncClient(_Base):
 
 
 class _Collected:
-    """The end of a stream: what it added up to."""
+    """One pass over a stream, and what it added up to."""
 
-    _description: Description | None = None
+    def __init__(self, flow: Flow[Opened]) -> None:
+        self._flow: Flow[Opened] | None = flow
+        self._description: Description | None = None
 
     @property
     def description(self) -> Description:
@@ -337,6 +339,14 @@ class _Collected:
                 "the stream has not been read to its end", hint="iterate over it first"
             )
         return self._description
+
+    def _take(self) -> Flow[Opened]:
+        flow, self._flow = self._flow, None
+        if flow is None:
+            raise ConfigError(
+                "the stream has been read already", hint="call stream() again for another answer"
+            )
+        return flow
 
     def _finish(self, opened: Opened, first: float | None, attempts: int) -> None:
         timings = Timings(
@@ -353,11 +363,11 @@ class Stream(_Collected):
     """Pieces of text as they come; ``.description`` afterwards."""
 
     def __init__(self, client: Client, flow: Flow[Opened]) -> None:
+        super().__init__(flow)
         self._client = client
-        self._flow = flow
 
     def __iter__(self) -> Iterator[str]:
-        opened = self._client._run(self._flow)
+        opened = self._client._run(self._take())
         first = None
         with self._client._transport.stream(opened.step) as (begun, chunks):
             opened.collected.request_id = begun.value
@@ -372,11 +382,11 @@ class AsyncStream(_Collected):
     """Pieces of text as they come, for ``async for``; ``.description`` afterwards."""
 
     def __init__(self, client: AsyncClient, flow: Flow[Opened]) -> None:
+        super().__init__(flow)
         self._client = client
-        self._flow = flow
 
     async def __aiter__(self) -> AsyncIterator[str]:
-        opened = await self._client._run(self._flow)
+        opened = await self._client._run(self._take())
         first = None
         async with self._client._transport.stream(opened.step) as (begun, chunks):
             opened.collected.request_id = begun.value

@@ -6,8 +6,10 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING
 
-from internvl_modal.errors import OutputInvalidError
-from internvl_modal.prompts import Turn
+from pydantic.errors import PydanticUserError
+
+from internvl_modal.errors import ConfigError, OutputInvalidError
+from internvl_modal.prompts import Json, Turn
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -19,9 +21,27 @@ EXTRACT_PROMPT = "Read this image."
 VIDEO_PROMPT = "Describe this video in detail."
 
 
-def first_prompt(prompt: str | None, schema: type[BaseModel]) -> str:
+def schema_of(schema: type[BaseModel], repairs: int) -> Json:
+    """The JSON schema of a model whose answers are objects; raises ConfigError."""
+    if repairs < 0:
+        raise ConfigError(f"repairs={repairs} allows no answer", hint="0 or more")
+    try:
+        document = schema.model_json_schema()
+    except (AttributeError, PydanticUserError) as error:
+        raise ConfigError(
+            f"{schema!r:.100} has no JSON schema", hint="give a pydantic model's class"
+        ) from error
+    if document.get("type", "object") != "object":
+        raise ConfigError(
+            f"{schema.__name__} is no JSON object but {document['type']!r}",
+            hint="put it into a field of a model",
+        )
+    return document
+
+
+def first_prompt(prompt: str | None, document: Json) -> str:
     """The question with the JSON schema that the answer must fit."""
-    rules = json.dumps(schema.model_json_schema(), ensure_ascii=False, separators=(",", ":"))
+    rules = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     return (
         f"{prompt or EXTRACT_PROMPT}\n\n"
         f"Answer with one JSON object that fits this JSON schema, and nothing else:\n{rules}"

@@ -34,7 +34,7 @@ from internvl_modal.schema import (
     explain,
 )
 from internvl_modal.sse import CompletionStream
-from internvl_modal.transport import Retry, Send, Sent
+from internvl_modal.transport import Retry, Send, Sent, remaining
 from internvl_modal.wire import ChatCall, HttpRequest, decode_completion, decode_models
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
+
+FETCH_TIMEOUT = 30.0
+"""Seconds to download one picture, or less where the call's deadline is nearer."""
 
 IMAGES: TypeAlias = "ImageSource | Sequence[ImageSource]"
 
@@ -62,6 +65,14 @@ class Ready(NamedTuple):
     endpoint: Endpoint
     capabilities: Capabilities
     model: str
+
+
+class Asked(NamedTuple):
+    """A call ready to be sent, when to give up, and the seconds its pictures took."""
+
+    call: ChatCall
+    deadline: float
+    prepared: float
 
 
 class Opened(NamedTuple):
@@ -117,11 +128,11 @@ class Core:
         options: Options,
     ) -> Flow[M]:
         """Read a picture into ``schema``, asking again with the reason where it does not fit."""
-        asked = extraction.first_prompt(prompt, schema)
-        call, _ = yield from self._call(_one_turn(image, asked), options, "Image-")
-        document = schema.model_json_schema()
+        document = extraction.schema_of(schema, repairs)
+        asked = extraction.first_prompt(prompt, document)
+        call, deadline, _ = yield from self._call(_one_turn(image, asked), options, "Image-")
         for repair in range(repairs + 1):
-            sent = yield self._chat_step(call, self._deadline(call.options), document)
+            sent = yield self._chat_step(call, deadline, document)
             text = sent.value.text
             try:
                 return schema.model_validate(extraction.read_object(text))
@@ -135,13 +146,11 @@ class Core:
     def open_stream(self, image: IMAGES, prompt: str | None, options: Options) -> Flow[Opened]:
         """Make a streamed call ready to be opened."""
         begun = time.monotonic()
-        call, prepared = yield from self._call(_one_turn(image, prompt), options, "Image-")
-        step = Send(
-            call.endpoint.base_url,
-            call.request(stream=True),
-            _stream_opened,
-            begun + (call.options.timeout or self._timeout),
+        call, deadline, prepared = yield from self._call(
+            _one_turn(image, prompt), options, "Image-"
         )
+        request = call.request(stream=True)
+        step = Send(call.endpoint.base_url, request, _stream_opened, deadline)
         return Opened(step, CompletionStream(call), begun, prepared)
 
     @property
@@ -151,7 +160,7 @@ class Core:
 
     def ready(self) -> Flow[Ready]:
         """Start the backend and learn what answers there, before the first picture."""
-        return (yield from self._endpoint(time.monotonic() + self._timeout))
+        return (yield from self._endpoint(self._timeout))[0]
 
     def models(self) -> Flow[list[str]]:
         """Names of the models the server offers."""
@@ -187,28 +196,29 @@ class Core:
         self, messages: Sequence[Message], options: Options, label: Any = "Image-"
     ) -> Flow[Description]:
         begun = time.monotonic()
-        call, prepared = yield from self._call(messages, options, label)
-        deadline = begun + (call.options.timeout or self._timeout)
+        call, deadline, prepared = yield from self._call(messages, options, label)
         sent: Sent[Description] = yield self._chat_step(call, deadline)
         timings = Timings(prepare=prepared, total=time.monotonic() - begun, attempts=sent.attempts)
         return sent.value.model_copy(update={"timings": timings})
 
-    def _call(
-        self, messages: Sequence[Message], options: Options, label: Any
-    ) -> Flow[tuple[ChatCall, float]]:
-        """Prepare the pictures and find the endpoint; also the seconds spent on the pictures."""
+    def _call(self, messages: Sequence[Message], options: Options, label: Any) -> Flow[Asked]:
+        """Find the endpoint and prepare the pictures for it."""
         checked = DescribeOptions.parse(options)
-        ready = yield from self._endpoint(time.monotonic() + (checked.timeout or self._timeout))
+        ready, deadline = yield from self._endpoint(checked.timeout or self._timeout)
         begun = time.monotonic()
-        turns = yield Work(partial(_turns, messages, checked, ready.capabilities, label))
+        turns = yield Work(partial(_turns, messages, checked, ready.capabilities, label, deadline))
         call = ChatCall(ready.endpoint, ready.capabilities, ready.model, turns, checked)
-        return call, time.monotonic() - begun
+        return Asked(call, deadline, time.monotonic() - begun)
 
-    def _endpoint(self, deadline: float) -> Flow[Ready]:
-        """The running endpoint; its model and dialect are asked for once."""
+    def _endpoint(self, timeout: float) -> Flow[tuple[Ready, float]]:
+        """The running endpoint and the call's deadline; model and dialect are asked for once.
+
+        The clock starts once the backend has: a first start may download gigabytes.
+        """
         endpoint: Endpoint = yield Work(self.backend.start)
+        deadline = time.monotonic() + timeout
         if self._ready is not None and self._ready.endpoint == endpoint:
-            return self._ready
+            return self._ready, deadline
         model = endpoint.model or self._model
         capabilities, listed = endpoint.capabilities, []
         if model is None or capabilities is None:
@@ -221,10 +231,7 @@ class Core:
         if model is None:
             model = _first_model(listed, endpoint)
         self._ready = Ready(endpoint, capabilities or _capabilities(model, listed), model)
-        return self._ready
-
-    def _deadline(self, options: DescribeOptions) -> float:
-        return time.monotonic() + (options.timeout or self._timeout)
+        return self._ready, deadline
 
     def _chat_step(
         self, call: ChatCall, deadline: float, schema: Json | None = None
@@ -243,15 +250,20 @@ def _one_turn(image: IMAGES, prompt: str | None) -> tuple[Message]:
     images = tuple(image) if isinstance(image, list | tuple) else (image,)
     if not images:
         raise ConfigError("no picture was given", hint="pass at least one")
+    if not isinstance(prompt, str | None):
+        raise ConfigError(
+            f"prompt={prompt!r:.60} is not a text", hint="several pictures go into one list"
+        )
     return (Message(role="user", text=prompt or DEFAULT_PROMPT, images=images),)
 
 
 def _checked(messages: Sequence[Message | Mapping[str, object]]) -> tuple[Message, ...]:
     try:
         checked = tuple(Message.model_validate(message) for message in messages)
-    except ValidationError as error:
+    except (ValidationError, TypeError) as error:
+        wrong = explain(error) if isinstance(error, ValidationError) else error
         raise ConfigError(
-            f"messages: {explain(error)}", hint="each is {'role', 'text', 'images'}"
+            f"messages: {wrong}", hint="a list of {'role': ..., 'text': ..., 'images': [...]}"
         ) from error
     if not checked or checked[-1].role != "user":
         raise ConfigError("messages must end with one of role 'user'", hint="add the question")
@@ -259,7 +271,11 @@ def _checked(messages: Sequence[Message | Mapping[str, object]]) -> tuple[Messag
 
 
 def _turns(
-    messages: Sequence[Message], options: DescribeOptions, capabilities: Capabilities, label: Any
+    messages: Sequence[Message],
+    options: DescribeOptions,
+    capabilities: Capabilities,
+    label: Any,
+    deadline: float,
 ) -> tuple[Turn, ...]:
     """Read, turn, shrink and encode every picture."""
 
@@ -269,6 +285,7 @@ def _turns(
             detail=options.detail,
             tiling=_tiling(capabilities),
             background=options.background,
+            timeout=min(FETCH_TIMEOUT, remaining(deadline)),
             max_pixels=options.max_pixels,
             allow_private_urls=options.allow_private_urls,
             fetch=fetch,

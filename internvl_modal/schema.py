@@ -123,7 +123,7 @@ def explain(error: ValidationError) -> str:
 
 def _is_branch(part: object) -> bool:
     """Whether pydantic added this part of a location to tell the members of a union apart."""
-    return isinstance(part, str) and ("[" in part or "(" in part)
+    return isinstance(part, str) and (part == "constrained-int" or "[" in part or "(" in part)
 
 
 class ImageInfo(_Frozen):

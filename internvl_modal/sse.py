@@ -12,7 +12,6 @@ from internvl_modal.schema import Description, Usage
 from internvl_modal.stops import StopCutter
 from internvl_modal.wire import Answer, ChatCall, conclude, id_of, text_of, usage_of
 
-
 LONGEST_LINE = 1_000_000
 """Characters; a token's event is a few hundred, and without a bound a line could fill memory."""
 

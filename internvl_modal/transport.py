@@ -5,8 +5,11 @@ The only file besides ``fetch`` that knows httpx; the only one that knows tenaci
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import os
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -30,6 +33,8 @@ from internvl_modal.wire import HttpRequest
 T = TypeVar("T")
 
 CONNECT_TIMEOUT = 10.0
+_LONGEST = 1e8
+"""Seconds; sockets refuse to wait 300 years and more."""
 _UNLIMITED = httpx.Limits(max_connections=0)
 """aiohttp reads 0 as no limit; None would be its default of 100."""
 MOST_REDIRECTS = 50
@@ -103,7 +108,8 @@ def _policy(retry: Retry, deadline: float) -> _Policy:
     return _Policy(stop=stop, wait=wait, retry=tenacity.retry_if_exception(again), reraise=True)
 
 
-def _remaining(deadline: float) -> float:
+def remaining(deadline: float) -> float:
+    """Seconds left; raises DeadlineExceededError when there are none."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise DeadlineExceededError(
@@ -114,7 +120,7 @@ def _remaining(deadline: float) -> float:
 
 def _timeout(deadline: float) -> dict[str, float | None]:
     """The timeouts of one hop, as httpx wants them: never past the deadline."""
-    left = _remaining(deadline)
+    left = min(remaining(deadline), _LONGEST)
     return httpx.Timeout(left, connect=min(CONNECT_TIMEOUT, left)).as_dict()
 
 
@@ -128,7 +134,7 @@ def _translated(step: Send[Any]) -> Iterator[None]:
             f"{step.base_url!r} is not a usable URL: {error}", hint="give http(s)://HOST:PORT/v1"
         ) from error
     except (httpx.HTTPError, aiohttp.ClientError, OSError, TimeoutError) as error:
-        _remaining(step.deadline)
+        remaining(step.deadline)
         raise ServerUnavailableError(
             f"no answer from {step.base_url}: {str(error) or type(error).__name__}",
             hint="check the URL and that the server runs",
@@ -178,8 +184,14 @@ class Transport:
 
     def __init__(self, client: httpx.Client | None, retry: Retry) -> None:
         self._own = client is None
-        self._client = client or httpx.Client()
+        self._client = client or self._new()
+        self._process = os.getpid()
         self._retry = retry
+
+    def _new(self) -> httpx.Client:
+        client = httpx.Client()
+        weakref.finalize(self, client.close)
+        return client
 
     def close(self) -> None:
         """Close the connections, unless the client was the user's."""
@@ -220,6 +232,8 @@ class Transport:
             raise
 
     def _open(self, step: Send[Any]) -> httpx.Response:
+        if self._own and self._process != os.getpid():  # forked: two must not share a connection
+            self._client, self._process = self._new(), os.getpid()
         with _translated(step):
             request = _build(self._client, step)
             for hops in itertools.count(1):
@@ -234,7 +248,7 @@ class Transport:
     def _chunks(self, response: httpx.Response, step: Send[Any]) -> Iterator[bytes]:
         with _translated(step):
             for chunk in response.iter_bytes():
-                _remaining(step.deadline)
+                remaining(step.deadline)
                 yield chunk
 
 
@@ -244,6 +258,7 @@ class AsyncTransport:
     def __init__(self, client: httpx.AsyncClient | None, retry: Retry) -> None:
         self._own = client is None
         self._client = client or HttpxAiohttpClient(limits=_UNLIMITED)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._retry = retry
 
     async def close(self) -> None:
@@ -287,10 +302,11 @@ class AsyncTransport:
             raise
 
     async def _open(self, step: Send[Any]) -> httpx.Response:
+        self._check_loop()
         with _translated(step):
             request = _build(self._client, step)
             for hops in itertools.count(1):
-                with anyio.fail_after(_remaining(step.deadline)):
+                with anyio.fail_after(remaining(step.deadline)):
                     response = await self._client.send(request, stream=True, follow_redirects=False)
                 following = _next_hop(response, step, hops)
                 if following is None:
@@ -299,11 +315,21 @@ class AsyncTransport:
                 request = following
         raise AssertionError("unreachable")
 
+    def _check_loop(self) -> None:
+        """Connections of one event loop cannot be used in another."""
+        loop = asyncio.get_running_loop()
+        self._loop = self._loop or loop
+        if self._own and self._loop is not loop:
+            raise ConfigError(
+                "this AsyncClient has been used in another event loop",
+                hint="make one in each event loop, or use a Client",
+            )
+
     async def _chunks(self, response: httpx.Response, step: Send[Any]) -> AsyncIterator[bytes]:
         chunks = response.aiter_bytes()
         with _translated(step):
             while True:
-                with anyio.fail_after(_remaining(step.deadline)):
+                with anyio.fail_after(remaining(step.deadline)):
                     chunk = await anext(chunks, None)
                 if chunk is None:
                     return

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from internvl_modal.errors import ImageNotSeenError
-from internvl_modal.prompts import CONTROL_TOKENS, Turn
+from internvl_modal.prompts import CONTROL_TOKENS, Turn, neutralise
 from internvl_modal.schema import Seen, Usage
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def check_seen(
     smallest_loss = min(tokens) - capabilities.tokens_per_tile
     if smallest_loss == 0:
         return "unverifiable"
-    text = sum(len(turn.text.encode("utf-8", "replace")) for turn in turns)
+    text = sum(len(neutralise(turn.text).encode("utf-8", "replace")) for turn in turns)
     explained = expected - smallest_loss + text + TEMPLATE_TOKENS + 16 * len(tokens)
     return "confirmed" if usage.prompt_tokens > explained else "unverifiable"
 

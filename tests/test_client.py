@@ -18,10 +18,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, RootModel, SecretStr
 
 import internvl_modal as ivl
 from internvl_modal import errors
+from internvl_modal.backends.endpoint import EndpointBackend
 from internvl_modal.backends.modal import ModalBackend
 from internvl_modal.schema import DescribeOptions
 from internvl_modal.settings import Settings
@@ -102,6 +103,10 @@ class TestDescribe:
         assert len(description.images) == 2
         text = loopback.chats[0].json["messages"][0]["content"][0]["text"]
         assert text == "Image-1: <IMAGE_TOKEN>\nImage-2: <IMAGE_TOKEN>\nWhich is red?"
+
+    def test_a_prompt_is_a_text(self, client: ivl.Client) -> None:
+        with pytest.raises(ivl.ConfigError, match="one list"):
+            client.describe("a.png", Path("b.png"))  # type: ignore[arg-type]
 
     def test_options_arrive(self, client: ivl.Client, loopback: Loopback) -> None:
         client.describe(
@@ -244,6 +249,18 @@ class TestSettings:
             ivl.Client(base_url=url)
         assert ":p@" not in str(caught.value)
 
+    @pytest.mark.parametrize("key", [" sk-1\n", "sk-1", SecretStr("sk-1\r\n")])
+    def test_white_space_around_a_key_is_dropped(self, loopback: Loopback, key: Any) -> None:
+        with ivl.Client(EndpointBackend(loopback.url, api_key=key)) as client:
+            client.describe(PICTURE)
+        assert loopback.chats[0].headers["authorization"] == "Bearer sk-1"
+
+    @pytest.mark.parametrize("key", ["sk-sch\u00f6n", "sk-sch\x00n", "sk-sch\nn"])
+    def test_a_key_that_cannot_be_sent(self, key: str) -> None:
+        with pytest.raises(ivl.ConfigError, match="API key") as caught:
+            ivl.Client("http://127.0.0.1:9", api_key=key)
+        assert "sch" not in str(caught.value)
+
     def test_a_wrong_variable_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("INTERNVL_MODAL_TIMEOUT", "soon")
         with pytest.raises(ivl.ConfigError, match="timeout='soon'"):
@@ -302,6 +319,7 @@ class TestChat:
         [
             ([], "must end"),
             ([{"role": "assistant", "text": "hi"}], "must end"),
+            (None, "iterable"),
             ([{"role": "robot", "text": "hi"}], "role"),
             ([{"role": "system", "text": "x", "images": [PICTURE]}], "cannot hold pictures"),
         ],
@@ -314,6 +332,10 @@ class TestChat:
 class Sign(BaseModel):
     text: str
     colour: Literal["red", "green"]
+
+
+class WithoutSchema(BaseModel):
+    call: Callable[[], int]
 
 
 class TestExtract:
@@ -344,6 +366,22 @@ class TestExtract:
             client.extract(PICTURE, Sign, repairs=1)
         assert caught.value.text == text
         assert len(loopback.chats) == 2
+
+    @pytest.mark.parametrize(
+        ("schema", "repairs", "words"),
+        [
+            ({"type": "object"}, 2, "no JSON schema"),
+            (WithoutSchema, 2, "no JSON schema"),
+            (RootModel[list[int]], 2, "no JSON object but 'array'"),
+            (Sign, -1, "repairs=-1"),
+        ],
+    )
+    def test_what_cannot_be_asked_for(
+        self, client: ivl.Client, loopback: Loopback, schema: Any, repairs: int, words: str
+    ) -> None:
+        with pytest.raises(ivl.ConfigError, match=words):
+            client.extract(PICTURE, schema, repairs=repairs)
+        assert not loopback.heard
 
     def test_a_schema_is_sent_where_the_server_can(self, loopback: Loopback) -> None:
         loopback.models = Reply(body=models_list("llamacpp"))
@@ -454,6 +492,8 @@ class TestStream:
         assert stream.description.timings.first_token is not None
         assert stream.description.seen == "confirmed"
         assert loopback.chats[0].json["stream_options"] == {"include_usage": True}
+        with pytest.raises(ivl.ConfigError, match="read already"):
+            next(iter(stream))
 
     def test_an_early_end(self, client: ivl.Client, loopback: Loopback) -> None:
         loopback.will(Reply(chunks=stream_events("A ", done=False)))

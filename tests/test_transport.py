@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -11,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
+from pydantic import BaseModel
 
 import internvl_modal as ivl
 from tests.loopback import Heard, Loopback, Reply, completion, stream_events
@@ -121,6 +125,44 @@ def test_a_silent_server_meets_the_deadline(call: Call, loopback: Loopback) -> N
     assert time.monotonic() - begun < 2.5
 
 
+@pytest.mark.parametrize("timeout", [1e12, float("inf")])
+def test_a_deadline_may_be_far_away(call: Call, loopback: Loopback, timeout: float) -> None:
+    assert call(loopback, call_timeout=timeout).text == "A cat."
+
+
+def test_repairs_share_one_deadline(loopback: Loopback) -> None:
+    class Answer(BaseModel):
+        word: str
+
+    loopback.will(Reply(body=completion("no"), pause=0.4))
+    with ivl.Client(base_url=loopback.url) as c, pytest.raises(ivl.DeadlineExceededError):
+        c.extract(PICTURE, Answer, repairs=1000, timeout=1)
+    assert len(loopback.chats) <= 3
+
+
+def test_a_picture_is_not_awaited_past_the_deadline(loopback: Loopback) -> None:
+    loopback.will(Reply(chunks=[b"x"] * 50, pause=0.1))
+    url = f"{loopback.origin}/a.jpg"
+    with ivl.Client(base_url=loopback.url) as c, pytest.raises(ivl.ImageError, match="not there"):
+        c.describe(url, timeout=0.5, allow_private_urls=True)
+    assert len(loopback.chats) == 1
+
+
+def test_starting_a_backend_is_not_on_the_clock(loopback: Loopback) -> None:
+    class Slow:
+        name = "slow"
+
+        def start(self) -> ivl.Endpoint:
+            time.sleep(0.6)
+            return ivl.Endpoint(loopback.url, model="m", capabilities=ivl.Capabilities())
+
+        def stop(self) -> None:
+            pass
+
+    with ivl.Client(Slow()) as client:
+        assert client.describe(PICTURE, timeout=0.5).text == "A cat."
+
+
 def test_modals_redirect_is_followed_with_get(call: Call, loopback: Loopback) -> None:
     def begin(heard: Heard) -> Reply:
         assert heard.method == "POST"
@@ -175,6 +217,41 @@ def test_the_wrong_kind_of_http_client(loopback: Loopback) -> None:
 def test_impossible_retry_rules(wrong: dict[str, Any]) -> None:
     with pytest.raises(ivl.ConfigError, match="impossible"):
         ivl.Retry(**wrong)
+
+
+def test_a_second_event_loop_is_refused(loopback: Loopback) -> None:
+    client = ivl.AsyncClient(base_url=loopback.url)
+
+    async def first() -> None:
+        await client.describe(PICTURE)
+        await client.aclose()
+
+    asyncio.run(first())
+    with pytest.raises(ivl.ConfigError, match="another event loop"):
+        asyncio.run(client.describe(PICTURE))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a POSIX system")
+def test_a_forked_process_gets_connections_of_its_own(loopback: Loopback) -> None:
+    def echo(heard: Heard) -> Reply:
+        return Reply(body=completion(heard.json["messages"][0]["content"][0]["text"]), pause=0.05)
+
+    script = f"""
+import os, internvl_modal as ivl
+from PIL import Image
+picture = Image.new("RGB", (9, 9))
+client = ivl.Client({loopback.url!r})
+client.describe(picture, "parent")
+children = []
+for name in "abcd":
+    children.append(os.fork())
+    if not children[-1]:
+        texts = {{client.describe(picture, name).text[-1] for _ in range(5)}}
+        os._exit(texts != {{name}})
+assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+"""
+    loopback.will(echo)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
 def test_a_closed_client_says_so(loopback: Loopback) -> None:

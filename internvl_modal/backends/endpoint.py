@@ -14,7 +14,8 @@ from internvl_modal.settings import Settings
 class EndpointBackend:
     """The server at ``base_url``; a URL without a path gets ``/v1``.
 
-    Raises ConfigError for anything but an http(s) URL without a user name in it.
+    Raises ConfigError for anything but an http(s) URL without a user name in it, and for a key
+    that cannot be sent.
     """
 
     name = "endpoint"
@@ -23,7 +24,7 @@ class EndpointBackend:
         self, base_url: str, *, api_key: SecretStr | str | None = None, model: str | None = None
     ) -> None:
         self._base_url = _checked(base_url)
-        self._api_key = SecretStr(api_key) if isinstance(api_key, str) else api_key
+        self._api_key = _checked_key(api_key)
         self._model = model
 
     @classmethod
@@ -62,6 +63,15 @@ def _checked(base_url: str) -> str:
         raise ConfigError(f"base_url={base_url!r} is not an http(s) URL", hint=_HINT)
     path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
     return parts._replace(path=path, query="", fragment="").geturl()
+
+
+def _checked_key(key: SecretStr | str | None) -> SecretStr | None:
+    """The key without the white space that files and shells leave around it."""
+    text = key.get_secret_value() if isinstance(key, SecretStr) else key
+    text = text and text.strip()
+    if text and not (text.isascii() and text.isprintable()):
+        raise ConfigError("the API key holds characters that no key has", hint="copy it again")
+    return SecretStr(text) if text else None
 
 
 _HINT = "give http(s)://HOST:PORT/v1"

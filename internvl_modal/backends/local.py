@@ -61,7 +61,7 @@ class _Running:
     def __init__(self, engine: Engine) -> None:
         if importlib.util.find_spec("xllamacpp") is None:
             raise MissingExtraError("xllamacpp", "local")
-        self.users = 0
+        self.users: set[LocalBackend] = set()
         self.key = secrets.token_urlsafe(24)
         command = [sys.executable, "-m", "internvl_modal.backends.llama_engine"]
         self.process = ChildProcess(
@@ -86,7 +86,16 @@ class _Running:
 
 _running: dict[Engine, _Running] = {}
 _lock = threading.Lock()
-os.register_at_fork(after_in_child=_running.clear)
+
+
+def _forget() -> None:
+    """Leave the engines, and a lock that may have been held, to the process that forked."""
+    global _lock  # noqa: PLW0603 - the child needs one that nobody holds
+    _lock = threading.Lock()
+    _running.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 class LocalBackend:
@@ -132,14 +141,13 @@ class LocalBackend:
         with _lock:
             running = _running.get(engine)
             if running is None or running.process.poll() is not None:
-                users = running.users if running else 0
+                users = running.users if running else set()
                 if running is not None:
                     running.process.stop()
                 running = _running[engine] = _Running(engine)
                 running.users = users
-            if self._engine is None:
-                running.users += 1
-                self._engine = engine
+            running.users.add(self)
+            self._engine = engine
         return Endpoint(
             f"{running.address()}/v1",
             model=engine.name,
@@ -155,8 +163,8 @@ class LocalBackend:
             running = _running.get(engine) if engine else None
             if engine is None or running is None:
                 return
-            running.users -= 1
-            if running.users == 0:
+            running.users.discard(self)
+            if not running.users:
                 del _running[engine]
                 running.process.stop()
 

@@ -60,7 +60,7 @@ def _text_name(text: str) -> str:
         return f"data URL ({_shorten(media) or 'no media type'}, {_amount(len(text))})"
     if is_url(text):
         return url_name(text)
-    return _shorten(text)
+    return _shorten(text) or "''"
 
 
 def url_name(url: str) -> str:
@@ -134,6 +134,8 @@ def _read_data_url(url: str, name: str) -> bytes:
 
 def _read_path(path: str | os.PathLike[str], name: str) -> bytes:
     text = os.fsdecode(path)
+    if not text:
+        raise ImageError("an empty path", source=name, hint=_hint(text))
     if match := _SCHEME.match(text):
         raise ImageError(
             f"{match[1]} URLs are not supported",
