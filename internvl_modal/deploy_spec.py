@@ -44,6 +44,15 @@ CLIENT_PACKAGES = (
 """This package's own requirements, less what Modal brings; a test compares them."""
 GATEWAY_PACKAGES = ("fastapi>=0.115", "prometheus-client>=0.21", "python-multipart>=0.0.18")
 
+BUCKETS: dict[str, tuple[str | None, tuple[str, str]]] = {
+    "s3": (None, ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
+    "gs": (
+        "https://storage.googleapis.com",
+        ("GOOGLE_ACCESS_KEY_ID", "GOOGLE_ACCESS_KEY_SECRET"),
+    ),
+}
+"""Endpoint and credentials by scheme, as ``modal.CloudBucketMount`` documents them."""
+
 DEFAULT_GPUS = {"internvl2_5-78b": "A100-80GB:4", "internvl2_5-78b-mpo": "A100-80GB:4"}
 """Where the documentation of InternVL names one; else the planner's cheapest."""
 
@@ -81,6 +90,46 @@ class WebSpec:
 
 
 @dataclass(frozen=True)
+class BucketSpec:
+    """A folder of a bucket, mounted to be read; ``secret`` names one on Modal, None: public."""
+
+    scheme: str
+    name: str
+    folder: str
+    secret: str | None
+
+    @classmethod
+    def parse(cls, address: str, secret: str | None) -> BucketSpec:
+        """What ``s3://BUCKET/FOLDER`` names, or raises ConfigError."""
+        scheme, _, path = address.partition("://")
+        name, _, folder = path.strip("/").partition("/")
+        if scheme not in BUCKETS or not name:
+            hint = "give " + " or ".join(f"{known}://BUCKET/FOLDER" for known in BUCKETS)
+            raise ConfigError(f"{address!r} names no bucket", hint=hint)
+        return cls(scheme, name, folder.strip("/"), secret)
+
+    @property
+    def endpoint(self) -> str | None:
+        """Where its provider answers, None for Amazon."""
+        return BUCKETS[self.scheme][0]
+
+    @property
+    def variables(self) -> tuple[str, str]:
+        """What the secret holds."""
+        return BUCKETS[self.scheme][1]
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its files start with in the bucket."""
+        return f"{self.folder}/" if self.folder else ""
+
+    @property
+    def address(self) -> str:
+        """What the addresses of its files start with."""
+        return f"{self.scheme}://{self.name}/{self.prefix}"
+
+
+@dataclass(frozen=True)
 class FunctionSpec:
     """One function of the app; memory in MiB, times in seconds."""
 
@@ -100,6 +149,7 @@ class FunctionSpec:
     scaledown_window: int = 300
     region: str | None = None
     web: WebSpec | None = None
+    bucket: BucketSpec | None = None
 
 
 @dataclass(frozen=True)

@@ -147,19 +147,29 @@ class Deployment:
         *,
         part_size: int = 500,
         containers: int = 1,
+        bucket_secret: str | None = None,
         **options: Unpack[Options],
     ) -> Mapped:
-        """Describe the pictures of a Volume on Modal itself, where they need not travel.
+        """Describe pictures of a Volume or bucket on Modal itself, where they need not travel.
 
-        ``source`` and ``out`` are VOLUME/FOLDER; ``out`` gets a ``.jsonl`` for each ``part_size``
-        pictures. Parts that are there are not made again. ``containers`` prepare pictures, on CPUs.
+        ``source`` and ``out`` are VOLUME/FOLDER; ``source`` can be s3://BUCKET/FOLDER or gs://...,
+        whose credentials are in Modal's Secret ``bucket_secret``. ``out`` gets a ``.jsonl`` for
+        each ``part_size`` pictures. Parts that are there are not made again. ``containers`` prepare
+        pictures, on CPUs.
         """
-        from internvl_modal.batch.mapping import map_volume
+        from internvl_modal.batch.mapping import map_pictures
 
         self._require_real()
         return outside_loop(
-            lambda: map_volume(
-                self, source, out, prompt, options, part_size=part_size, containers=containers
+            lambda: map_pictures(
+                self,
+                source,
+                out,
+                prompt,
+                options,
+                part_size=part_size,
+                containers=containers,
+                bucket_secret=bucket_secret,
             )
         )
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from internvl_modal import modal_runtime
@@ -56,8 +57,6 @@ def _add(
     spec: DeploymentSpec,
     secrets: Secrets,
 ) -> Any:
-    import modal
-
     implementation = getattr(modal_runtime, function.name)
     decorated = _web(function, implementation) if function.web else implementation
     return app.function(
@@ -65,12 +64,7 @@ def _add(
         image=image,
         env=dict(spec.container.to_environment()),
         secrets=_secrets(function, secrets, spec.environment),
-        volumes={
-            path: modal.Volume.from_name(
-                name, environment_name=spec.environment, create_if_missing=True
-            ).with_mount_options(read_only=function.read_only)
-            for path, name in function.volumes.items()
-        },
+        volumes=_mounts(function, spec.environment),
         gpu=function.gpu,
         cpu=function.cpu,
         memory=function.memory,
@@ -82,6 +76,35 @@ def _add(
         scaledown_window=function.scaledown_window,
         region=function.region,
     )(decorated)
+
+
+def _mounts(
+    function: FunctionSpec, environment: str | None
+) -> dict[str | PurePosixPath, modal.Volume | modal.CloudBucketMount]:
+    import modal
+
+    mounts: dict[str | PurePosixPath, modal.Volume | modal.CloudBucketMount] = {
+        path: modal.Volume.from_name(
+            name, environment_name=environment, create_if_missing=True
+        ).with_mount_options(read_only=function.read_only)
+        for path, name in function.volumes.items()
+    }
+    if bucket := function.bucket:
+        secret = None
+        if bucket.secret is not None:
+            secret = modal.Secret.from_name(
+                bucket.secret,
+                environment_name=environment,
+                required_keys=list(bucket.variables),
+            )
+        mounts[modal_runtime.BUCKET] = modal.CloudBucketMount(
+            bucket.name,
+            bucket_endpoint_url=bucket.endpoint,
+            key_prefix=bucket.prefix or None,
+            secret=secret,
+            read_only=True,
+        )
+    return mounts
 
 
 def _image(spec: ImageSpec) -> modal.Image:

@@ -32,6 +32,8 @@ WEIGHTS_ROOT = "INTERNVL_MODAL_WEIGHTS_ROOT"
 MOUNT = "/mnt/weights"
 VOLUMES = "/mnt/volumes"
 """Volumes of a batch are mounted below it by their names."""
+BUCKET = "/mnt/bucket"
+"""The folder of a bucket that a batch reads is mounted there."""
 PORT = 23333
 LMDEPLOY = "/opt/py3/bin/lmdeploy"
 """LMDeploy's command in its image, in a Python of its own."""
@@ -100,15 +102,33 @@ def download_weights() -> Iterator[dict[str, Any]]:
     yield {"commit": event}
 
 
+def list_bucket() -> list[str]:
+    """Paths of the files in the mounted folder of a bucket; raises DeployError."""
+    from internvl_modal.errors import DeployError
+
+    def fail(error: OSError) -> None:
+        hint = "look at the bucket's name and the rights that its Secret gives"
+        raise DeployError(f"the bucket cannot be read: {error}", hint=hint) from error
+
+    return sorted(
+        os.path.relpath(f"{folder}/{name}", BUCKET)
+        for folder, _, names in os.walk(BUCKET, onerror=fail)
+        for name in names
+    )
+
+
 def describe_part(part: dict[str, Any]) -> dict[str, int]:
-    """Describe files of Volumes through this app's ``serve``; all lines are written, or none."""
+    """Describe files of a Volume or bucket through this app's ``serve``.
+
+    All lines are written, or none.
+    """
     _log_to_stdout()
     config = ContainerConfig.from_environment()
     import modal
 
     from internvl_modal.client import Client
 
-    pairs = ((key, f"{VOLUMES}/{key}") for key in part["keys"])
+    pairs = ((key, part["folder"] + key.removeprefix(part["address"])) for key in part["keys"])
     counts = {"described": 0, "failed": 0}
     with tempfile.TemporaryDirectory() as folder:
         lines = f"{folder}/part.jsonl"

@@ -1,30 +1,41 @@
-"""A batch that runs on Modal: from one Volume to another, part by part."""
+"""A batch that runs on Modal: from a Volume or bucket to a Volume, part by part."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from internvl_modal import modal_objects
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import fingerprint
 from internvl_modal.batch.sinks import Keys
 from internvl_modal.batch.sources import is_picture
-from internvl_modal.deploy_spec import CPU_IMAGE, FunctionSpec
+from internvl_modal.deploy_spec import CPU_IMAGE, BucketSpec, FunctionSpec
 from internvl_modal.errors import ConfigError, DeployError
 from internvl_modal.modal_objects import errors_of, modal_output
-from internvl_modal.modal_runtime import KEY, VOLUMES
+from internvl_modal.modal_runtime import BUCKET, KEY, VOLUMES
 from internvl_modal.schema import Options
 
 if TYPE_CHECKING:
     from internvl_modal.deployment import Deployment
 
-__all__ = ["Mapped", "map_volume"]
+__all__ = ["Mapped", "map_pictures"]
+
+T = TypeVar("T")
 
 DAY = 86_400
 """Most seconds that Modal lets a call run."""
+WORKER: dict[str, Any] = {
+    "image": CPU_IMAGE,
+    "read_only": False,
+    "cpu": 2,
+    "memory": 2048,
+    "timeout": DAY,
+    "startup_timeout": 600,
+}
+"""What all containers of a batch are."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,17 @@ class Mapped:
     skipped: int
     """Pictures of parts that were there."""
     files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Keys of pictures; what they start with is ``folder`` in a container, not ``address``."""
+
+    keys: list[str]
+    address: str
+    folder: str
+    volumes: tuple[str, ...]
+    bucket: BucketSpec | None = None
 
 
 class _Place:
@@ -70,7 +92,7 @@ class _Place:
         return b"".join(self._handle.read_file(path))
 
 
-def map_volume(
+def map_pictures(
     deployment: Deployment,
     source: str,
     out: str,
@@ -79,29 +101,29 @@ def map_volume(
     *,
     part_size: int,
     containers: int,
+    bucket_secret: str | None,
 ) -> Mapped:
     """See ``Deployment.map``; raises DeployError when parts failed, after all others are done."""
     job = Job.parse(prompt, options)  # type: ignore[arg-type] # a part of BatchOptions
-    environment = deployment.spec.environment
     with errors_of(f"describing {source}"):
-        here, there = (
-            _Place(source, environment, create=False),
-            _Place(out, environment, create=True),
-        )
+        here = _source(deployment, source, bucket_secret)
+        there = _Place(out, deployment.spec.environment, create=True)
         known, following = _done(there, fingerprint(job.prompt, job.checked, deployment.model))
-        keys = [f"{here.volume}/{path}" for path in here.files() if is_picture(path)]
-        fresh = [key for key in keys if not known.has(key)]
+        fresh = [key for key in here.keys if not known.has(key)]
         how = {**options, "max_concurrency": deployment.plan.capacity.sessions}
         parts = [
             {
                 "keys": fresh[start : start + part_size],
+                "address": here.address,
+                "folder": here.folder,
                 "out": f"{there.text}/part-{following + number:05}.jsonl",
                 "prompt": prompt,
                 "options": how,
             }
             for number, start in enumerate(range(0, len(fresh), part_size))
         ]
-        results = _run(deployment, {here.volume, there.volume}, containers, parts)
+        volumes = {*here.volumes, there.volume}
+        results = _run(deployment, volumes, here.bucket, containers, parts) if parts else []
     errors = [result for result in results if isinstance(result, Exception)]
     if errors:
         raise DeployError(
@@ -112,7 +134,7 @@ def map_volume(
     return Mapped(
         described=sum(count["described"] for count in counts),
         failed=sum(count["failed"] for count in counts),
-        skipped=len(keys) - len(fresh),
+        skipped=len(here.keys) - len(fresh),
         files=tuple(str(part["out"]) for part in parts),
     )
 
@@ -132,28 +154,54 @@ def _done(there: _Place, run: str) -> tuple[Keys, int]:
     return known, following
 
 
+def _source(deployment: Deployment, text: str, secret: str | None) -> _Source:
+    if "://" in text:
+        return _bucket(deployment, BucketSpec.parse(text, secret))
+    if secret is not None:
+        raise ConfigError(f"{text!r} is on a Volume", hint="leave out bucket_secret")
+    place = _Place(text, deployment.spec.environment, create=False)
+    keys = [f"{place.volume}/{path}" for path in place.files() if is_picture(path)]
+    return _Source(keys, "", f"{VOLUMES}/", (place.volume,))
+
+
+def _bucket(deployment: Deployment, bucket: BucketSpec) -> _Source:
+    """Its pictures, listed by a container: this machine may have no right to see them."""
+    environment, secret = deployment.spec.environment, bucket.secret
+    if secret is not None and not modal_objects.secret_exists(secret, environment):
+        values = " ".join(f"{name}=..." for name in bucket.variables)
+        raise DeployError(
+            f"Modal has no Secret {secret!r}", hint=f"modal secret create {secret} {values}"
+        )
+    function = FunctionSpec("list_bucket", secrets=(), volumes={}, bucket=bucket, **WORKER)
+    paths = _in_app(deployment, function, lambda work: work.remote())
+    keys = [bucket.address + path for path in paths if is_picture(path)]
+    return _Source(keys, bucket.address, f"{BUCKET}/", (), bucket)
+
+
 def _run(
-    deployment: Deployment, volumes: set[str], containers: int, parts: list[dict[str, Any]]
+    deployment: Deployment,
+    volumes: set[str],
+    bucket: BucketSpec | None,
+    containers: int,
+    parts: list[dict[str, Any]],
 ) -> list[dict[str, int] | Exception]:
-    """Let Modal make the parts, in an app that lives as long as that takes."""
-    if not parts:
-        return []
-    spec = deployment.spec
     function = FunctionSpec(
-        name="describe_part",
-        image=CPU_IMAGE,
+        "describe_part",
         secrets=(KEY,),
         volumes={f"{VOLUMES}/{name}": name for name in sorted(volumes)},
-        read_only=False,
-        cpu=2,
-        memory=2048,
-        timeout=DAY,
-        startup_timeout=600,
+        bucket=bucket,
         max_containers=containers,
+        **WORKER,
     )
+    return _in_app(deployment, function, lambda work: list(work.map(parts, return_exceptions=True)))
+
+
+def _in_app(deployment: Deployment, function: FunctionSpec, call: Callable[[Any], T]) -> T:
+    """Let Modal run a function, in an app that lives as long as that takes."""
+    spec = deployment.spec
     app, work = modal_objects.build_alone(
         f"{spec.app}-batch"[:63], function, spec, {KEY: deployment.secrets}
     )
     with modal_output(), app.run(environment_name=spec.environment):
-        return list(work.map(parts, return_exceptions=True))
+        return call(work)
     raise KeyboardInterrupt  # which Modal's run() swallows

@@ -1,4 +1,4 @@
-"""A batch inside Modal: the deployment's own containers read one Volume and write another."""
+"""A batch inside Modal: its containers read a Volume or a bucket, and write a Volume."""
 
 from __future__ import annotations
 
@@ -59,12 +59,30 @@ def test_parts_are_made_once(plane: Plane, machine: Machine) -> None:
     assert machine.python(call(), timeout=200) == [5, 0, 9, ["captions/run/part-00004.jsonl"]]
 
 
+def test_pictures_of_a_bucket(plane: Plane, machine: Machine) -> None:
+    make_pictures(plane.bucket_path("shop") / "2024" / "may", 3)
+    make_pictures(plane.bucket_path("shop") / "2023", 1)
+    plane.secrets["aws"] = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    again = call("s3://shop/2024", "part_size=2, bucket_secret='aws'").replace("run", "bucket")
+    files = [f"captions/bucket/part-0000{number}.jsonl" for number in range(2)]
+    assert machine.python(again, timeout=280) == [3, 0, 0, files]
+    out = plane.volume_path("captions") / "bucket"
+    written = [line for path in sorted(out.glob("*.jsonl")) for line in lines(path)]
+    assert {line["key"]: line["text"] for line in written} == {
+        f"s3://shop/2024/may/00000{number}.png": "A picture." for number in range(3)
+    }
+    assert machine.python(again, timeout=200) == [0, 0, 3, []]
+
+
 def test_the_page(plane: Plane, machine: Machine) -> None:
     make_pictures(plane.volume_path("photos") / "2024", 3)
     page = (REPOSITORY / "docs/batches.md").read_text()
-    (code,) = re.findall(r"```python on-modal\n(.*?)```", page, re.DOTALL)
-    done = machine.command(sys.executable, "-c", code, timeout=200)
+    make_pictures(plane.bucket_path("my-bucket") / "2024", 3)
+    plane.secrets["aws-secret"] = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    volume, bucket = re.findall(r"```python on-modal\n(.*?)```", page, re.DOTALL)
+    done = machine.command(sys.executable, "-c", volume + bucket, timeout=280)
     assert re.search(r"captions/2024/part-\d{5}\.jsonl", done.stdout), done.stderr
+    assert done.stdout.endswith("\n3\n"), done.stderr
 
 
 def test_what_cannot_work_is_said(plane: Plane, machine: Machine) -> None:

@@ -6,11 +6,17 @@ import stat
 import sys
 from pathlib import Path
 
+import pytest
+from grpclib import Status
 from modal_proto import api_pb2 as p
 
+from internvl_modal.errors import DeployError
+from internvl_modal.modal_runtime import list_bucket
 from tests.deploy.machine import Machine
 
 SMALL = "multimodal-internvl2_5-1b"
+AWS = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
+GOOGLE = ["GOOGLE_ACCESS_KEY_ID", "GOOGLE_ACCESS_KEY_SECRET"]
 QUICK = 'deploy("internvl2_5-1b", wait=False)'
 
 
@@ -108,6 +114,77 @@ def test_logs(machine: Machine) -> None:
         "say([first, list(logs)])"
     )
     assert followed == ["line 4", []]
+
+
+@pytest.mark.parametrize(
+    ("source", "secret", "prefix", "kind", "endpoint", "keys"),
+    [
+        ("s3://shop", None, "", "S3", "", []),
+        ("s3://shop/a/b/", "mine", "a/b/", "S3", "", AWS),
+        ("gs://shop/a", "mine", "a/", "GCP", "https://storage.googleapis.com", GOOGLE),
+    ],
+)
+def test_the_bucket_of_a_batch_is_mounted_to_be_read(
+    machine: Machine,
+    source: str,
+    secret: str | None,
+    prefix: str,
+    kind: str,
+    endpoint: str,
+    keys: list[str],
+) -> None:
+    machine.python(f"say(repr({QUICK}))")
+    machine.plane.secrets["mine"] = dict.fromkeys(keys, "value")
+    with machine.plane.failing("FunctionMap", Status.PERMISSION_DENIED, "not you"):
+        said = machine.python(
+            f"attempt(lambda: connect({SMALL!r}).map({source!r}, 'out', bucket_secret={secret!r}))"
+        )
+    assert said[:2] == ["DeployError", f"describing {source}: not you"]
+    function = machine.plane.calls("FunctionCreate")[-1].function
+    assert list(function.cloud_bucket_mounts) == [
+        p.CloudBucketMount(
+            bucket_name="shop",
+            mount_path="/mnt/bucket",
+            credentials_secret_id=f"st-{secret}" if secret else "",
+            read_only=True,
+            bucket_type=kind,
+            bucket_endpoint_url=endpoint or None,
+            key_prefix=prefix or None,
+        )
+    ]
+    asked = [list(call.required_keys) for call in machine.plane.calls("SecretGetOrCreate")]
+    assert not keys or keys in asked
+    assert "st-mine" not in function.secret_ids
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            "'s3://shop/a', 'out', bucket_secret='absent'",
+            ["DeployError", "Modal has no Secret 'absent'", f"absent {AWS[0]}=... {AWS[1]}=..."],
+        ),
+        (
+            "'photos', 'out', bucket_secret='absent'",
+            ["ConfigError", "'photos' is on a Volume", "leave out bucket_secret"],
+        ),
+        (
+            "'https://shop/a', 'out'",
+            ["ConfigError", "'https://shop/a' names no bucket", "s3://BUCKET/FOLDER or gs://"],
+        ),
+        ("'s3://', 'out'", ["ConfigError", "'s3://' names no bucket", "give s3://BUCKET/FOLDER"]),
+    ],
+)
+def test_a_bucket_that_cannot_be_had(machine: Machine, call: str, said: list[str]) -> None:
+    machine.python(f"say(repr({QUICK}))")
+    *what, hint = machine.python(f"attempt(lambda: connect({SMALL!r}).map({call}))")
+    assert what == said[:2]
+    assert said[2] in hint
+
+
+def test_a_bucket_that_cannot_be_read_is_not_an_empty_one() -> None:
+    with pytest.raises(DeployError, match=r"cannot be read: .*'/mnt/bucket'"):
+        list_bucket()
 
 
 def test_stop_and_what_it_leaves(machine: Machine) -> None:

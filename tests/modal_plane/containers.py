@@ -145,9 +145,15 @@ def _script(plane: Plane, definition: p.Function, host: Host, python: Path, root
     binds = dict(host.binds)
     for mount in definition.volume_mounts:
         binds[mount.mount_path] = plane.volume_path(mount.volume_id.removeprefix("vo-"))
+    read_only = set()
+    for bucket in definition.cloud_bucket_mounts:
+        binds[bucket.mount_path] = plane.bucket_path(bucket.bucket_name) / bucket.key_prefix
+        if bucket.read_only:
+            read_only.add(bucket.mount_path)
     tops = sorted({"/" + path.split("/")[1] for path in binds})
     commands = [
-        f"mkdir -p {path} && mount --bind {shlex.quote(str(source))} {path}"
+        f"mkdir -p {path} && mount --bind {'-o ro ' if path in read_only else ''}"
+        f"{shlex.quote(str(source))} {path}"
         for path, source in binds.items()
     ]
     served = definition.webhook_config.type == p.WEBHOOK_TYPE_WEB_SERVER

@@ -115,6 +115,10 @@ class Volumes:
     async def VolumeReload(self: Plane, request: Any) -> Empty:
         return Empty()
 
+    def bucket_path(self: Plane, name: str) -> Path:
+        """The folder that stands for a bucket at another provider."""
+        return self.root / "buckets" / name
+
     def _resolve(self: Plane, volume_id: str, path: str) -> tuple[Path, Path]:
         top = self.volume_path(volume_id.removeprefix("vo-"))
         return top, top / path.lstrip("/")
