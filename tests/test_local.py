@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -173,6 +174,17 @@ class TestTiles:
         assert description.images[0].tiles == 13
         assert description.usage.prompt_tokens > 13 * TOKENS_PER_TILE
         assert description.seen == "unverifiable"
+
+    def test_the_command(self, tiny: tuple[Path, Path], tmp_path: Path) -> None:
+        photograph(4000, 3000).save(tmp_path / "big.jpg")
+        command = [sys.executable, "-m", "internvl_modal", "describe", "big.jpg", "--json"]
+        done = subprocess.run(
+            [*command, "--model", f"{tiny[0]},{tiny[1]}", "--max-tokens", "4"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert json.loads(done.stdout)["images"][0]["tiles"] == 13
 
     def test_several_pictures(self, tiny: tuple[Path, Path]) -> None:
         with ivl.Client(LocalBackend(tiny)) as client:
