@@ -97,20 +97,44 @@ class Lock:
     def _taken(self) -> bool:
         """Create the lock file; on a Volume the last commit wins, so look who that was."""
         self._pull()
-        try:
-            with self._path.open("x") as file:
-                json.dump(asdict(self._me), file)
-        except FileExistsError:
+        if not self._claim(self._path):
             return False
         self._push()
         self._pull()
         return self._mine()
 
-    def _read(self) -> _Holder | None:
+    def _claim(self, path: Path) -> bool:
+        """Create ``path`` with our name in it; whole at once where there are hard links."""
+        name = json.dumps(asdict(self._me))
+        fresh = path.with_name(f"{path.name}.{self._me.owner}")
         try:
-            return _Holder(**json.loads(self._path.read_text()))
+            fresh.write_text(name)
+            os.link(fresh, path)
+        except FileExistsError:
+            return False
+        except OSError:
+            return self._claim_without_links(path, name)
+        finally:
+            fresh.unlink(missing_ok=True)
+        return True
+
+    @staticmethod
+    def _claim_without_links(path: Path, name: str) -> bool:
+        try:
+            with path.open("x") as file:
+                file.write(name)
+        except FileExistsError:
+            return False
+        return True
+
+    def _read(self, path: Path | None = None) -> _Holder | None:
+        try:
+            return _Holder(**json.loads((path or self._path).read_text()))
         except (OSError, ValueError, TypeError):
             return None
+
+    def _is_dead(self, holder: _Holder | None) -> bool:
+        return holder is not None and not self._shared and holder.is_dead()
 
     def _mine(self) -> bool:
         holder = self._read()
@@ -120,8 +144,7 @@ class Lock:
         """Return when the lock is gone, or was stale and is ours to take away."""
         seen, since = self._read(), time.monotonic()
         while self._path.exists():
-            dead = seen is not None and not self._shared and seen.is_dead()
-            if dead or time.monotonic() - since > self._stale:
+            if self._is_dead(seen) or time.monotonic() - since > self._stale:
                 self._break(seen)
                 return
             time.sleep(POLL)
@@ -132,12 +155,11 @@ class Lock:
     def _break(self, stale: _Holder | None) -> None:
         """Remove a stale lock; of several waiters only the one that makes the marker may."""
         marker = self._path.with_suffix(f".{stale.owner if stale else 'unreadable'}")
-        try:
-            marker.touch(exist_ok=False)
-        except FileExistsError:
+        if not self._claim(marker):
             # Its maker may have died here too: then the marker ages as a lock does.
             with contextlib.suppress(FileNotFoundError):
-                if time.time() - marker.stat().st_mtime > self._stale:
+                old = time.time() - marker.stat().st_mtime > self._stale
+                if old or self._is_dead(self._read(marker)):
                     marker.unlink(missing_ok=True)
             time.sleep(POLL)
             return
