@@ -115,7 +115,8 @@ def test_killed_again_and_again(
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(
-    not os.environ.get("INTERNVL_MODAL_TEST_SLOW"), reason="set INTERNVL_MODAL_TEST_SLOW=1"
+    not os.environ.get("INTERNVL_MODAL_TEST_SLOW"),
+    reason="two hundred kills take five minutes: set INTERNVL_MODAL_TEST_SLOW=1",
 )
 def test_killed_two_hundred_times(
     fast: Callable[..., Fast], pictures: Callable[[int], Path], tmp_path: Path
