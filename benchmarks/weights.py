@@ -31,14 +31,16 @@ with LoopbackHub() as hub:
     sys.stdin.read()
 """
 MEASURE = """
-import resource, sys, time
+import re, sys, time
 from pathlib import Path
 target, endpoint = sys.argv[1:]
 {setup}
 start = time.perf_counter()
 {run}
 took = time.perf_counter() - start
-print(took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+# Not ru_maxrss, which begins with that of the process that started this one.
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]
+print(took, int(peak) / 1024)
 """
 SNAPSHOT = (
     "from huggingface_hub import snapshot_download",
