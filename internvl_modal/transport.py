@@ -144,6 +144,11 @@ def _translated(step: Send[Any]) -> Iterator[None]:
 def _build(client: httpx.Client | httpx.AsyncClient, step: Send[Any]) -> httpx.Request:
     if client.is_closed:
         raise ConfigError("the client is closed", hint="make a new one")
+    for name, value in step.request.headers.items():
+        if not (value.isascii() and value.isprintable()):  # httpx would quote it, key and all
+            raise ConfigError(
+                f"the header {name!r} cannot be sent", hint="printable ASCII only; copy it again"
+            )
     return client.build_request(
         step.request.method,
         f"{step.base_url.rstrip('/')}/{step.request.path}",

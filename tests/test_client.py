@@ -22,6 +22,7 @@ from pydantic import BaseModel, RootModel, SecretStr
 
 import internvl_modal as ivl
 from internvl_modal import errors
+from internvl_modal.backends.base import checked_key
 from internvl_modal.backends.endpoint import EndpointBackend
 from internvl_modal.backends.modal import ModalBackend
 from internvl_modal.schema import DescribeOptions
@@ -259,6 +260,13 @@ class TestSettings:
     def test_a_key_that_cannot_be_sent(self, key: str) -> None:
         with pytest.raises(ivl.ConfigError, match="API key") as caught:
             ivl.Client("http://127.0.0.1:9", api_key=key)
+        assert "sch" not in str(caught.value)
+
+    def test_any_backend_may_check_its_keys(self) -> None:
+        assert checked_key(" sk-1\n") == SecretStr("sk-1")
+        assert checked_key(SecretStr(" \n")) is None
+        with pytest.raises(ivl.ConfigError, match="the proxy secret holds") as caught:
+            checked_key("sk-sch\nn", "the proxy secret")
         assert "sch" not in str(caught.value)
 
     def test_a_wrong_variable_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:

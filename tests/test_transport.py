@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any
@@ -27,7 +28,8 @@ Call = Callable[..., ivl.Description]
 
 def _sync(loopback: Loopback, **client: Any) -> ivl.Description:
     call = {"timeout": client.pop("call_timeout", None)}
-    with ivl.Client(base_url=loopback.url, **{"retry": FAST, **client}) as c:
+    client = {"backend": loopback.url, "retry": FAST, **client}
+    with ivl.Client(**client) as c:
         return c.describe(PICTURE, **call)
 
 
@@ -35,7 +37,7 @@ def _async(loopback: Loopback, **client: Any) -> ivl.Description:
     call = {"timeout": client.pop("call_timeout", None)}
 
     async def run() -> ivl.Description:
-        async with ivl.AsyncClient(base_url=loopback.url, **{"retry": FAST, **client}) as c:
+        async with ivl.AsyncClient(**{"backend": loopback.url, "retry": FAST, **client}) as c:
             return await c.describe(PICTURE, **call)
 
     return asyncio.run(run())
@@ -45,6 +47,26 @@ def _async(loopback: Loopback, **client: Any) -> ivl.Description:
 def call(request: pytest.FixtureRequest) -> Call:
     made: Call = request.param
     return made
+
+
+@pytest.mark.parametrize("key", ["Bearer SECRET\n", "Bearer SECR\u00cbT", "Bearer SECRET\0"])
+def test_a_header_that_cannot_be_sent_is_not_shown(
+    call: Call, loopback: Loopback, key: str
+) -> None:
+    class Careless:
+        name = "careless"
+
+        def start(self) -> ivl.Endpoint:
+            return ivl.Endpoint(loopback.url, headers={"authorization": key})
+
+        def stop(self) -> None:
+            pass
+
+    with pytest.raises(ivl.ConfigError, match="header 'authorization'") as caught:
+        call(loopback, backend=Careless())
+    report = "".join(traceback.format_exception(caught.value))
+    assert "SECR" not in report
+    assert not loopback.heard
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])

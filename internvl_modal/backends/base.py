@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
+from pydantic import SecretStr
+
+from internvl_modal.errors import ConfigError
+
 Dialect: TypeAlias = Literal["openai", "lmdeploy", "llamacpp"]
 
 
@@ -60,3 +64,15 @@ class Backend(Protocol):
     def stop(self) -> None:
         """Stop what ``start`` started, and only that."""
         ...
+
+
+def checked_key(key: SecretStr | str | None, what: str = "the API key") -> SecretStr | None:
+    """``key`` without the white space that files and shells leave around it; None if none is left.
+
+    Raises ConfigError, which names ``what`` and never quotes the key, for one that cannot be sent.
+    """
+    text = key.get_secret_value() if isinstance(key, SecretStr) else key
+    text = text and text.strip()
+    if text and not (text.isascii() and text.isprintable()):
+        raise ConfigError(f"{what} holds characters that no key has", hint="copy it again")
+    return SecretStr(text) if text else None

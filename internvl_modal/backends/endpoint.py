@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from internvl_modal.backends.base import Endpoint
+from internvl_modal.backends.base import Endpoint, checked_key
 from internvl_modal.errors import ConfigError
 from internvl_modal.settings import Settings
 
@@ -24,7 +24,7 @@ class EndpointBackend:
         self, base_url: str, *, api_key: SecretStr | str | None = None, model: str | None = None
     ) -> None:
         self._base_url = _checked(base_url)
-        self._api_key = _checked_key(api_key)
+        self._api_key = checked_key(api_key)
         self._model = model
 
     @classmethod
@@ -63,15 +63,6 @@ def _checked(base_url: str) -> str:
         raise ConfigError(f"base_url={base_url!r} is not an http(s) URL", hint=_HINT)
     path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
     return parts._replace(path=path, query="", fragment="").geturl()
-
-
-def _checked_key(key: SecretStr | str | None) -> SecretStr | None:
-    """The key without the white space that files and shells leave around it."""
-    text = key.get_secret_value() if isinstance(key, SecretStr) else key
-    text = text and text.strip()
-    if text and not (text.isascii() and text.isprintable()):
-        raise ConfigError("the API key holds characters that no key has", hint="copy it again")
-    return SecretStr(text) if text else None
 
 
 _HINT = "give http(s)://HOST:PORT/v1"
