@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from internvl_modal.batch import Outcome as Outcome
     from internvl_modal.batch import Progress as Progress
     from internvl_modal.client import AsyncClient as AsyncClient
-    from internvl_modal.client import AsyncStream as AsyncStream
     from internvl_modal.client import Client as Client
-    from internvl_modal.client import Stream as Stream
     from internvl_modal.deploying import adeploy as adeploy
     from internvl_modal.deploying import connect as connect
     from internvl_modal.deploying import deploy as deploy
@@ -60,6 +58,8 @@ if TYPE_CHECKING:
     from internvl_modal.shortcuts import adescribe as adescribe
     from internvl_modal.shortcuts import describe as describe
     from internvl_modal.shortcuts import describe_many as describe_many
+    from internvl_modal.streams import AsyncStream as AsyncStream
+    from internvl_modal.streams import Stream as Stream
     from internvl_modal.transport import Retry as Retry
     from internvl_modal.weights import WeightsCache as WeightsCache
 
@@ -68,7 +68,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "backends.base": ["Backend", "Capabilities", "Endpoint"],
     "batch": ["BatchOptions", "Outcome", "Progress"],
-    "client": ["AsyncClient", "AsyncStream", "Client", "Stream"],
+    "client": ["AsyncClient", "Client"],
     "deploying": ["adeploy", "connect", "deploy"],
     "deployment": ["Deployment"],
     "errors": errors.__all__,
@@ -86,6 +86,7 @@ _HOMES = {
     ],
     "settings": ["Settings"],
     "shortcuts": ["adescribe", "describe", "describe_many"],
+    "streams": ["AsyncStream", "Stream"],
     "transport": ["Retry"],
     "weights": ["WeightsCache"],
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,16 +15,16 @@ from typing_extensions import Self, Unpack
 from internvl_modal.backends import Backend, resolve
 from internvl_modal.batch import BatchOptions, Images, Job, Outcome
 from internvl_modal.errors import ConfigError
-from internvl_modal.flows import IMAGES, Core, Flow, Opened, Work
+from internvl_modal.flows import IMAGES, Core, Flow, Work
 from internvl_modal.schema import (
     Description,
     Estimate,
     ImageSource,
     Message,
     Options,
-    Timings,
 )
 from internvl_modal.settings import Settings
+from internvl_modal.streams import AsyncStream, Stream
 from internvl_modal.transport import AsyncTransport, Retry, Transport
 
 T = TypeVar("T")
@@ -103,13 +102,21 @@ class Client(_Base):
         self, image: IMAGES, prompt: str | None = None, **options: Unpack[Options]
     ) -> Stream:
         """Describe a picture piece by piece; iterate over it, then read ``.description``."""
-        return Stream(self, self._core.open_stream(image, prompt, options))
+        flow = self._core.open_stream(image, prompt, options)
+        return Stream(self._run, self._transport, flow)
 
     def chat(
         self, messages: Sequence[Message | Mapping[str, object]], **options: Unpack[Options]
     ) -> Description:
         """Answer the last of several turns; pictures may be in any turn of the user."""
         return self._run(self._core.chat(messages, options))
+
+    def stream_chat(
+        self, messages: Sequence[Message | Mapping[str, object]], **options: Unpack[Options]
+    ) -> Stream:
+        """Answer the last of several turns piece by piece; see ``stream`` and ``chat``."""
+        flow = self._core.open_chat_stream(messages, options)
+        return Stream(self._run, self._transport, flow)
 
     def extract(
         self,
@@ -231,13 +238,21 @@ class AsyncClient(_Base):
         self, image: IMAGES, prompt: str | None = None, **options: Unpack[Options]
     ) -> AsyncStream:
         """Describe a picture piece by piece; iterate over it, then read ``.description``."""
-        return AsyncStream(self, self._core.open_stream(image, prompt, options))
+        flow = self._core.open_stream(image, prompt, options)
+        return AsyncStream(self._run, self._transport, flow)
 
     async def chat(
         self, messages: Sequence[Message | Mapping[str, object]], **options: Unpack[Options]
     ) -> Description:
         """Answer the last of several turns; pictures may be in any turn of the user."""
         return await self._run(self._core.chat(messages, options))
+
+    def stream_chat(
+        self, messages: Sequence[Message | Mapping[str, object]], **options: Unpack[Options]
+    ) -> AsyncStream:
+        """Answer the last of several turns piece by piece; see ``stream`` and ``chat``."""
+        flow = self._core.open_chat_stream(messages, options)
+        return AsyncStream(self._run, self._transport, flow)
 
     async def extract(
         self,
@@ -322,76 +337,3 @@ class AsyncClient(_Base):
         except StopIteration as done:
             value: T = done.value
             return value
-
-
-class _Collected:
-    """One pass over a stream, and what it added up to."""
-
-    def __init__(self, flow: Flow[Opened]) -> None:
-        self._flow: Flow[Opened] | None = flow
-        self._description: Description | None = None
-
-    @property
-    def description(self) -> Description:
-        """The whole answer; raises ConfigError until the stream has been read to its end."""
-        if self._description is None:
-            raise ConfigError(
-                "the stream has not been read to its end", hint="iterate over it first"
-            )
-        return self._description
-
-    def _take(self) -> Flow[Opened]:
-        flow, self._flow = self._flow, None
-        if flow is None:
-            raise ConfigError(
-                "the stream has been read already", hint="call stream() again for another answer"
-            )
-        return flow
-
-    def _finish(self, opened: Opened, first: float | None, attempts: int) -> None:
-        timings = Timings(
-            prepare=opened.prepared,
-            first_token=None if first is None else first - opened.begun,
-            total=time.monotonic() - opened.begun,
-            attempts=attempts,
-        )
-        found = opened.collected.finish()
-        self._description = found.model_copy(update={"timings": timings})
-
-
-class Stream(_Collected):
-    """Pieces of text as they come; ``.description`` afterwards."""
-
-    def __init__(self, client: Client, flow: Flow[Opened]) -> None:
-        super().__init__(flow)
-        self._client = client
-
-    def __iter__(self) -> Iterator[str]:
-        opened = self._client._run(self._take())
-        first = None
-        with self._client._transport.stream(opened.step) as (begun, chunks):
-            opened.collected.request_id = begun.value
-            for chunk in chunks:
-                for text in opened.collected.feed(chunk):
-                    first = first or time.monotonic()
-                    yield text
-        self._finish(opened, first, begun.attempts)
-
-
-class AsyncStream(_Collected):
-    """Pieces of text as they come, for ``async for``; ``.description`` afterwards."""
-
-    def __init__(self, client: AsyncClient, flow: Flow[Opened]) -> None:
-        super().__init__(flow)
-        self._client = client
-
-    async def __aiter__(self) -> AsyncIterator[str]:
-        opened = await self._client._run(self._take())
-        first = None
-        async with self._client._transport.stream(opened.step) as (begun, chunks):
-            opened.collected.request_id = begun.value
-            async for chunk in chunks:
-                for text in opened.collected.feed(chunk):
-                    first = first or time.monotonic()
-                    yield text
-        self._finish(opened, first, begun.attempts)

@@ -144,11 +144,18 @@ class Core:
         raise AssertionError("unreachable")
 
     def open_stream(self, image: IMAGES, prompt: str | None, options: Options) -> Flow[Opened]:
-        """Make a streamed call ready to be opened."""
+        """Make a streamed ``describe`` ready to be opened."""
+        return (yield from self._open(_one_turn(image, prompt), options))
+
+    def open_chat_stream(
+        self, messages: Sequence[Message | Mapping[str, object]], options: Options
+    ) -> Flow[Opened]:
+        """Make a streamed ``chat`` ready to be opened."""
+        return (yield from self._open(_checked(messages), options))
+
+    def _open(self, messages: Sequence[Message], options: Options) -> Flow[Opened]:
         begun = time.monotonic()
-        call, deadline, prepared = yield from self._call(
-            _one_turn(image, prompt), options, "Image-"
-        )
+        call, deadline, prepared = yield from self._call(messages, options, "Image-")
         request = call.request(stream=True)
         step = Send(call.endpoint.base_url, request, _stream_opened, deadline)
         return Opened(step, CompletionStream(call), begun, prepared)
