@@ -21,7 +21,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from internvl_modal.errors import ImageError, MissingExtraError
+from internvl_modal.errors import ImageError
 from internvl_modal.images.address import Fetch, read_bytes, source_name
 from internvl_modal.images.pixels import flatten, from_array, is_srgb, to_srgb
 from internvl_modal.schema import BinaryFile, ImageSource
@@ -136,7 +136,7 @@ def _open_file(data: bytes, name: str) -> Image.Image:
     opener = _opener(data, name)
     try:
         return opener(BytesIO(data))
-    except (ImageError, MissingExtraError):
+    except ImageError:
         raise
     except Exception as error:  # decoders raise anything
         raise _damaged(name, error) from error
@@ -181,10 +181,11 @@ def _opener(data: bytes, name: str) -> Opener:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return WebPImagePlugin.WebPImageFile
     if data[4:8] == b"ftyp":
-        brands = data[8 : min(64, int.from_bytes(data[:4], "big"))]
-        if b"avif" in brands or b"avis" in brands:
+        brands = {data[at : at + 4] for at in range(8, min(64, int.from_bytes(data[:4], "big")), 4)}
+        if brands & {b"avif", b"avis"}:
             return lambda file: _open_avif(file, name)
-        return _open_heif
+        if brands & _HEIF:
+            return lambda file: _open_heif(file, name)
     raise _unknown(data, name)
 
 
@@ -202,6 +203,10 @@ _OPENERS: tuple[tuple[bytes, Opener], ...] = (
     (b"\xff\x4f\xff\x51", Jpeg2KImagePlugin.Jpeg2KImageFile),
     *((b"P%d" % kind, PpmImagePlugin.PpmImageFile) for kind in range(1, 7)),
 )
+_HEIF = frozenset(
+    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
+)
+"""What HEIF files call themselves (ISO/IEC 23008-12); an MP4 begins the same but for these."""
 
 
 def _open_avif(file: BytesIO, name: str) -> Image.Image:
@@ -217,11 +222,12 @@ def _open_avif(file: BytesIO, name: str) -> Image.Image:
     return AvifImagePlugin.AvifImageFile(file)
 
 
-def _open_heif(file: BytesIO) -> Image.Image:
+def _open_heif(file: BytesIO, name: str) -> Image.Image:
     try:
         from pillow_heif.as_plugin import HeifImageFile
     except ImportError as error:
-        raise MissingExtraError("pillow-heif", "formats") from error
+        hint = "pip install 'internvl-modal[formats]', or convert it to JPEG"
+        raise ImageError("HEIC needs the package pillow-heif", source=name, hint=hint) from error
     return cast(Image.Image, HeifImageFile(file))  # type: ignore[no-untyped-call]
 
 
@@ -235,6 +241,8 @@ def _unknown(data: bytes, name: str) -> ImageError:
         what, hint = "a PDF, not a picture", "render its pages to PNG first (pypdfium2)"
     else:
         what, hint = "not a picture in a known format", "convert it to JPEG or PNG"
+        if data[4:8] == b"ftyp":
+            hint += "; a video goes to describe_video"
     return ImageError(what, source=name, hint=hint)
 
 

@@ -10,11 +10,12 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
-from internvl_modal.errors import ImageError, MissingExtraError
+from internvl_modal.errors import ImageError
 from internvl_modal.images import estimate, prepare, source_name
 from tests.images.pictures import corners, encoded
 
@@ -183,8 +184,31 @@ def test_float_files_with_pixels_that_are_no_numbers() -> None:
 def test_heic_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     monkeypatch.setitem(sys.modules, "pillow_heif.as_plugin", None)
-    with pytest.raises(MissingExtraError, match=r"internvl-modal\[formats\]"):
-        prepare(HEIC_START)
+    error = refused(HEIC_START)
+    assert "pip install 'internvl-modal[formats]'" in error.hint
+    assert error.source == "bytes (24 bytes)"
+
+
+@pytest.mark.parametrize("format", ["mp4", "mov"])
+def test_a_video_is_no_heic(format: str) -> None:
+    file = io.BytesIO()
+    with av.open(file, "w", format=format) as container:
+        stream = container.add_stream("mpeg4", rate=5)
+        stream.width = stream.height = 64
+        frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+        container.mux([*stream.encode(frame), *stream.encode()])
+    error = refused(file.getvalue())
+    assert "not a picture in a known format" in error.message
+    assert "describe_video" in error.hint
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"heix", b"hevc", b"mif1", b"msf1"])
+def test_a_brand_is_four_aligned_letters(brand: bytes) -> None:
+    def box(brands: bytes) -> bytes:
+        return (16 + len(brands)).to_bytes(4, "big") + b"ftypisom\0\0\0\0" + brands + bytes(20)
+
+    assert "known format" in refused(box(b"ab" + brand + b"cd")).message
+    assert "known format" not in refused(box(b"iso2" + brand)).message
 
 
 def test_avif_without_pillows_support_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
