@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -114,6 +115,16 @@ class TestEngine:
             while alive(pid):
                 time.sleep(0.05)
             time.sleep(0.3)  # its main thread ends before the process does
+            assert "red circle" in client.describe(scene()).text
+
+    def test_a_long_log_does_not_lose_its_address(self) -> None:
+        with ivl.Client(LocalBackend("demo", n_ctx=512)) as client:
+            endpoint = client.backend.start()
+            wrong = {"messages": [{"role": "user", "content": "x"}], "grammar": "root ::= bad bad"}
+            with httpx.Client(headers=dict(endpoint.headers), trust_env=False) as noisy:
+                for _ in range(60):  # each is six lines in the engine's log, which keeps 200
+                    noisy.post(f"{endpoint.base_url}/chat/completions", json=wrong)
+            assert client.backend.start() == endpoint
             assert "red circle" in client.describe(scene()).text
 
     @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])

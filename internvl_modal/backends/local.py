@@ -63,6 +63,7 @@ class _Running:
             raise MissingExtraError("xllamacpp", "local")
         self.users: set[LocalBackend] = set()
         self.key = secrets.token_urlsafe(24)
+        self.address = ""
         command = [sys.executable, "-m", "internvl_modal.backends.llama_engine"]
         self.process = ChildProcess(
             [*command, json.dumps(asdict(engine))],
@@ -72,16 +73,18 @@ class _Running:
         )
         try:
             self.process.wait_ready(
-                lambda: bool(self.address()), timeout=START_TIMEOUT, error=ServerUnavailableError
+                self._answers, timeout=START_TIMEOUT, error=ServerUnavailableError
             )
         except BaseException:
             self.process.stop()
             raise
 
-    def address(self) -> str:
-        """Where it answers, once it has said so."""
+    def _answers(self) -> bool:
+        """Whether it has said where it answers; that is kept, the log is not."""
         lines = self.process.tail(200).splitlines()
-        return next((line[len(ADDRESS) :] for line in lines if line.startswith(ADDRESS)), "")
+        said = (line[len(ADDRESS) :] for line in lines if line.startswith(ADDRESS))
+        self.address = next(said, "")
+        return bool(self.address)
 
 
 _running: dict[Engine, _Running] = {}
@@ -149,7 +152,7 @@ class LocalBackend:
             running.users.add(self)
             self._engine = engine
         return Endpoint(
-            f"{running.address()}/v1",
+            f"{running.address}/v1",
             model=engine.name,
             headers={"authorization": f"Bearer {running.key}"},
             capabilities=_capabilities(self.model),
