@@ -37,6 +37,8 @@ _LONGEST = 1e8
 """Seconds; sockets refuse to wait 300 years and more."""
 _UNLIMITED = httpx.Limits(max_connections=0)
 """aiohttp reads 0 as no limit; None would be its default of 100."""
+_DIRECT = {f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")}
+"""Servers on this machine are reached without the environment's proxy, which cannot see them."""
 MOST_REDIRECTS = 50
 """Modal answers a cold web request with a redirect every 150 s: 50 of them are two hours."""
 
@@ -194,7 +196,7 @@ class Transport:
         self._retry = retry
 
     def _new(self) -> httpx.Client:
-        client = httpx.Client()
+        client = httpx.Client(mounts=_DIRECT)
         weakref.finalize(self, client.close)
         return client
 
@@ -262,7 +264,7 @@ class AsyncTransport:
 
     def __init__(self, client: httpx.AsyncClient | None, retry: Retry) -> None:
         self._own = client is None
-        self._client = client or HttpxAiohttpClient(limits=_UNLIMITED)
+        self._client = client or HttpxAiohttpClient(limits=_UNLIMITED, mounts=_DIRECT)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._retry = retry
 

@@ -230,6 +230,22 @@ def test_an_own_async_client_is_used_and_left_open(loopback: Loopback) -> None:
     assert loopback.chats[0].headers["x-own"] == "1"
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_server_on_this_machine_is_reached_without_the_proxy(
+    call: Call, loopback: Loopback, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    with Loopback() as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.origin)
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        call(loopback, backend=loopback.url.replace("127.0.0.1", host), api_key="sk-1")
+        assert not proxy.heard
+        assert loopback.chats
+        call(loopback, backend="http://elsewhere.test/v1")
+        assert proxy.chats[0].path == "http://elsewhere.test/v1/chat/completions"
+
+
 def test_the_wrong_kind_of_http_client(loopback: Loopback) -> None:
     with pytest.raises(ivl.ConfigError, match=r"httpx\.Client"):
         ivl.Client(base_url=loopback.url, http_client=object())  # type: ignore[arg-type]
