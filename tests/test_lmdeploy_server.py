@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -88,6 +93,57 @@ def test_a_taken_port_is_refused_before_anything_starts() -> None:
         options = LMDeployOptions(model="m", server_name="127.0.0.1", server_port=port)
         with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1 port {port}: Address"):
             LMDeployServer(options, executable="sh").start()
+
+
+STAND_IN = """
+import http.server, json, os, subprocess, sys
+port = int(sys.argv[sys.argv.index("--server-port") + 1])
+name = sys.argv[sys.argv.index("--model-name") + 1]
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps({"data": [{"id": name}]}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+with open("workers", "a") as file:
+    print(os.getpid(), worker.pid, file=file)
+http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+def test_the_workers_of_a_dead_server_are_ended_before_the_next(tmp_path: Path) -> None:
+    """The command is a stand-in with a child that outlives it, as LMDeploy's workers may."""
+    command = tmp_path / "lmdeploy"
+    command.write_text(f"#!{sys.executable}\n{STAND_IN}")
+    command.chmod(0o755)
+    (tmp_path / "model").mkdir()
+    backend = LMDeployBackend(tmp_path / "model", executable=str(command))
+    try:
+        backend.start()
+        main, worker = map(int, Path("workers").read_text().split())
+        pipes = len(list(Path("/dev/fd").iterdir()))
+        os.kill(main, signal.SIGKILL)
+        assert backend._server is not None
+        while backend._server.poll() is None:
+            time.sleep(0.02)
+        assert _lives(worker)
+        backend.start()
+        deadline = time.monotonic() + 10
+        while _lives(worker) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not _lives(worker)
+        assert len(list(Path("/dev/fd").iterdir())) == pipes
+    finally:
+        backend.stop()
+
+
+def _lives(pid: int) -> bool:
+    state = Path(f"/proc/{pid}/stat")
+    return state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_backend_without_a_model_or_the_command() -> None:

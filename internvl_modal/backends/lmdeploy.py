@@ -82,6 +82,8 @@ class LMDeployBackend:
             raise MissingExtraError(self._executable, "lmdeploy")
         with self._lock:
             if self._server is None or self._server.poll() is not None:
+                if self._server is not None:
+                    self._server.stop()  # workers that outlived it would keep the GPU's memory
                 self._server = LMDeployServer(self._resolved(), executable=self._executable)
             self._server.start(self._timeout)
             key = self._options.api_keys[0].get_secret_value()
