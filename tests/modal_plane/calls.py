@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from .plane import Plane
 
 LONG_POLL = 5.0
+ASKER: ContextVar[str] = ContextVar("asker", default="")
+"""The container whose call is being answered."""
 
 
 @dataclass
@@ -53,8 +56,12 @@ class Calls:
         self.function_calls: dict[str, FunctionCall] = {}
         self.queues: dict[str, deque[p.FunctionGetInputsItem]] = defaultdict(deque)
         self.running: dict[str, dict[str, FunctionCall]] = defaultdict(dict)
+        """What each container works on."""
         self.arrived = asyncio.Condition()
         self.containers: dict[str, Container] = {}
+        """The container of each function that takes its inputs."""
+        self.successors: dict[str, Container] = {}
+        """Containers of a newer version; each takes over when it asks for its first input."""
         self.task_results: list[p.GenericResult] = []
         self.host: Host | None = None
         """Where containers run; None: no container ever comes."""
@@ -66,7 +73,11 @@ class Calls:
         return p.FunctionStats(
             backlog=len(self.queues[function_id]),
             num_total_tasks=int(function_id in self.containers),
-            num_running_inputs=len(self.running[function_id]),
+            num_running_inputs=sum(
+                call.function_id == function_id
+                for running in self.running.values()
+                for call in running.values()
+            ),
         )
 
     async def open_call(self: Plane, function_id: str, invocation: int = 0) -> FunctionCall:
@@ -155,9 +166,8 @@ class Calls:
         return p.ContainerHeartbeatResponse()
 
     async def ContainerStop(self: Plane, request: Any) -> p.ContainerStopResponse:
-        container = self.containers.get(self._function_of(request.task_id))
-        if container is not None:
-            container.draining = True
+        for container in self.containers.values():
+            container.draining |= container.task_id == request.task_id
         return p.ContainerStopResponse()
 
     async def FunctionGetDynamicConcurrency(
@@ -166,18 +176,23 @@ class Calls:
         return p.FunctionGetDynamicConcurrencyResponse(concurrency=request.target_concurrency)
 
     async def FunctionGetInputs(self: Plane, request: Any) -> p.FunctionGetInputsResponse:
-        queue = self.queues[request.function_id]
-        container = self.containers.get(request.function_id)
-        if container is None or container.draining:
-            return p.FunctionGetInputsResponse(inputs=[p.FunctionGetInputsItem(kill_switch=True)])
-        if not queue:
+        function_id, asker = request.function_id, ASKER.get()
+        if (newer := self.successors.get(function_id)) and newer.task_id == asker:
+            self.containers[function_id] = self.successors.pop(function_id)
+        queue = self.queues[function_id]
+        if not queue and self._takes_inputs(function_id, asker):
             await _wait(self.arrived, LONG_POLL)
+        if not self._takes_inputs(function_id, asker):
+            return p.FunctionGetInputsResponse(inputs=[p.FunctionGetInputsItem(kill_switch=True)])
         if not queue:
             return p.FunctionGetInputsResponse()
         item = queue.popleft()
-        call = self.function_calls[item.function_call_id]
-        self.running[request.function_id][item.input_id] = call
+        self.running[asker][item.input_id] = self.function_calls[item.function_call_id]
         return p.FunctionGetInputsResponse(inputs=[item])
+
+    def _takes_inputs(self: Plane, function_id: str, task_id: str) -> bool:
+        container = self.containers.get(function_id)
+        return container is not None and container.task_id == task_id and not container.draining
 
     async def FunctionCallGetDataIn(self: Plane, request: Any) -> AsyncIterator[p.DataChunk]:
         call = self.function_calls[request.function_call_id]
@@ -232,12 +247,15 @@ class Calls:
     # -- containers ----------------------------------------------------------------------------
 
     async def want_container(self: Plane, function_id: str) -> None:
-        """Start a container of the function unless one runs or none can."""
+        """Start a container of the function unless one of its newest version runs or none can."""
         async with self.starting:
-            if self.host is None or function_id in self.containers:
+            current = self.containers.get(function_id)
+            place = self.successors if current else self.containers
+            newest = current and current.definition is self.functions[function_id].active
+            if self.host is None or newest or function_id in place:
                 return
             container = await launch(self, function_id, self.host)
-            self.containers[function_id] = container
+            place[function_id] = container
         task = asyncio.create_task(self._watch(container))
         self.watchers.add(task)
         task.add_done_callback(self.watchers.discard)
@@ -248,28 +266,26 @@ class Calls:
         async for line in container.process.stdout:
             self.log(container.app_id, line.decode(errors="replace"))
         await container.process.wait()
-        del self.containers[container.function_id]
-        lost = list(self.running[container.function_id])
-        for item in self.queues.pop(container.function_id, ()):
-            self.running[container.function_id][item.input_id] = self.function_calls[
-                item.function_call_id
-            ]
-            lost.append(item.input_id)
+        await self.close_socket(container.task_id)
+        if self.successors.get(container.function_id) is container:
+            del self.successors[container.function_id]
+        lost = self.running[container.task_id]
+        if self.containers.get(container.function_id) is container:
+            del self.containers[container.function_id]
+            for item in self.queues.pop(container.function_id, ()):
+                lost[item.input_id] = self.function_calls[item.function_call_id]
         status = p.GenericResult.GENERIC_STATUS_INTERNAL_FAILURE
-        for input_id in lost:
+        for input_id in list(lost):
             await self.finish(input_id, p.GenericResult(status=status, exception="container ended"))
 
     async def stop_containers(self: Plane, app_id: str = "") -> None:
         """End the containers of an app, or all."""
-        chosen = [c for c in self.containers.values() if app_id in ("", c.app_id)]
+        every = (*self.containers.values(), *self.successors.values())
+        chosen = [c for c in every if app_id in ("", c.app_id)]
         for container in chosen:
             kill(container)
         for container in chosen:
             await container.process.wait()
-
-    def _function_of(self: Plane, task_id: str) -> str:
-        found = [f for f, c in self.containers.items() if c.task_id == task_id]
-        return found[0] if found else ""
 
 
 async def _wait(condition: asyncio.Condition, seconds: float) -> None:

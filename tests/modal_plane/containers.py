@@ -58,6 +58,7 @@ class Container:
     task_id: str
     function_id: str
     app_id: str
+    definition: p.Function
     process: asyncio.subprocess.Process
     draining: bool = False
 
@@ -109,6 +110,7 @@ async def launch(plane: Plane, function_id: str, host: Host) -> Container:
     commands = plane.image_commands(definition.image_id)
     python = await asyncio.to_thread(python_of, commands)
     script = _script(plane, definition, host, python, root)
+    await plane.open_socket(task_id, root / "plane.sock")
     environment = _environment(plane, definition, task_id, root) | host.environment
     _write_arguments(plane, function_id, task_id, root)
     private = ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -122,7 +124,7 @@ async def launch(plane: Plane, function_id: str, host: Host) -> Container:
         start_new_session=True,
         limit=2**20,
     )  # fmt: skip
-    return Container(task_id, function_id, function.app_id, process)
+    return Container(task_id, function_id, function.app_id, definition, process)
 
 
 def kill(container: Container) -> None:
@@ -174,7 +176,7 @@ def _environment(plane: Plane, definition: p.Function, task_id: str, root: Path)
         "PYTHONPATH": str(root / "root"),
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
-        "MODAL_SERVER_URL": f"unix://{plane.socket}",
+        "MODAL_SERVER_URL": f"unix://{root}/plane.sock",
         "MODAL_TASK_ID": task_id,
         "MODAL_IS_REMOTE": "1",
         "MODAL_DISABLE_API_PROXY": "1",

@@ -28,7 +28,7 @@ from modal_proto import api_grpc
 from modal_proto.api_pb2 import CLIENT_TYPE_CONTAINER
 
 from .apps import Apps
-from .calls import Calls
+from .calls import ASKER, Calls
 from .edge import Edge
 from .objects import Objects
 from .volumes import Volumes
@@ -59,7 +59,6 @@ class Plane(Objects, Volumes, Apps, Calls, Edge):
 
     def __init__(self) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="plane-"))
-        self.socket = self.root / "plane.sock"
         self.recorded: list[Call] = []
         self.faults: dict[str, Fault] = {}
         self.counters: dict[str, int] = defaultdict(int)
@@ -138,25 +137,33 @@ class Plane(Objects, Volumes, Apps, Calls, Edge):
         shutil.rmtree(self.root, ignore_errors=True)
 
     async def _start(self) -> None:
-        service = _Service(self)
-        self.servers = [
-            grpclib.server.Server([service], status_details_codec=custom_detail_codec)
-            for _ in range(2)
-        ]
-        await self.servers[0].start("127.0.0.1", 0)
-        await self.servers[1].start(path=str(self.socket))
-        tcp = self.servers[0]._server
+        self.sockets: dict[str, grpclib.server.Server] = {}
+        self.server = self._new_server("")
+        await self.server.start("127.0.0.1", 0)
+        tcp = self.server._server
         assert tcp is not None
         self.port = tcp.sockets[0].getsockname()[1]
         await self.start_blocks()
+
+    def _new_server(self, task_id: str) -> grpclib.server.Server:
+        service = _Service(self, task_id)
+        return grpclib.server.Server([service], status_details_codec=custom_detail_codec)
+
+    async def open_socket(self, task_id: str, path: Path) -> None:
+        """Listen where one container calls."""
+        self.sockets[task_id] = self._new_server(task_id)
+        await self.sockets[task_id].start(path=str(path))
+
+    async def close_socket(self, task_id: str) -> None:
+        """Listen there no more."""
+        self.sockets.pop(task_id).close()
 
     async def _stop(self) -> None:
         await self.stop_containers()
         if self.watchers:
             await asyncio.wait(self.watchers)
         await self.stop_sites()
-        for server in self.servers:
-            server.close()
+        self.server.close()
         current = asyncio.current_task()
         tasks = [task for task in asyncio.all_tasks() if task is not current]
         for task in tasks:
@@ -177,8 +184,8 @@ class Plane(Objects, Volumes, Apps, Calls, Edge):
 class _Service:
     """Maps every RPC of Modal's service to the plane's method of the same name."""
 
-    def __init__(self, plane: Plane) -> None:
-        self.plane = plane
+    def __init__(self, plane: Plane, task_id: str) -> None:
+        self.plane, self.task_id = plane, task_id
 
     def __mapping__(self) -> dict[str, grpclib.const.Handler]:
         base = api_grpc.ModalClientBase
@@ -191,6 +198,7 @@ class _Service:
     def _serve(self, rpc: str, cardinality: grpclib.const.Cardinality) -> Callable[..., Any]:
         async def serve(stream: grpclib.server.Stream[Message, Message]) -> None:
             request = await stream.recv_message()
+            ASKER.set(self.task_id)
             self._authenticate(stream.metadata)
             self.plane.record(rpc, request)
             method = getattr(self.plane, rpc, None)
