@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from internvl_modal.errors import ConfigError, ImageError, MissingExtraError
+from internvl_modal.images.address import source_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_ALONE = {"protocol_whitelist": ""}
+"""FFmpeg reads the file that is given and opens nothing that is named in it, as playlists do."""
 
 
 def read_frames(
@@ -29,18 +33,19 @@ def read_frames(
         import av
     except ImportError as error:
         raise MissingExtraError("av", "video") from error
+    name = source_name(path)
+    if isinstance(path, str) and "://" in path:
+        raise ImageError("a video is not fetched", source=name, hint="download it; give the file")
     try:
-        with av.open(str(path)) as container:
-            pictures = _sample(container, str(path), frames, start, end)
+        with Path(path).open("rb") as file, av.open(file, container_options=_ALONE) as container:
+            pictures = _sample(container, name, frames, start, end)
     except (av.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ImageError(
-            f"not a readable video: {reason}", source=str(path), hint="give a video file"
+            f"not a readable video: {reason}", source=name, hint="give a video file"
         ) from error
     if not pictures:
-        raise ImageError(
-            "no frame lies in that range", source=str(path), hint="check start= and end="
-        )
+        raise ImageError("no frame lies in that range", source=name, hint="check start= and end=")
     return pictures
 
 
@@ -54,6 +59,12 @@ def _sample(
     stream.thread_type = "AUTO"
     origin = float((stream.start_time or 0) * stream.time_base)
     length = _seconds(container, stream)
+    if start >= length:
+        raise ImageError(
+            f"start={start:g} lies beyond its end at {length:.3f} s",
+            source=source,
+            hint="check start=, in seconds",
+        )
     last = min(length, end) if end is not None else length
     times = [start + (last - start) * (index + 0.5) / count for index in range(count)]
     if start:

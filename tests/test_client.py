@@ -479,6 +479,29 @@ class TestVideo:
         with pytest.raises(ivl.ImageError, match=r"gone\.mp4: not a readable video"):
             client.describe_video(tmp_path / "gone.mp4")
 
+    @pytest.mark.parametrize("start", [4.0, 60.0])
+    def test_a_start_beyond_its_end(
+        self, client: ivl.Client, loopback: Loopback, tmp_path: Path, start: float
+    ) -> None:
+        with pytest.raises(ivl.ImageError, match=r"start=\S+ lies beyond its end at 4.000 s"):
+            client.describe_video(write_video(tmp_path / "v.mp4"), start=start)
+        assert not loopback.chats
+
+    def test_only_the_file_itself_is_read(
+        self, client: ivl.Client, loopback: Loopback, tmp_path: Path
+    ) -> None:
+        address = loopback.origin.replace("//", "//me:secret@") + "/v.mp4?key=secret"
+        playlist = tmp_path / "v.m3u8"
+        playlist.write_text(
+            f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{loopback.origin}/v.ts\n"
+        )
+        with pytest.raises(ivl.ImageError, match="a video is not fetched") as caught:
+            client.describe_video(address)
+        assert "secret" not in str(caught.value)
+        with pytest.raises(ivl.ImageError, match="not a readable video"):
+            client.describe_video(playlist)
+        assert not loopback.chats
+
     def test_sound_without_pictures(self, client: ivl.Client, tmp_path: Path) -> None:
         with av.open(str(tmp_path / "a.wav"), "w") as container:
             stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")

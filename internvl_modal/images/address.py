@@ -58,7 +58,7 @@ def _text_name(text: str) -> str:
     if text[:5].lower() == "data:":
         media = text[5:].partition(",")[0].partition(";")[0]
         return f"data URL ({_shorten(media) or 'no media type'}, {_amount(len(text))})"
-    if is_url(text):
+    if _SCHEME.match(text):
         return url_name(text)
     return _shorten(text) or "''"
 

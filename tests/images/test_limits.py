@@ -231,6 +231,8 @@ def test_estimate_decodes_no_pixels_and_prepare_does() -> None:
     [
         ("https://me:key@host:8443/a/b.jpg?token=key#key", "https://host:8443/a/b.jpg"),
         ("http://[::1]:80/x", "http://[::1]:80/x"),
+        ("ftp://me:key@host/a.jpg", "ftp://host/a.jpg"),
+        ("file:///a/b.jpg", "file:///a/b.jpg"),
         ("http://host:notaport/key", "URL that cannot be read"),
         ("data:image/png;base64," + "A" * 12_000, "data URL (image/png, 12 KB)"),
         (b"12345", "bytes (5 bytes)"),
