@@ -181,6 +181,8 @@ class Downloads:
             if found is None:
                 raise self._wrong(file, "the bytes are not the Hub's: checksum mismatch, twice")
             sink.sync()
+        if part.stat().st_size != file.size:
+            raise self._wrong(file, "another process has written to it too")
         part.replace(target)
         self._report.file_done()
         return found

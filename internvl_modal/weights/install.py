@@ -137,8 +137,8 @@ class Installation:
             ) from error
         except Stopped as error:
             raise WeightsError(
-                f"{self.wish.model}: another process has taken over this download",
-                hint="run this again: it waits for the other one",
+                f"{self.wish.model}: the lock of this download was lost",
+                hint="run this again: it waits for whoever holds it now",
             ) from error
 
     def _local(self, staging: Path, file: RemoteFile) -> CachedFile | None:

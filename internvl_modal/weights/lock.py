@@ -3,7 +3,7 @@
 Modal Volumes have no ``flock``, and clocks of two containers differ. So a lock is a file whose
 content changes while its holder lives; who waits takes it over when, by the waiter's own clock,
 it has not changed for ``STALE`` seconds, or at once when the holder was a process of this machine
-that is gone.
+that is gone. A holder that could not change it for as long counts it as lost.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -24,6 +26,8 @@ __all__ = ["Lock"]
 BEAT = 5.0
 STALE = 30.0
 POLL = 0.2
+LEFT_AFTER = 3600.0
+CLAIM = re.compile(r"\.[0-9a-f]{32}$")
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class _Holder:
 
     def is_dead(self) -> bool:
         """True only for a process of this machine that no longer runs."""
-        if self.machine != _machine():
+        if self.machine != _machine() or sys.platform == "win32":  # where kill ends what it asks
             return False
         try:
             os.kill(self.pid, 0)
@@ -56,7 +60,7 @@ def _machine() -> str:
 
 
 class Lock:
-    """Held between ``with`` and its end; ``lost`` is set when another took it over meanwhile.
+    """Held between ``with`` and its end; ``lost`` is set when another may hold it meanwhile.
 
     ``pull`` and ``push`` exchange the file with other machines where a file system needs that
     (a Modal Volume); ``shared`` says that it does, and that process ids mean nothing. ``beat`` and
@@ -84,6 +88,7 @@ class Lock:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         while not self._taken():
             self._wait()
+        self._sweep()
         self._heart.start()
         return self
 
@@ -91,6 +96,7 @@ class Lock:
         self._released.set()
         self._heart.join()
         if self._mine():
+            self._path.with_suffix(".beat").unlink(missing_ok=True)
             self._path.unlink(missing_ok=True)
             self._push()
 
@@ -167,14 +173,40 @@ class Lock:
             self._path.unlink(missing_ok=True)
         marker.unlink(missing_ok=True)
 
+    def _sweep(self) -> None:
+        """Remove what claims of any model have left that were killed within their milliseconds."""
+        for path in self._path.parent.iterdir():
+            with contextlib.suppress(OSError):
+                if CLAIM.search(path.name) and time.time() - path.stat().st_mtime > LEFT_AFTER:
+                    path.unlink()
+
     def _beat(self) -> None:
-        beat = 0
+        """Change the file until released; a failure may pass, so only the alarm ends this."""
+        beat, alarm = 0, self._alarm()
         while not self._released.wait(self._interval):
             if not self._mine():
                 self._lost.set()
-                return
+                break
             beat += 1
-            fresh = self._path.with_suffix(".beat")
-            fresh.write_text(json.dumps(asdict(replace(self._me, beat=beat))))
-            fresh.replace(self._path)
-            self._push()
+            next_alarm = self._alarm()
+            try:
+                self._change(beat)
+            except Exception:  # noqa: BLE001 - a full disk, or whatever a commit raises
+                next_alarm.cancel()
+            else:
+                alarm.cancel()
+                alarm = next_alarm
+        alarm.cancel()
+
+    def _alarm(self) -> threading.Timer:
+        """Set ``lost`` when others may take a lock that changes no more; a commit can hang."""
+        timer = threading.Timer(self._stale, self._lost.set)
+        timer.daemon = True
+        timer.start()
+        return timer
+
+    def _change(self, beat: int) -> None:
+        fresh = self._path.with_suffix(".beat")
+        fresh.write_text(json.dumps(asdict(replace(self._me, beat=beat))))
+        fresh.replace(self._path)
+        self._push()

@@ -134,6 +134,24 @@ def test_the_right_token_and_a_gated_repository(hub: LoopbackHub, root: Path) ->
         cache.ensure(REPO, "v2", progress=None)
 
 
+def test_a_file_that_another_process_writes_to_is_not_published(
+    hub: LoopbackHub, cache: WeightsCache, root: Path
+) -> None:
+    """Its own bytes are the Hub's, and yet the file is longer."""
+    part = root / ".partial" / REPO / hub.branches[REPO]["main"] / f"{SHARD}.part"
+
+    def append() -> None:
+        with part.open("ab") as file:
+            file.write(b"x")
+
+    hub.faults.append(Fault(f"cdn.*{SHARD}", times=1, then=append))
+    with pytest.raises(WeightsError, match=f"{SHARD}: another process has written to it too"):
+        cache.ensure(REPO, progress=None)
+    assert not any(entry.complete for entry in cache.list())
+    assert cache.ensure(REPO, progress=None).files == NEEDED
+    assert cache.verify(REPO, deep=True).ok
+
+
 def test_a_revision_that_moves_during_the_download_changes_nothing(
     hub: LoopbackHub, cache: WeightsCache
 ) -> None:

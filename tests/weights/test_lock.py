@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -67,20 +68,77 @@ def test_a_lock_that_does_not_change_is_taken_over(path: Path, content: str) -> 
 
 
 def test_a_lock_with_a_heartbeat_is_waited_for(path: Path) -> None:
-    beats = 20
+    """Twice as long as a lock without one."""
     foreign(path, 1, "elsewhere")
+    released = threading.Event()
 
     def live() -> None:
-        for beat in range(beats):
+        for beat in range(40):
             path.write_text(json.dumps(_Holder("other", "elsewhere", 1, beat).__dict__))
             time.sleep(0.1)
+        released.set()
         path.unlink()
 
     thread = threading.Thread(target=live)
     thread.start()
+    with Lock(path, lost=threading.Event(), stale=2):
+        assert released.is_set()
+    thread.join()
+
+
+def test_a_failed_heartbeat_is_made_up_for(path: Path) -> None:
+    pushes: list[bool] = []
+    healed, lost = threading.Event(), threading.Event()
+
+    def push() -> None:
+        pushes.append(1 < len(pushes) < 4)
+        if pushes[-1]:
+            raise RuntimeError("the commit failed")
+        if len(pushes) > 4:
+            healed.set()
+
+    with Lock(path, lost=lost, push=push, beat=0.01, stale=60):
+        assert healed.wait(30)
+        assert not lost.is_set()
+    assert not list(path.parent.glob("model*"))
+
+
+@pytest.mark.parametrize("way", ["error", "hang"])
+def test_a_holder_without_a_heartbeat_counts_the_lock_as_lost(path: Path, way: str) -> None:
+    lost, first = threading.Event(), threading.Event()
+
+    def push() -> None:
+        if not first.is_set():
+            first.set()
+        elif way == "hang":
+            lost.wait(30)
+        elif not lost.is_set():
+            raise OSError("no space left")
+
+    with Lock(path, lost=lost, push=push, beat=0.05, stale=0.5):
+        assert lost.wait(20)
+
+
+def test_what_claims_killed_midway_left_is_swept(path: Path) -> None:
+    old, young = (path.with_name(f"other.lock.{digit * 32}") for digit in "ab")
+    kept = path.with_name("another.lock")
+    for file in (old, young, kept):
+        file.write_text("")
+    for file in (old, kept):
+        os.utime(file, (0, 0))
     with lock(path):
-        assert not thread.is_alive() or not path.read_text().count('"other"')
-        thread.join()
+        pass
+    assert sorted(path.parent.glob("*other*")) == sorted([kept, young])
+
+
+def test_windows_processes_are_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, the signal 0 is Ctrl-C."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    holder = _Holder("other", _machine(), process.pid, 0)
+    assert holder.is_dead()
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert not holder.is_dead()
 
 
 def test_a_holder_notices_that_it_was_taken_over_and_leaves_the_new_lock(path: Path) -> None:
