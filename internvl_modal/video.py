@@ -58,7 +58,7 @@ def _sample(
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     origin = float((stream.start_time or 0) * stream.time_base)
-    length = _seconds(container, stream)
+    length = _seconds(container, stream, source)
     if start >= length:
         raise ImageError(
             f"start={start:g} lies beyond its end at {length:.3f} s",
@@ -82,12 +82,18 @@ def _sample(
     return (*pictures, _upright(held)) if held is not None else ()
 
 
-def _seconds(container: Any, stream: Any) -> float:
+def _seconds(container: Any, stream: Any, source: str) -> float:
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
     if container.duration is not None:
         return float(Fraction(container.duration, 1_000_000))
-    return float(max(stream.frames, 1) / (stream.average_rate or 1))
+    # A recording that was never finished says nothing of its length: its packets do.
+    ends = [p.pts + (p.duration or 0) for p in container.demux(stream) if p.pts is not None]
+    if not ends:
+        hint = "put it into an MP4 first: ffmpeg -i IN -c copy OUT.mp4"
+        raise ImageError("its frames have no times", source=source, hint=hint)
+    container.seek(0)
+    return float((max(ends) - (stream.start_time or 0)) * stream.time_base)
 
 
 def _upright(frame: Any) -> Image:

@@ -400,10 +400,18 @@ class TestExtract:
         assert form["json_schema"]["schema"]["title"] == "Sign"
 
 
-def write_video(path: Path, *, seconds: int = 4, rate: int = 10, turned: bool = False) -> Path:
+def write_video(
+    path: Path,
+    *,
+    seconds: int = 4,
+    rate: int = 10,
+    turned: bool = False,
+    codec: str = "mpeg4",
+    **how: str,
+) -> Path:
     """A video of ``seconds`` parts of one grey each, 20 levels brighter every second."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=rate)
+    with av.open(str(path), "w", options=how) as container:
+        stream = container.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
         for index in range(seconds * rate):
             level = 40 + 20 * (index // rate)
@@ -478,6 +486,19 @@ class TestVideo:
             client.describe_video(tmp_path / "v.mp4")
         with pytest.raises(ivl.ImageError, match=r"gone\.mp4: not a readable video"):
             client.describe_video(tmp_path / "gone.mp4")
+
+    def test_a_recording_that_does_not_say_how_long_it_is(
+        self, client: ivl.Client, loopback: Loopback, tmp_path: Path
+    ) -> None:
+        video = write_video(tmp_path / "v.webm", codec="libvpx", live="1")
+        client.describe_video(video, frames=4)
+        assert self.levels(loopback) == pytest.approx([40, 60, 80, 100], abs=3)
+        with pytest.raises(ivl.ImageError, match="lies beyond its end at 4"):
+            client.describe_video(video, start=4.1)
+
+    def test_frames_without_times(self, client: ivl.Client, tmp_path: Path) -> None:
+        with pytest.raises(ivl.ImageError, match=r"v\.h264: its frames have no times"):
+            client.describe_video(write_video(tmp_path / "v.h264", codec="libx264"))
 
     @pytest.mark.parametrize("start", [4.0, 60.0])
     def test_a_start_beyond_its_end(
