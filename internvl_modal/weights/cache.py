@@ -7,7 +7,7 @@ import threading
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from internvl_modal.errors import WeightsError
@@ -21,7 +21,14 @@ from internvl_modal.weights.inventory import (
     manifests,
     write_manifest,
 )
-from internvl_modal.weights.manifest import PARTIAL, CachedFile, Manifest, Variant, Wish
+from internvl_modal.weights.manifest import (
+    PARTIAL,
+    CachedFile,
+    Manifest,
+    Variant,
+    Wish,
+    abbreviates,
+)
 from internvl_modal.weights.progress import ProgressOption, Reporter
 from internvl_modal.weights.store import Folder, Store, open_volume
 
@@ -34,6 +41,7 @@ class Verification:
 
     model: str
     commit: str
+    variants: tuple[str, ...]
     files: int
     bad: tuple[str, ...]
     deep: bool
@@ -127,40 +135,44 @@ class WeightsCache:
         """Compare a model with its manifest: sizes, or with ``deep`` the sha256 of every file.
 
         What a deep verification finds is noted in the manifest, so that ``ensure`` repairs just
-        those files. Raises WeightsError when the model is not in the cache.
+        those files. A name of the catalog means its own repository or, where only that is in the
+        cache, its GGUF one. Raises WeightsError when the model is not in the cache.
         """
-        self._store.pull()
-        manifest = self._find(model, revision)
-        bad = damage(self._store, manifest)
-        if deep:
-            folder = self._folder("verify checksums")
-            bad = self._hash(folder, manifest, progress)
-            if set(bad) != set(manifest.bad):
-                with _local_errors(folder):
-                    noted = manifest.model_copy(update={"bad": bad})
-                    write_manifest(folder.root / manifest.folder, noted)
-                    folder.push()
-        return Verification(manifest.model, manifest.commit, len(manifest.files), bad, deep)
+        with _local_errors(self._store):
+            self._store.pull()
+            manifest = self._find(model, revision)
+            bad = damage(self._store, manifest)
+            if deep:
+                folder = self._folder("verify checksums")
+                bad = self._hash(folder, manifest, progress)
+                if set(bad) != set(manifest.bad):
+                    self._note(folder, manifest, bad)
+        files = len(manifest.files)
+        return Verification(manifest.model, manifest.commit, manifest.variants, files, bad, deep)
 
     def list(self) -> tuple[CachedModel, ...]:
         """Every model in the cache, whole or not, by name and commit."""
-        self._store.pull()
-        return inventory(self._store)
+        with _local_errors(self._store):
+            self._store.pull()
+            return inventory(self._store)
 
     def remove(self, model: str, revision: str | None = None) -> tuple[CachedModel, ...]:
         """Remove a model, or one revision of it, and what stopped downloads left; say what went.
 
-        Waits for a running download of it. Raises WeightsError when there is nothing to remove.
+        A name of the catalog means what it means to ``verify``. Waits for a running download of
+        it. Raises WeightsError when there is nothing to remove.
         """
-        name = repository_name(model, "auto")
-        with self._guard(name):
-            going = [entry for entry in self.list() if entry.model == name]
-            if revision is not None:
-                commits = {m.commit for m in manifests(self._store, name) if _named(m, revision)}
-                going = [e for e in going if e.commit in commits or e.commit == revision]
-            if not going:
-                raise _unknown(self._store, name, revision)
-            return self._discard(going)
+        for name in _repositories(model):
+            with _local_errors(self._store), self._guard(name):
+                going = [entry for entry in self.list() if entry.model == name]
+                if revision is not None:
+                    named = {m.commit for m in manifests(self._store, name) if m.is_at(revision)}
+                    going = [
+                        e for e in going if e.commit in named or abbreviates(revision, e.commit)
+                    ]
+                if going:
+                    return self._discard(going)
+        raise _unknown(self._store, model, revision)
 
     def prune(self, keep: int = 1) -> tuple[CachedModel, ...]:
         """Keep the ``keep`` last used whole commits of each model, remove all else; say what went.
@@ -169,11 +181,12 @@ class WeightsCache:
         """
         going: list[CachedModel] = []
         for model in sorted({entry.model for entry in self.list()}):
-            with self._guard(model):
+            with _local_errors(self._store), self._guard(model):
                 mine = [entry for entry in self.list() if entry.model == model]
                 mine.sort(key=lambda entry: entry.last_used, reverse=True)
                 kept = [entry for entry in mine if entry.complete][: max(keep, 0)]
                 going += self._discard([entry for entry in mine if entry not in kept])
+                going += self._discard_unfinished(kept)
         return tuple(going)
 
     def _guard(self, model: str) -> AbstractContextManager[object]:
@@ -193,12 +206,33 @@ class WeightsCache:
         self._store.push()
         return tuple(going)
 
+    def _discard_unfinished(self, kept: Sequence[CachedModel]) -> Iterator[CachedModel]:
+        """Remove what a stopped download has left beside models that are kept."""
+        for entry in kept:
+            path = f"{PARTIAL}/{entry.model}/{entry.commit}"
+            if left := self._store.entries(path):
+                self._store.remove(path)
+                self._store.push()
+                yield replace(entry, size=sum(e.size for e in left.values()), complete=False)
+
     def _find(self, model: str, revision: str | None) -> Manifest:
-        name = repository_name(model, "auto")
-        found = [m for m in manifests(self._store, name) if revision is None or _named(m, revision)]
-        if not found:
-            raise _unknown(self._store, name, revision)
-        return max(found, key=lambda manifest: manifest.time)
+        for name in _repositories(model):
+            found = manifests(self._store, name)
+            named = [m for m in found if revision is None or m.is_at(revision)]
+            if named:
+                return max(named, key=lambda manifest: manifest.time)
+        raise _unknown(self._store, model, revision)
+
+    def _note(self, folder: Folder, seen: Manifest, bad: tuple[str, ...]) -> None:
+        """Note bad files in the manifest as it is now: meanwhile it may have grown, or be gone."""
+        with self._guard(seen.model):
+            for now in manifests(folder, seen.model):
+                if now.commit == seen.commit:
+                    unseen = set(now.bad) - set(seen.paths)
+                    noted = tuple(sorted(unseen | set(bad)))
+                    changed = now.model_copy(update={"bad": noted})
+                    write_manifest(folder.root / now.folder, changed)
+            folder.push()
 
     def _hash(
         self, folder: Folder, manifest: Manifest, progress: ProgressOption
@@ -252,8 +286,12 @@ def repository_name(model: str, variant: Variant) -> str:
     )
 
 
-def _named(manifest: Manifest, revision: str) -> bool:
-    return revision in manifest.revisions or manifest.commit.startswith(revision)
+def _repositories(model: str) -> tuple[str, ...]:
+    """Where the files of a name may lie, in the order in which to look."""
+    from internvl_modal.catalog import find_model
+
+    spec = None if "/" in model else find_model(model)
+    return (spec.repo, spec.gguf) if spec and spec.gguf else (repository_name(model, "auto"),)
 
 
 def _absent(folder: Folder, wish: Wish) -> WeightsError:
@@ -273,21 +311,22 @@ def _absent(folder: Folder, wish: Wish) -> WeightsError:
 
 
 def _unknown(store: Store, model: str, revision: str | None) -> WeightsError:
+    at = "" if revision is None else f" at {revision!r}"
     return WeightsError(
-        f"{model}{f' at {revision}' if revision else ''} is not in {store.where}",
+        f"{model}{at} is not in {store.where}",
         hint="internvl-modal weights list shows what is",
     )
 
 
 @contextmanager
-def _local_errors(folder: Folder) -> Iterator[None]:
-    """Say which folder cannot be used."""
+def _local_errors(store: Store) -> Iterator[None]:
+    """Say which file or folder cannot be used."""
     try:
         yield
     except OSError as error:
         cause = error.strerror or type(error).__name__
         raise WeightsError(
-            f"cannot use {error.filename or folder.where}: {cause}",
+            f"cannot use {error.filename or store.where}: {cause}",
             hint="check the folder's permissions or choose another",
-            destination=folder.where,
+            destination=store.where,
         ) from error

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from internvl_modal.errors import WeightsError
+from internvl_modal.errors import ConfigError, WeightsError
 from internvl_modal.settings import Settings
-from internvl_modal.weights.cache import CachedModel, WeightsCache
+from internvl_modal.weights.cache import CachedModel, Verification, WeightsCache
 from internvl_modal.weights.manifest import Variant
 
 __all__ = ["app"]
@@ -23,13 +24,16 @@ Folder = Annotated[
     Path | None, typer.Option(help="The cache; INTERNVL_MODAL_CACHE_DIR by default.")
 ]
 Volume = Annotated[str | None, typer.Option(help="A Modal Volume instead of a folder.")]
+Environment = Annotated[str | None, typer.Option(help="The Volume's Modal environment.")]
 
 
-def _cache(folder: Path | None, volume: str | None) -> WeightsCache:
+def _cache(folder: Path | None, volume: str | None, environment: str | None) -> WeightsCache:
+    if volume is None and environment is not None:
+        raise ConfigError("--environment says where a Volume is", hint="add --volume NAME")
     settings = Settings.load()
     token = settings.hf_token.get_secret_value() if settings.hf_token else None
     if volume is not None:
-        return WeightsCache.volume(volume, token=token)
+        return WeightsCache.volume(volume, environment=environment, token=token)
     return WeightsCache(folder or settings.cache_dir, token=token)
 
 
@@ -39,6 +43,21 @@ def _table(entries: Sequence[CachedModel]) -> None:
         used = entry.last_used.strftime("%Y-%m-%d %H:%M")
         size = f"{entry.size / 1e9:8.2f} GB"
         typer.echo(f"{entry.model}  {entry.commit[:12]}  {size}  {state}  {used}")
+
+
+def _repair(
+    found: Verification, folder: Path | None, volume: str | None, environment: str | None
+) -> str:
+    """The command that repairs just this commit, wherever its branch is now."""
+    options = {"--revision": found.commit, "--folder": folder}
+    options |= {"--volume": volume, "--environment": environment}
+    words = ["internvl-modal", "weights", "ensure", found.model]
+    words += [str(word) for name in options if options[name] for word in (name, options[name])]
+    if found.variants:
+        words += ["--variant", found.variants[0]]
+    else:
+        words += [word for path in found.bad for word in ("--file", path)]
+    return shlex.join(words) + (" in a container that mounts the Volume" if volume else "")
 
 
 @app.command()
@@ -52,9 +71,10 @@ def ensure(
     offline: Annotated[bool, typer.Option(help="Fail rather than use the network.")] = False,
     folder: Folder = None,
     volume: Volume = None,
+    environment: Environment = None,
 ) -> None:
     """Download or repair a model; prints its path."""
-    cache = _cache(folder, volume)
+    cache = _cache(folder, volume, environment)
     snapshot = cache.ensure(model, revision, variant=variant, files=file or None, offline=offline)
     typer.echo(snapshot)
 
@@ -66,30 +86,35 @@ def verify(
     deep: Annotated[bool, typer.Option(help="Check every sha256, not just sizes.")] = False,
     folder: Folder = None,
     volume: Volume = None,
+    environment: Environment = None,
 ) -> None:
     """Check a model; names each bad file."""
-    found = _cache(folder, volume).verify(model, revision, deep=deep, progress="auto")
+    found = _cache(folder, volume, environment).verify(model, revision, deep=deep, progress="auto")
     if not found.ok:
         raise WeightsError(
             f"{found.model}: bad files: {', '.join(found.bad)}",
-            hint=f"internvl-modal weights ensure {model} repairs them",
+            hint=f"{_repair(found, folder, volume, environment)} repairs them",
             files=found.bad,
         )
     typer.echo(f"{found.model} {found.commit[:12]}: {found.files} files are as they should be")
 
 
 @app.command("list")
-def list_(folder: Folder = None, volume: Volume = None) -> None:
+def list_(folder: Folder = None, volume: Volume = None, environment: Environment = None) -> None:
     """List the models: name, commit, size, state, last use."""
-    _table(_cache(folder, volume).list())
+    _table(_cache(folder, volume, environment).list())
 
 
 @app.command()
 def remove(
-    model: Model, revision: Revision = None, folder: Folder = None, volume: Volume = None
+    model: Model,
+    revision: Revision = None,
+    folder: Folder = None,
+    volume: Volume = None,
+    environment: Environment = None,
 ) -> None:
     """Remove a model or one of its revisions; prints what went."""
-    _table(_cache(folder, volume).remove(model, revision))
+    _table(_cache(folder, volume, environment).remove(model, revision))
 
 
 @app.command()
@@ -97,6 +122,7 @@ def prune(
     keep: Annotated[int, typer.Option(min=0, help="Commits of each model to keep.")] = 1,
     folder: Folder = None,
     volume: Volume = None,
+    environment: Environment = None,
 ) -> None:
     """Remove old commits and unfinished downloads; prints what went."""
-    _table(_cache(folder, volume).prune(keep))
+    _table(_cache(folder, volume, environment).prune(keep))

@@ -50,9 +50,15 @@ def manifests(store: Store, model: str = "") -> Iterator[Manifest]:
     """Every readable manifest that lies where it says, of one model or of all."""
     for path in store.entries(model):
         if path.endswith(f"/{MANIFEST}") and not path.startswith("."):
-            manifest = Manifest.parse(store.read(path))
+            manifest = _read(store, path)
             if manifest and path == f"{manifest.folder}/{MANIFEST}":
                 yield manifest
+
+
+def _read(store: Store, path: str) -> Manifest | None:
+    with suppress(FileNotFoundError):  # removed meanwhile
+        return Manifest.parse(store.read(path))
+    return None
 
 
 def damage(store: Store, manifest: Manifest) -> tuple[str, ...]:
@@ -102,7 +108,7 @@ def inventory(store: Store) -> tuple[CachedModel, ...]:
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Put the manifest into the folder ``path``: whole and on the disk, or not at all."""
     fresh = path / f"{MANIFEST}.new"
-    with fresh.open("w") as file:
+    with fresh.open("w", encoding="utf-8") as file:
         file.write(manifest.model_dump_json(indent=1))
         file.flush()
         os.fsync(file.fileno())

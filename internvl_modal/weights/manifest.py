@@ -21,6 +21,7 @@ __all__ = [
     "RemoteFile",
     "Variant",
     "Wish",
+    "abbreviates",
     "select",
 ]
 
@@ -40,7 +41,8 @@ WEIGHTS = {
 def _inside(path: str) -> str:
     """Refuse a name that would leave the model's folder: names come from the network."""
     parts = PurePosixPath(path).parts
-    if not parts or path.startswith("/") or ".." in parts or "\\" in path or parts == (MANIFEST,):
+    outside = path.startswith("/") or ".." in parts or re.search(r"[\\:]", path)
+    if not parts or outside or parts == (MANIFEST,):
         raise ValueError(f"{path!r} is not a file name inside a repository")
     return path
 
@@ -95,6 +97,10 @@ class Manifest(BaseModel):
         """The names of the files."""
         return tuple(file.path for file in self.files)
 
+    def is_at(self, revision: str) -> bool:
+        """Say whether this is the commit, or was asked for by that name."""
+        return revision in self.revisions or abbreviates(revision, self.commit)
+
     def damaged(self, sizes: Mapping[str, int]) -> tuple[str, ...]:
         """Name the files that are missing, of another size, or known to be bad."""
         wrong = {f.path for f in self.files if sizes.get(f.path) != f.size}
@@ -120,8 +126,7 @@ class Wish:
 
     def answered_by(self, manifest: Manifest) -> bool:
         """Say whether a cached model is this one, be it whole or damaged."""
-        commit = manifest.commit
-        if self.revision not in manifest.revisions and not _abbreviates(self.revision, commit):
+        if not manifest.is_at(self.revision):
             return False
         if self.names is not None:
             return set(self.names) <= set(manifest.paths)
@@ -130,7 +135,8 @@ class Wish:
         return self.variant in manifest.variants
 
 
-def _abbreviates(revision: str, commit: str) -> bool:
+def abbreviates(revision: str, commit: str) -> bool:
+    """Say whether ``revision`` is the commit, or its beginning as git abbreviates."""
     return re.fullmatch(r"[0-9a-f]{7,40}", revision) is not None and commit.startswith(revision)
 
 

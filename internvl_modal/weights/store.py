@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
@@ -68,8 +68,10 @@ class Folder:
         for path, _, names in os.walk(self.root / folder):
             for name in names:
                 file = Path(path, name)
-                stat = file.stat()
-                found[file.relative_to(self.root).as_posix()] = Entry(stat.st_size, stat.st_mtime)
+                with suppress(FileNotFoundError):  # renamed meanwhile, or a link to nowhere
+                    stat = file.stat()
+                    place = file.relative_to(self.root).as_posix()
+                    found[place] = Entry(stat.st_size, stat.st_mtime)
         return found
 
     def read(self, path: str) -> bytes:
@@ -83,8 +85,8 @@ class Folder:
             shutil.rmtree(target)
         else:
             target.unlink(missing_ok=True)
-        for parent in PurePosixPath(path).parents[:-1]:
-            if not any((self.root / parent).iterdir()):
+        with suppress(OSError):  # the first that holds something else
+            for parent in PurePosixPath(path).parents[:-1]:
                 (self.root / parent).rmdir()
 
     def free(self) -> int | None:
@@ -106,11 +108,13 @@ class MountedVolume(Folder):
 
     def pull(self) -> None:
         """Reload the mount; no file of it may be open."""
-        self._volume.reload()
+        with _modal_errors(self.where):
+            self._volume.reload()
 
     def push(self) -> None:
         """Commit what was written."""
-        self._volume.commit()
+        with _modal_errors(self.where):
+            self._volume.commit()
 
     def free(self) -> int | None:
         """Unknown: a Volume has no size."""
@@ -165,7 +169,7 @@ def _modal_errors(where: str) -> Iterator[None]:
 
     try:
         yield
-    except (modal.exception.Error, ConnectionError) as error:
+    except (modal.exception.Error, ConnectionError, RuntimeError) as error:
         raise WeightsError(f"{where}: {error}", hint="check modal setup and the network") from error
 
 

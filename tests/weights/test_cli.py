@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +12,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from internvl_modal.errors import WeightsError
+from internvl_modal.errors import ConfigError, WeightsError
 from internvl_modal.weights import WeightsCache
 from internvl_modal.weights.cli import app
 from tests.loopback_hub import LoopbackHub
-from tests.weights.conftest import REPO
+from tests.modal_plane.plane import Plane
+from tests.weights.conftest import REPO, model_files, noise
 
 MAIN = "from internvl_modal.weights.cli import app; app()"
 
@@ -23,16 +26,21 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def test_a_model_comes_and_goes(hub: LoopbackHub, root: Path) -> None:
-    folder, path = root, root / REPO / hub.branches[REPO]["main"]
+def fetch(hub: LoopbackHub, *arguments: object) -> str:
+    """In a process of its own: huggingface_hub reads HF_ENDPOINT once."""
     done = subprocess.run(
-        [sys.executable, "-c", MAIN, "ensure", "internvl2_5-1b", "--folder", str(folder)],
+        [sys.executable, "-c", MAIN, *map(str, arguments)],
         env={**os.environ, "HF_ENDPOINT": hub.url},
         check=True,
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert done.stdout.strip() == str(path)
+    return done.stdout.strip()
+
+
+def test_a_model_comes_and_goes(hub: LoopbackHub, root: Path) -> None:
+    folder, path = root, root / REPO / hub.branches[REPO]["main"]
+    assert fetch(hub, "ensure", "internvl2_5-1b", "--folder", folder) == str(path)
     assert run("ensure", REPO, "--offline", "--folder", folder).stdout.strip() == str(path)
     assert "complete" in run("list", "--folder", folder).stdout
     assert "6 files are as they" in run("verify", REPO, "--deep", "--folder", folder).stdout
@@ -52,3 +60,53 @@ def test_the_folder_is_the_backends(
     monkeypatch.setenv("INTERNVL_MODAL_CACHE_DIR", str(root))
     cache.ensure(REPO, progress=None)
     assert run("list").stdout.startswith(f"{REPO}  ")
+
+
+@pytest.mark.parametrize("wish", [[], ["--variant", "gguf"], ["--file", "mmproj-a b.gguf"]])
+def test_the_command_that_verify_names_repairs(
+    hub: LoopbackHub, tmp_path: Path, wish: list[str]
+) -> None:
+    """The commit that is damaged, though its branch has moved."""
+    folder = tmp_path / "the weights"
+    content = {**model_files(), "m.gguf": noise(2000, 1), "mmproj-a b.gguf": noise(2000, 2)}
+    hub.commit("a/b", content, branch="v1")
+    asked = ["a/b", "--revision", "v1", *wish, "--folder", folder]
+    path = Path(fetch(hub, "ensure", *asked))
+    hub.commit("a/b", {"config.json": b"{}"}, branch="v1")
+    victim = path / ("mmproj-a b.gguf" if wish else "tokenizer.json")
+    victim.write_bytes(b"")
+    said = str(run("verify", "a/b", "--folder", folder).exception)
+    command = re.search(r"\(internvl-modal weights (.*) repairs them\)", said)
+    assert command, said
+    assert fetch(hub, *shlex.split(command[1])) == str(path)
+    assert victim.read_bytes() == content[victim.name]
+    assert not run("verify", "a/b", "--deep", "--folder", folder).exception
+
+
+def test_a_volume_of_another_environment(hub: LoopbackHub, tmp_path: Path) -> None:
+    with Plane() as plane:
+        mount = plane.volume_path("weights")
+        cached = WeightsCache(mount, endpoint=hub.url).ensure(REPO, progress=None)
+        cached.file("config.json").write_text("")
+        there = ["--volume", "weights", "--environment", "staging"]
+
+        def weights(*arguments: str) -> str:
+            done = subprocess.run(
+                [sys.executable, "-c", MAIN, *arguments],
+                env={**plane.client_env(tmp_path), "PYTHONWARNINGS": "default", "COLUMNS": "500"},
+                cwd=Path(__file__).parents[2],
+                check=False,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            return done.stdout
+
+        assert weights("list", *there).startswith(f"{REPO}  ")
+        assert shlex.join(there) in weights("verify", REPO, *there)
+        for verb in (["remove", REPO], ["prune"], ["ensure", REPO]):
+            weights(*verb, *there)
+        asked = plane.calls("VolumeGetOrCreate")
+        assert {request.environment_name for request in asked} == {"staging"}
+        assert not cached.path.exists()
+    assert isinstance(run("list", "--environment", "staging").exception, ConfigError)

@@ -14,9 +14,11 @@ import termios
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from internvl_modal.errors import WeightsError
-from internvl_modal.weights import Progress, WeightsCache
+from internvl_modal.weights import Progress, Snapshot, WeightsCache
+from internvl_modal.weights.manifest import MANIFEST, RemoteFile
 from tests.loopback_hub import LoopbackHub
 from tests.weights.conftest import NEEDED, REPO, model_files, noise
 
@@ -203,6 +205,92 @@ def test_list_remove_and_prune(hub: LoopbackHub, cache: WeightsCache, root: Path
     assert [entry.commit for entry in cache.prune(keep=0)] == [commits[1]]
     with pytest.raises(WeightsError, match="is not in"):
         cache.remove(REPO)
+
+
+def test_only_what_git_calls_an_abbreviation_names_a_commit(
+    hub: LoopbackHub, cache: WeightsCache, root: Path
+) -> None:
+    commit = cache.ensure(REPO, progress=None).commit
+    left = root / ".partial" / REPO / ("0" * 40) / "x.part"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    for revision in ("", "0", commit[0], commit[:6]):
+        with pytest.raises(WeightsError, match="is not in"):
+            cache.remove(REPO, revision)
+        with pytest.raises(WeightsError, match="is not in"):
+            cache.verify(REPO, revision)
+    assert cache.verify(REPO, commit[:7]).ok
+    assert [entry.commit for entry in cache.remove(REPO, "0" * 7)] == ["0" * 40]
+    assert [entry.commit for entry in cache.remove(REPO, commit[:7])] == [commit]
+
+
+def test_a_name_of_the_catalog_finds_its_gguf_files(hub: LoopbackHub, cache: WeightsCache) -> None:
+    hub.commit(GGUF, {"m-Q8_0.gguf": noise(2000, 1), "mmproj-m-Q8_0.gguf": noise(2000, 2)})
+    cache.ensure("internvl2_5-1b", variant="gguf", progress=None)
+    assert cache.verify("internvl2_5-1b").model == GGUF
+    cache.ensure("internvl2_5-1b", progress=None)
+    assert cache.verify("internvl2_5-1b", "main", deep=True).model == REPO
+    assert [entry.model for entry in cache.remove("internvl2_5-1b")] == [REPO]
+    with pytest.raises(WeightsError, match=f"{REPO} is not in"):
+        cache.remove(REPO)
+    assert [entry.model for entry in cache.remove("internvl2_5-1b")] == [GGUF]
+
+
+def test_prune_removes_unfinished_downloads_of_what_it_keeps(
+    cache: WeightsCache, root: Path
+) -> None:
+    commit = cache.ensure(REPO, progress=None).commit
+    left = root / ".partial" / REPO / commit / "pytorch_model.bin.part"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    assert [(e.commit, e.size, e.complete) for e in cache.prune()] == [(commit, 4, False)]
+    assert not (root / ".partial").exists()
+    assert [entry.complete for entry in cache.list()] == [True]
+    assert cache.prune() == ()
+
+
+def test_a_verification_leaves_what_was_added_meanwhile(
+    hub: LoopbackHub, cache: WeightsCache
+) -> None:
+    snapshot = cache.ensure(REPO, files=["tokenizer.json"], progress=None)
+    snapshot.file("tokenizer.json").write_bytes(noise(5000, 77))
+    added: list[Snapshot] = []
+    found = cache.verify(
+        REPO, deep=True, progress=lambda _: added.append(cache.ensure(REPO, progress=None))
+    )
+    assert added
+    assert found.bad == ("tokenizer.json",)
+    manifest = json.loads(snapshot.file("internvl-modal.json").read_text())
+    assert manifest["bad"] == ["tokenizer.json"]
+    assert {entry["path"] for entry in manifest["files"]} == set(NEEDED)
+    assert cache.ensure(REPO, progress=None).files == NEEDED
+    assert cache.verify(REPO, deep=True).ok
+
+
+def test_names_that_are_drives_elsewhere() -> None:
+    for name in ("C:/x", "C:x", "a/b:stream", "a\\b", "/x", "a/../../x", MANIFEST):
+        with pytest.raises(ValidationError, match="not a file name inside"):
+            RemoteFile(path=name, size=1, oid="0")
+
+
+UTF_8 = """
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from internvl_modal.weights.inventory import write_manifest
+from internvl_modal.weights.manifest import Manifest
+known = {"model": "a/b", "commit": "0", "source": "", "time": datetime.now(timezone.utc)}
+made = Manifest(**known, revisions=("zw\\xf6lf",), variants=(), files=())
+write_manifest(Path(sys.argv[1]), made)
+assert Manifest.parse((Path(sys.argv[1]) / "internvl-modal.json").read_bytes()) == made
+"""
+
+
+def test_a_manifest_is_utf_8_in_every_locale(tmp_path: Path) -> None:
+    locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    subprocess.run(
+        [sys.executable, "-c", UTF_8, str(tmp_path)], env={**os.environ, **locale}, check=True
+    )
 
 
 def test_progress_reaches_a_callback(cache: WeightsCache) -> None:

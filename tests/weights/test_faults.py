@@ -15,6 +15,7 @@ import pytest
 
 from internvl_modal.errors import WeightsError
 from internvl_modal.weights import WeightsCache
+from internvl_modal.weights.manifest import MANIFEST
 from tests.loopback_hub import Fault, LoopbackHub
 from tests.weights.conftest import NEEDED, REPO, model_files, noise
 
@@ -213,6 +214,26 @@ def test_space_is_checked_before_the_first_byte(hub: LoopbackHub, cache: Weights
     with pytest.raises(WeightsError, match=r"the disk is full: 1\d{8}\.\d\d GB are needed"):
         cache.ensure(REPO, progress=None)
     assert not hub.downloads()
+
+
+def test_a_cache_that_changes_while_it_is_listed(cache: WeightsCache) -> None:
+    """As a file that was just renamed, a link to nowhere is listed but cannot be looked at."""
+    snapshot = cache.ensure(REPO, progress=None)
+    (snapshot.path / "gone").symlink_to("nowhere")
+    (snapshot.path.parent / "gone").mkdir()
+    (snapshot.path.parent / "gone" / MANIFEST).symlink_to("nowhere")
+    assert [entry.complete for entry in cache.list()] == [True]
+    assert cache.verify(REPO, deep=True).ok
+    assert cache.remove(REPO)
+
+
+@pytest.mark.parametrize("verb", ["list", "verify", "remove", "prune"])
+def test_a_cache_that_cannot_be_read(cache: WeightsCache, verb: str) -> None:
+    loop = cache.ensure(REPO, progress=None).path / "loop"
+    loop.symlink_to("loop")
+    with pytest.raises(WeightsError, match=r"cannot use .*/loop: .*check the folder") as caught:
+        getattr(cache, verb)(*([REPO] if verb in ("verify", "remove") else []))
+    assert caught.value.destination == str(loop.parents[3])
 
 
 FULL_DISK = """
