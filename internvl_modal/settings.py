@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     base_url: str | None = Field(None, description="URL of an OpenAI-compatible server.")
     api_key: SecretStr | None = Field(None, description="Key of that server, sent as a bearer.")
     model: str | None = Field(None, description="Model to ask for, or to run locally.")
+    gateway_key: SecretStr | None = Field(
+        None, description="Key that the gateway of `serve` asks for; a new one by default."
+    )
     timeout: float = Field(600.0, gt=0, description="Seconds for one call, retries included.")
     cache_dir: Path = Field(default_factory=_cache_dir, description="Folder for model files.")
     state_dir: Path = Field(
