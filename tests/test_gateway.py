@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +13,10 @@ import httpx
 import pytest
 from PIL import Image, ImageDraw
 
+from internvl_modal.backends.base import Endpoint
 from internvl_modal.backends.modal import FixedBackend
 from internvl_modal.client import AsyncClient
+from internvl_modal.errors import ConfigError
 from internvl_modal.gateway import create_app
 from internvl_modal.transport import Retry
 from tests.asgi import serving
@@ -25,6 +29,12 @@ BEARER = {"Authorization": f"Bearer {KEY}"}
 def picture(width: int = 300, height: int = 200) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (width, height), "red").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def noise(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.effect_noise((width, height), 90).convert("RGB").save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -69,6 +79,29 @@ def test_multipart_upload(loopback: Loopback, gateway: httpx.Client) -> None:
     assert loopback.chats[-1].json["max_tokens"] == 9
 
 
+def test_a_large_picture_as_a_field_of_a_form(loopback: Loopback) -> None:
+    data = base64.b64encode(noise(1000, 800)).decode()
+    assert len(data) > 2**20, "more than Starlette takes by default"
+    app = create_app(AsyncClient(FixedBackend(loopback.url, "k", "internvl2_5-78b")), api_key=KEY)
+    with serving(app) as url:
+        form = {"image_data": (None, data), "detail": (None, "1")}
+        answer = httpx.post(url, files=form, headers=BEARER)
+    assert answer.json()["description"] == "A cat."
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [("image", picture()), ("image", picture())],
+        [("image", picture()), *((f"field{n}", (None, "x")) for n in range(9))],
+    ],
+)
+def test_a_form_with_too_much(gateway: httpx.Client, files: Any) -> None:
+    answer = gateway.post("/", files=files, headers=BEARER)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith("Too many")
+
+
 @pytest.mark.parametrize("detail", ["huge", "99", "\N{SUPERSCRIPT TWO}"])
 def test_a_form_with_a_wrong_detail(gateway: httpx.Client, detail: str) -> None:
     form = {"detail": detail}
@@ -88,14 +121,30 @@ def test_a_large_picture_is_shrunk_before_it_is_sent(
     assert sent.width < 1000
 
 
-@pytest.mark.parametrize("shown", ["", "Bearer wrong", "Bearer", "Basic !", f"Token{KEY}"])
+@pytest.mark.parametrize(
+    "shown",
+    [b"", b"Bearer wrong", b"Bearer", b"Basic !", b"Basic \xe9", b"Bearer \xe9", b"TokenKEY"],
+)
 def test_without_the_key_nothing_is_asked(
-    loopback: Loopback, gateway: httpx.Client, shown: str
+    loopback: Loopback, gateway: httpx.Client, shown: bytes
 ) -> None:
-    answer = gateway.post("/", json={"image_data": PICTURE}, headers={"Authorization": shown})
+    shown = shown.replace(b"KEY", KEY.encode())
+    answer = gateway.post("/", json={"image_data": PICTURE}, headers={b"Authorization": shown})
     assert answer.status_code == 401
+    assert answer.json()["error"]["request_id"]
     assert KEY not in answer.text
     assert not loopback.heard
+
+
+@pytest.mark.parametrize("key", ["", " \n"])
+def test_a_gateway_without_a_key_is_not_made(loopback: Loopback, key: str) -> None:
+    with pytest.raises(ConfigError, match="the gateway's key is empty"):
+        create_app(AsyncClient(loopback.url), api_key=key)
+
+
+def test_white_space_around_the_key_locks_nobody_out(loopback: Loopback) -> None:
+    with serving(create_app(AsyncClient(loopback.url), api_key=f" {KEY}\n")) as url:
+        assert httpx.get(f"{url}/metrics", headers=BEARER).status_code == 200
 
 
 def test_the_key_as_a_password(loopback: Loopback, gateway: httpx.Client) -> None:
@@ -122,6 +171,53 @@ def test_what_is_wrong_is_named_and_the_model_not_asked(
     assert answer.status_code == 422
     assert reason in answer.json()["error"]["message"]
     assert not loopback.heard
+
+
+def test_a_picture_whose_decoder_is_missing(
+    loopback: Loopback, gateway: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("pillow_heif", "pillow_heif.as_plugin"):
+        monkeypatch.setitem(sys.modules, name, None)
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+    answer = gateway.post("/", files={"image": heic}, headers=BEARER)
+    assert answer.status_code == 422
+    assert "pillow-heif" in answer.json()["error"]["message"]
+    assert not loopback.heard
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nothing", 404), ("GET", "/", 405), ("PUT", "/v1/models", 405)],
+)
+def test_errors_have_one_form(gateway: httpx.Client, method: str, path: str, status: int) -> None:
+    answer = gateway.request(method, path, headers=BEARER)
+    assert answer.status_code == status
+    error = answer.json()["error"]
+    assert error.keys() == {"message", "type", "param", "code", "request_id"}
+    assert error["request_id"] == answer.headers["X-Request-ID"]
+
+
+class Failing:
+    """A backend that fails as nobody expects."""
+
+    name = "failing"
+
+    def start(self) -> Endpoint:
+        raise RuntimeError("a secret detail")
+
+    def stop(self) -> None:
+        pass
+
+
+def test_an_error_that_nobody_expected(capfd: pytest.CaptureFixture[str]) -> None:
+    with serving(create_app(AsyncClient(Failing()), api_key=KEY)) as url:
+        answer = httpx.post(url, json={"image_data": PICTURE}, headers=BEARER)
+        metrics = httpx.get(f"{url}/metrics", headers=BEARER).text
+    assert answer.status_code == 500
+    assert answer.json()["error"]["request_id"] == answer.headers["X-Request-ID"]
+    assert "a secret detail" not in answer.text
+    assert "a secret detail" in capfd.readouterr().err, "the log has it"
+    assert 'internvl_gateway_requests_total{status="500"} 1.0' in metrics
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -180,6 +276,26 @@ def test_health_and_docs_need_no_key_and_wake_nobody(
     assert gateway.get("/docs").status_code == 200
     assert "image_data" in gateway.get("/openapi.json").text
     assert not loopback.heard
+
+
+def test_the_docs_can_be_tried_out(gateway: httpx.Client) -> None:
+    document = gateway.get("/openapi.json").json()
+    schemes = document["components"]["securitySchemes"]
+    assert {scheme["scheme"] for scheme in schemes.values()} == {"bearer", "basic"}
+    for path, method in [("/", "post"), ("/v1/chat/completions", "post"), ("/v1/models", "get")]:
+        assert {name for way in document["paths"][path][method]["security"] for name in way} == {
+            *schemes
+        }
+    content = document["paths"]["/"]["post"]["requestBody"]["content"]
+    form = content["multipart/form-data"]["schema"]["properties"]
+    assert form["image"]["format"] == "binary"
+    assert form.keys() - {"image"} == content["application/json"]["schema"]["properties"].keys() - {
+        "image_data"
+    }
+    for reference in re.findall(r'"\$ref":"([^"]+)"', gateway.get("/openapi.json").text):
+        node = document
+        for step in reference.removeprefix("#/").split("/"):
+            node = node[step]
 
 
 def test_metrics_count_answers_and_need_the_key(loopback: Loopback, gateway: httpx.Client) -> None:
