@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from internvl_modal.errors import MissingExtraError
+from internvl_modal.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
     from internvl_modal.deployment import Deployment
@@ -102,7 +102,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
 ) -> None:
-    """Run the REST endpoint on this machine; the key is INTERNVL_MODAL_API_KEY, else a new one."""
+    """Run the gateway on this machine; its key is INTERNVL_MODAL_GATEWAY_KEY, else a new one."""
     try:
         import uvicorn
 
@@ -112,15 +112,27 @@ def serve(
     from internvl_modal.client import AsyncClient
     from internvl_modal.settings import Settings
 
-    key = Settings.load().api_key
-    shown = key.get_secret_value() if key else secrets.token_urlsafe(32)
-    if key is None:
-        typer.echo(f"key: {shown}", err=True)
-    app = create_app(AsyncClient(backend, model=model), api_key=shown)
-    with socket.create_server((host, port)) as listening:
-        typer.echo(f"listening on http://{host}:{listening.getsockname()[1]}/", err=True)
+    given, made = Settings.load().gateway_key, secrets.token_urlsafe(32)
+    app = create_app(AsyncClient(backend, model=model), api_key=given or made)
+    with _listen(host, port) as listening:
+        if given is None:
+            typer.echo(f"key: {made}", err=True)
+        shown = f"[{host}]" if ":" in host else host
+        typer.echo(f"listening on http://{shown}:{listening.getsockname()[1]}/", err=True)
         config = uvicorn.Config(app, log_level="warning", ws="none")
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"cannot listen on {host} port {port}: {reason}",
+            hint="choose another --host or --port; port 0 takes a free one",
+        ) from error
 
 
 def _connect(name: str | None, environment: str | None) -> Deployment:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -68,10 +71,15 @@ def test_options_that_are_none(machine: Machine, option: str, said: str) -> None
     assert "secret" not in done.stderr
 
 
-@pytest.mark.parametrize("key", ["chosen", ""])
-def test_serve(loopback: Loopback, machine: Machine, key: str) -> None:
-    machine.env = {"INTERNVL_MODAL_API_KEY": key, "PYTHONWARNINGS": ""}
-    command = [*COMMAND, "serve", "--backend", loopback.url, "--port", "0"]
+@contextmanager
+def served(machine: Machine, loopback: Loopback, *options: str, key: str = "") -> Iterator[str]:
+    """``serve`` on a free port; its last line and, where one was made, its key."""
+    machine.env = {
+        "INTERNVL_MODAL_API_KEY": "of-the-model",
+        "INTERNVL_MODAL_GATEWAY_KEY": key,
+        "PYTHONWARNINGS": "",
+    }
+    command = [*COMMAND, "serve", "--backend", loopback.url, "--port", "0", *options]
     with subprocess.Popen(
         command,
         env={name: value for name, value in machine.environment.items() if value},
@@ -81,13 +89,47 @@ def test_serve(loopback: Loopback, machine: Machine, key: str) -> None:
     ) as server:
         try:
             assert server.stderr
-            told = [server.stderr.readline() for _ in range(1 if key else 2)]
-            key = key or told[0].removeprefix("key: ").strip()
-            url = told[-1].split()[-1]
-            headers = {"Authorization": f"Bearer {key}"}
-            answer = httpx.post(url, files={"image": picture()}, headers=headers)
-            refused = httpx.post(url, files={"image": picture()})
+            yield "".join(server.stderr.readline() for _ in range(1 if key else 2))
         finally:
             server.terminate()
+
+
+@pytest.mark.parametrize("key", ["chosen", ""])
+def test_serve(loopback: Loopback, machine: Machine, key: str) -> None:
+    with served(machine, loopback, key=key) as told:
+        key = key or told.partition("\n")[0].removeprefix("key: ")
+        url = told.split()[-1]
+        answer = httpx.post(
+            url, files={"image": picture()}, headers={"Authorization": f"Bearer {key}"}
+        )
+        refused = httpx.post(
+            url, files={"image": picture()}, headers={"Authorization": "Bearer of-the-model"}
+        )
     assert answer.json()["description"] == "A cat."
+    assert loopback.chats[0].headers["authorization"] == "Bearer of-the-model"
     assert refused.status_code == 401
+    assert key not in ("", "of-the-model")
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_serve_on_ipv6(loopback: Loopback, machine: Machine) -> None:
+    with served(machine, loopback, "--host", "::1", key="chosen") as told:
+        url = told.split()[-1]
+        assert re.fullmatch(r"http://\[::1\]:\d+/", url)
+        assert httpx.get(f"{url}health").json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "nowhere.invalid"])
+def test_serve_where_it_cannot_listen(loopback: Loopback, machine: Machine, host: str) -> None:
+    taken = loopback.origin.rpartition(":")[2]
+    options = ("--backend", loopback.url, "--host", host, "--port", taken)
+    done = machine.command(sys.executable, "-m", "internvl_modal", "serve", *options)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: cannot listen on {host} port {taken}: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_serve_with_an_impossible_port(loopback: Loopback, machine: Machine) -> None:
+    options = ("--backend", loopback.url, "--port", "70000")
+    done = machine.command(sys.executable, "-m", "internvl_modal", "serve", *options)
+    assert "error: cannot listen on 127.0.0.1 port 70000: " in done.stderr
