@@ -90,10 +90,12 @@ def connect(
     show_key: Annotated[bool, typer.Option("--show-key", help="Print the key as well.")] = False,
 ) -> None:
     """Show where a deployment answers."""
+    from internvl_modal.modal_runtime import KEY
+
     found = _connect(name, environment)
     _show(found)
     if show_key:
-        typer.echo(f"key     {found.api_key.get_secret_value()}")
+        typer.echo(f"key     {found.secrets[KEY]}")
 
 
 def serve(

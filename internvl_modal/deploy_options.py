@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, ValidationError, field_validator
@@ -114,6 +115,12 @@ class DeployOptions(BaseSettings):
         except ValidationError as error:
             hint = f"check the arguments, {PREFIX}* variables and .env"
             raise ConfigError(explain(error), hint=hint) from error
+
+    @classmethod
+    def kept(cls, options: Mapping[str, object]) -> DeployOptions:
+        """Options that were checked when they were kept; the environment says nothing to them."""
+        known = {name: value for name, value in options.items() if name in cls.model_fields}
+        return cls.model_construct(**known)  # type: ignore[arg-type]
 
 
 def options_table() -> str:

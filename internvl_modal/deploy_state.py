@@ -23,15 +23,21 @@ class Record:
 
 
 def save(folder: Path, record: Record) -> None:
-    """Keep ``record``, readable by its owner only."""
+    """Keep ``record``, readable by its owner only; raises DeployError."""
     path = _path(folder, record.app, record.environment)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_suffix(f".{os.getpid()}.tmp")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(asdict(record), file)
-    draft.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft.unlink(missing_ok=True)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(asdict(record), file)
+        draft.replace(path)
+    except OSError as error:
+        raise DeployError(
+            f"the key cannot be kept in {path}: {error.strerror}",
+            hint="set INTERNVL_MODAL_STATE_DIR to a folder that can be written",
+        ) from error
 
 
 def load(folder: Path, app: str, environment: str | None) -> Record | None:
@@ -39,7 +45,7 @@ def load(folder: Path, app: str, environment: str | None) -> Record | None:
     path = _path(folder, app, environment)
     try:
         return Record(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError) as error:
         raise DeployError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -12,7 +12,12 @@ from typing_extensions import Unpack
 
 from internvl_modal import modal_objects
 from internvl_modal.backends.modal import ModalBackend
-from internvl_modal.errors import DeployError, MissingExtraError, ServerError
+from internvl_modal.errors import (
+    AuthenticationError,
+    DeployError,
+    MissingExtraError,
+    ServerError,
+)
 from internvl_modal.modal_objects import errors_of, outside_loop
 from internvl_modal.modal_runtime import KEY
 
@@ -52,7 +57,8 @@ class Deployment:
     """
 
     spec: DeploymentSpec
-    api_key: SecretStr = field(repr=False)
+    api_key: SecretStr | None = field(repr=False)
+    """None where this machine does not know it: such a deployment can be managed, not asked."""
     proxy: tuple[SecretStr, SecretStr] | None = field(default=None, repr=False)
     dry_run: bool = False
 
@@ -87,7 +93,7 @@ class Deployment:
     @property
     def secrets(self) -> dict[str, str]:
         """The variables that let a container ask this deployment."""
-        variables = {KEY: self.api_key.get_secret_value()}
+        variables = {KEY: self._key().get_secret_value()}
         if self.proxy is not None:
             values = (value.get_secret_value() for value in self.proxy)
             variables |= zip(PROXY_VARIABLES, values, strict=True)
@@ -104,7 +110,7 @@ class Deployment:
             self.name,
             environment=self.spec.environment,
             model=self.model,
-            api_key=self.api_key,
+            api_key=self._key(),
             proxy=self.proxy,
             plan=self.plan,
         )
@@ -134,7 +140,7 @@ class Deployment:
         headers = {name: value for name, value in endpoint.headers.items() if "Modal" in name}
         return OpenAI(
             base_url=endpoint.base_url,
-            api_key=self.api_key.get_secret_value(),
+            api_key=self._key().get_secret_value(),
             default_headers=headers,
             **self._patient(arguments),
         )
@@ -218,6 +224,14 @@ class Deployment:
                 lambda: modal.App.lookup(self.name, environment_name=self.spec.environment).stop()
             )
 
+    def _key(self) -> SecretStr:
+        if self.api_key is None:
+            raise DeployError(
+                f"there is no key of {self.name} on this machine",
+                hint="pass api_key= or set INTERNVL_MODAL_API_KEY",
+            )
+        return self.api_key
+
     def _serve(self) -> Any:
         return modal_objects.function(self.name, "serve", self.spec.environment)
 
@@ -228,9 +242,12 @@ class Deployment:
         """Whether the model answers, asked only where a container runs already."""
         from internvl_modal.transport import Retry
 
+        anyone = replace(self, api_key=self.api_key or SecretStr("unknown"))
         try:
-            with self.client(timeout=READY_SECONDS, retry=Retry(attempts=1)) as client:
+            with anyone.client(timeout=READY_SECONDS, retry=Retry(attempts=1)) as client:
                 return bool(client.models())
+        except AuthenticationError as error:
+            return not is_proxys(error)  # the model's server answers, to those who have its key
         except ServerError:
             return False
 
@@ -243,3 +260,8 @@ class Deployment:
             raise DeployError(
                 f"{self.name} was only a dry run", hint="deploy it without dry_run=True"
             )
+
+
+def is_proxys(error: ServerError) -> bool:
+    """Whether Modal refused a request itself, before it reached a container."""
+    return error.body.startswith("modal-http:")

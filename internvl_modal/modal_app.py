@@ -1,7 +1,7 @@
 """The app as a module, for ``modal deploy -m internvl_modal.modal_app``.
 
-Configured by the ``INTERNVL_MODAL_DEPLOY_*`` variables; the key is INTERNVL_MODAL_API_KEY, else
-the one kept from the last deploy, else a new one, which is kept.
+Configured by the ``INTERNVL_MODAL_DEPLOY_*`` variables; the key is the one kept from the last
+deploy, else INTERNVL_MODAL_API_KEY, else a new one, which is kept.
 """
 
 from internvl_modal.deploying import module_app

@@ -1,6 +1,6 @@
 """Modal's client: builds what a ``DeploymentSpec`` says, and looks deployed things up.
 
-Its errors come out as DeployError, and nothing blocks a running event loop's thread.
+Its errors come out as DeployError, and none of its calls is made in a running event loop's thread.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import builtins
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -33,7 +34,8 @@ def build(spec: DeploymentSpec, secrets: Secrets) -> modal.App:
     """The app that ``spec`` describes; a secret that is not given is left out."""
     import modal
 
-    app = modal.App(spec.app, tags=_to_tags(spec))
+    tags = {name: _to_tag(value) for name, value in told(spec).items()}
+    app = modal.App(spec.app, tags=tags)
     images = {function.image: _image(function.image) for function in spec.functions}
     for function in spec.functions:
         _add(app, function, images[function.image], spec, secrets)
@@ -153,15 +155,29 @@ def _secrets(function: FunctionSpec, given: Secrets, environment: str | None) ->
     return found
 
 
-def outside_loop(function: Callable[[], T]) -> T:
-    """Call ``function``, in another thread if an event loop runs in this one.
+def outside_loop(function: Callable[[], T], stop: threading.Event | None = None) -> T:
+    """Call ``function``, in another thread if an event loop runs in this one; wait for it.
 
-    Modal's blocking calls warn where they would block a loop.
+    Modal's blocking calls warn where they would block a loop. An interrupt sets ``stop`` and does
+    not wait.
     """
     if not _loop_runs():
         return function()
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(function).result()
+    done: Future[T] = Future()
+
+    def call() -> None:
+        try:
+            done.set_result(function())
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
+            done.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    try:
+        return done.result()
+    except KeyboardInterrupt:
+        if stop is not None:
+            stop.set()
+        raise
 
 
 def _loop_runs() -> bool:
@@ -244,15 +260,26 @@ def tags_of(app: str, environment: str | None) -> dict[str, str] | None:
     return {name: _from_tag(tags[name]) for name in ("model", "gpu") if name in tags}
 
 
-def _to_tags(spec: DeploymentSpec) -> dict[str, str]:
-    """Model and GPU, for ``connect`` on other machines; a tag holds 63 characters of few kinds."""
-    told = {"model": spec.container.model, "gpu": spec.plan.gpu_string}
-    tags = {name: value.replace("/", "--").replace(":", "..") for name, value in told.items()}
-    return {name: value for name, value in tags.items() if len(value) <= 63}
+def told(spec: DeploymentSpec) -> dict[str, str]:
+    """Model and GPU, what an app's tags tell ``connect`` on other machines."""
+    known = {"model": spec.container.model, "gpu": spec.plan.gpu_string}
+    return {name: value for name, value in known.items() if len(_to_tag(value)) <= 63}
+
+
+def _to_tag(value: str) -> str:
+    """A tag holds up to 63 characters of few kinds."""
+    return value.replace("/", "--").replace(":", "..")
 
 
 def _from_tag(value: str) -> str:
     return value.replace("--", "/", 1).replace("..", ":", 1)
+
+
+def environment_name(environment: str | None) -> str | None:
+    """``environment``, or the one that this machine's Modal configuration names."""
+    import modal.config
+
+    return environment or modal.config.config.get("environment") or None
 
 
 def secret_exists(name: str, environment: str | None) -> bool:

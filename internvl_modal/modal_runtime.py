@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 CONFIG = "INTERNVL_MODAL_CONTAINER"
 KEY = "INTERNVL_MODAL_API_KEY"
+VERSION_KEY = "INTERNVL_MODAL_VERSION_KEY"
+"""Holds a second key, new with each deploy, that tells its containers from older ones."""
 WEIGHTS_ROOT = "INTERNVL_MODAL_WEIGHTS_ROOT"
 MOUNT = "/mnt/weights"
 VOLUMES = "/mnt/volumes"
@@ -178,7 +180,8 @@ def _start_lmdeploy(config: ContainerConfig, weights: str) -> LMDeployServer:
     from internvl_modal.lmdeploy_server import LMDeployOptions, LMDeployServer
 
     settings = {**config.settings, "model": weights, "server_port": PORT}
-    options = LMDeployOptions.parse(api_keys=[os.environ[KEY]], **settings)
+    keys = [os.environ[name] for name in (KEY, VERSION_KEY) if name in os.environ]
+    options = LMDeployOptions.parse(api_keys=keys, **settings)
     env = {name: os.environ[name] for name in KEPT if name in os.environ}
     env |= {"PATH": f"/opt/py3/bin:{os.defpath}", "HF_HUB_OFFLINE": "1"}
     server = LMDeployServer(options, executable=LMDEPLOY, env=env)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from aiohttp import web
 from PIL import Image
 
 from tests.deploy.machine import Machine
@@ -60,6 +59,17 @@ def test_describe_from_another_process(machine: Machine, tmp_path: Path) -> None
         "say([d.text, d.seen, d.model])"
     )
     assert (text, seen, model) == ("A picture.", "confirmed", "internvl2_5-1b")
+
+
+def test_a_photograph_of_a_phone(machine: Machine) -> None:
+    """Those of iPhones are HEIC, which the image's Pillow cannot read by itself."""
+    pillow_heif = pytest.importorskip("pillow_heif")
+    file = io.BytesIO()
+    pillow_heif.from_pillow(Image.new("RGB", (900, 450), "red")).save(file)
+    url = machine.python(f"say(connect({APP!r}).urls['rest'])")
+    headers = {"Authorization": f"Bearer {key_of(machine, APP)}"}
+    answer = httpx.post(url, files={"image": file.getvalue()}, headers=headers, timeout=120)
+    assert answer.json()["description"] == "A picture."
 
 
 def test_the_rest_endpoint(machine: Machine) -> None:
@@ -224,12 +234,7 @@ def test_a_server_that_cannot_answer_fails_the_deploy(
     lmdeploy: str,
     said: str,
 ) -> None:
-    broken = tmp_path / "bin" / "lmdeploy"
-    broken.parent.mkdir()
-    broken.write_text(lmdeploy)
-    broken.chmod(0o755)
-    assert plane.host
-    monkeypatch.setitem(plane.host.binds, "/opt/py3", tmp_path)
+    replace_lmdeploy(plane, monkeypatch, tmp_path, lmdeploy)
     name, message, hint = machine.python('attempt(lambda: deploy("internvl2_5-1b", name="broken"))')
     assert (name, "internvl-modal logs broken" in hint) == ("DeployError", True)
     assert said in message
@@ -261,17 +266,46 @@ def test_weights_that_cannot_be_had_leave_the_old_deployment(
     ]
 
 
-def test_an_update_waits_for_the_new_model(
-    machine: Machine, plane: Plane, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answers = ["internvl2_5-1b", "internvl2_5-2b", "internvl2_5-2b"]
-
-    async def serve(_: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": answers.pop()}]})
-
-    monkeypatch.setitem(plane.stands_in, "serve", serve)
+def test_deploy_returns_when_its_own_version_answers(machine: Machine, plane: Plane) -> None:
     machine.python('say(repr(deploy("internvl2_5-1b", name="updated")))')
-    assert not answers
+    serve = served(plane, "updated")
+    old = plane.containers[serve]
+    machine.python('say(repr(deploy("internvl2_5-1b", name="updated", gpu="H100")))')
+    new = plane.containers[serve]
+    assert new is not old
+    assert new.definition.resources.gpu_config.gpu_type == "H100"
+
+
+def test_a_new_key_while_a_container_with_the_old_one_runs(machine: Machine, plane: Plane) -> None:
+    assert plane.containers[served(plane, "updated")]
+    old = key_of(machine, "updated")
+    machine.python('say(repr(deploy("internvl2_5-1b", name="updated", gpu="H100", api_key="new")))')
+    models = machine.python("with connect('updated').client() as c:\n    say(c.models())")
+    assert models == ["internvl2_5-1b"]
+    refused = machine.python(f"attempt(connect('updated', api_key={old!r}).client().models)")
+    assert refused[0] == "AuthenticationError"
+
+
+def test_a_version_that_cannot_start_gives_way_to_the_one_before(
+    machine: Machine, plane: Plane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = plane.deployed("updated")
+    assert app
+    plane.run(plane.stop_containers(app.app_id))  # as after a pause
+    with monkeypatch.context() as patched:
+        replace_lmdeploy(plane, patched, tmp_path, DEAD)
+        name, message, _ = machine.python(
+            'attempt(lambda: deploy("internvl2_5-1b", name="updated", gpu="H200"))'
+        )
+    assert name == "DeployError"
+    assert "CUDA out of memory" in message
+    assert "what was deployed before (H100) is deployed again" in message
+    models, gpu = machine.python(
+        "d = connect('updated')\nwith d.client() as c:\n    say([c.models(), d.plan.gpu_string])"
+    )
+    assert (models, gpu) == (["internvl2_5-1b"], "H100")
+    container = plane.containers[served(plane, "updated")]
+    assert container.definition.resources.gpu_config.gpu_type == "H100"
 
 
 def test_behind_modals_proxy_auth(machine: Machine, plane: Plane) -> None:
@@ -299,6 +333,25 @@ def test_no_container_outlives_the_plane(machine: Machine, plane: Plane) -> None
     assert pids
     plane.run(plane.stop_containers())
     wait_until(lambda: not [pid for pid in pids if Path(f"/proc/{pid}").exists()])
+
+
+def replace_lmdeploy(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch, folder: Path, script: str
+) -> None:
+    """Let new containers find another LMDeploy."""
+    broken = folder / "bin" / "lmdeploy"
+    broken.parent.mkdir()
+    broken.write_text(script)
+    broken.chmod(0o755)
+    assert plane.host
+    monkeypatch.setitem(plane.host.binds, "/opt/py3", folder)
+
+
+def served(plane: Plane, name: str) -> str:
+    """The id of an app's ``serve``."""
+    app = plane.deployed(name)
+    assert app
+    return app.functions["serve"]
 
 
 def key_of(machine: Machine, name: str) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import stat
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from grpclib import Status
 from modal_proto import api_pb2 as p
 
 from internvl_modal.errors import DeployError
+from internvl_modal.modal_objects import outside_loop
 from internvl_modal.modal_runtime import list_bucket
 from tests.deploy.machine import Machine
 
@@ -54,7 +58,8 @@ def test_a_second_deploy_updates_and_keeps_the_key(machine: Machine) -> None:
 def test_another_machine_needs_the_key(machine: Machine, tmp_path: Path) -> None:
     machine.python(f"say(repr({QUICK}))")
     other = Machine(machine.plane, tmp_path / "other")
-    for call in (QUICK, 'connect("internvl2_5-1b")'):
+    for call in (QUICK, 'connect("internvl2_5-1b").client()', 'ivl.Client("modal").models()'):
+        other.env = {"INTERNVL_MODAL_MODEL": "internvl2_5-1b"}
         name, _, hint = other.python(f"attempt(lambda: {call})")
         assert (name, "api_key=" in hint) == ("DeployError", True)
     urls = other.python(f'say(dict(connect("internvl2_5-1b", api_key={machine.key!r}).urls))')
@@ -64,6 +69,48 @@ def test_another_machine_needs_the_key(machine: Machine, tmp_path: Path) -> None
     assert other.key == machine.key
     other.python('say(repr(deploy("internvl2_5-1b", api_key="new", wait=False)))')
     assert other.key == "new"
+
+
+def test_without_its_key_a_deployment_can_still_be_stopped(
+    machine: Machine, tmp_path: Path
+) -> None:
+    machine.python(f"say(repr({QUICK}))")
+    other = Machine(machine.plane, tmp_path / "other")
+    state = other.python(
+        "d = connect('internvl2_5-1b')\nd.scale(max=2)\nd.stop()\nsay(d.status().state)"
+    )
+    assert state == "stopped"
+
+
+def test_a_key_around_which_there_is_white_space(machine: Machine) -> None:
+    machine.python('say(repr(deploy("internvl2_5-1b", api_key="mine\\n", wait=False)))')
+    assert machine.key == "mine"
+    found = machine.python(
+        "d = connect('internvl2_5-1b', api_key=' mine\\n')\nsay(dict(d.backend().start().headers))"
+    )
+    assert found["authorization"] == "Bearer mine"
+
+
+def test_environments_do_not_share_keys(machine: Machine) -> None:
+    for environment in ("staging", "prod"):
+        machine.env = {"MODAL_ENVIRONMENT": environment}
+        machine.python(f"say(repr({QUICK}))")
+    keys = {
+        environment: machine.python(
+            f"d = connect('internvl2_5-1b', environment={environment!r})\n"
+            "say(d.api_key.get_secret_value())"
+        )
+        for environment in ("staging", "prod")
+    }
+    assert keys["staging"] != keys["prod"]
+
+
+def test_a_folder_that_cannot_keep_the_key(machine: Machine) -> None:
+    machine.env = {"INTERNVL_MODAL_STATE_DIR": "/dev/null"}
+    name, message, hint = machine.python(f"attempt(lambda: {QUICK})")
+    assert (name, "/dev/null" in message) == ("DeployError", True)
+    assert "INTERNVL_MODAL_STATE_DIR" in hint
+    assert not machine.plane.calls("AppPublish")
 
 
 def test_a_damaged_record_says_so(machine: Machine) -> None:
@@ -96,6 +143,8 @@ def test_scaling_and_status(machine: Machine) -> None:
     with machine.plane.standing_in("serve", 200):
         ready = machine.python(f"say(vars(connect({SMALL!r}).status()))")
     assert ready == {"state": "ready", "containers": 2, "running": 5, "waiting": 7}
+    with machine.plane.standing_in("serve", 401):
+        assert machine.python(f"say(connect({SMALL!r}).status().state)") == "ready"
     with machine.plane.standing_in("serve", 500):
         assert machine.python(f"say(connect({SMALL!r}).status().state)") == "starting"
 
@@ -244,6 +293,10 @@ def test_modal_deploy_of_the_module(machine: Machine) -> None:
     assert machine.key not in done.stdout + done.stderr
     assert machine.plane.function(SMALL, "serve").resources.gpu_config.gpu_type == "L4"
     assert machine.python(f"say(connect({SMALL!r}).name)") == SMALL
+    key = machine.key
+    machine.env["INTERNVL_MODAL_API_KEY"] = "of-another-server"
+    assert machine.command(*command).returncode == 0
+    assert machine.key == key
 
 
 def test_as_a_backend_of_the_client(machine: Machine) -> None:
@@ -284,3 +337,53 @@ def test_in_an_environment(machine: Machine) -> None:
     )
     for rpc in ("AppGetOrCreate", "FunctionGet"):
         assert {r.environment_name for r in machine.plane.calls(rpc)} == {"staging"}
+
+
+def test_connect_reads_the_variables_that_deploy_reads(machine: Machine) -> None:
+    machine.env = {
+        "INTERNVL_MODAL_DEPLOY_ENVIRONMENT": "staging",
+        "INTERNVL_MODAL_DEPLOY_MODEL": "internvl2_5-1b",
+        "INTERNVL_MODAL_DEPLOY_NAME": "mine",
+    }
+    machine.python("say(repr(deploy(wait=False)))")
+    assert machine.python("d = connect()\nsay([d.name, d.spec.environment])") == ["mine", "staging"]
+
+
+def test_what_is_deployed_is_not_what_the_environment_says_now(machine: Machine) -> None:
+    deployed = machine.python(f"say({QUICK}.plan.gpu_string)")
+    machine.env = {"INTERNVL_MODAL_DEPLOY_GPU": "H100"}
+    assert machine.python("say(connect('internvl2_5-1b').plan.gpu_string)") == deployed != "H100"
+
+
+def test_behind_proxy_auth_from_another_machine(machine: Machine, tmp_path: Path) -> None:
+    proxy = {"INTERNVL_MODAL_MODAL_KEY": "wk-1", "INTERNVL_MODAL_MODAL_SECRET": "ws-1"}
+    machine.env = proxy
+    machine.python('say(repr(deploy("internvl2_5-1b", proxy_auth=True, wait=False)))')
+    other = Machine(machine.plane, tmp_path / "other")
+    other.env = proxy
+    headers = other.python(
+        "d = connect('internvl2_5-1b', api_key='k')\nsay(dict(d.backend().start().headers))"
+    )
+    assert (headers["Modal-Key"], headers["Modal-Secret"]) == ("wk-1", "ws-1")
+
+
+def test_an_interrupt_is_not_held_back_by_what_runs_beside_a_loop() -> None:
+    stop, ended = threading.Event(), threading.Event()
+    interrupt = threading.Timer(
+        0.2, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)
+    )
+
+    def work() -> None:
+        stop.wait(60)
+        ended.set()
+
+    async def main() -> None:
+        interrupt.start()
+        outside_loop(work, stop)
+
+    loop = asyncio.new_event_loop()
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(main())
+    assert stop.is_set()
+    assert ended.wait(60)
+    loop.close()

@@ -22,6 +22,7 @@ class App:
 
     app_id: str
     name: str = ""
+    environment: str = ""
     functions: dict[str, str] = field(default_factory=dict)
     ephemeral: bool = False
     published: bool = False
@@ -52,9 +53,13 @@ class Apps:
         self.stats: dict[str, p.FunctionStats] = {}
         self.new_logs = asyncio.Event()
 
-    def deployed(self: Plane, name: str) -> App | None:
-        """The published app of that name."""
-        found = [app for app in self.apps.values() if app.name == name and app.published]
+    def deployed(self: Plane, name: str, environment: str | None = None) -> App | None:
+        """The published app of that name, in any environment unless one is named."""
+        found = [
+            app
+            for app in self.apps.values()
+            if app.name == name and app.published and environment in (None, app.environment)
+        ]
         return found[-1] if found else None
 
     def function(self: Plane, app_name: str, name: str) -> p.Function:
@@ -83,14 +88,15 @@ class Apps:
     # -- deploying -----------------------------------------------------------------------------
 
     async def AppGetByDeploymentName(self: Plane, request: Any) -> p.AppGetByDeploymentNameResponse:
-        app = self.deployed(request.name)
+        app = self.deployed(request.name, request.environment_name)
         return p.AppGetByDeploymentNameResponse(app_id=app.app_id if app else "")
 
     async def AppGetLayout(self: Plane, request: Any) -> p.AppGetLayoutResponse:
         return p.AppGetLayoutResponse(app_layout=self.layout(request.app_id))
 
     async def AppCreate(self: Plane, request: Any) -> p.AppCreateResponse:
-        app = App(self.new_id("ap"), ephemeral=request.app_state == p.APP_STATE_EPHEMERAL)
+        app = App(self.new_id("ap"), environment=request.environment_name)
+        app.ephemeral = request.app_state == p.APP_STATE_EPHEMERAL
         self.apps[app.app_id] = app
         return p.AppCreateResponse(app_id=app.app_id)
 
@@ -178,7 +184,7 @@ class Apps:
     # -- managing ------------------------------------------------------------------------------
 
     async def FunctionGet(self: Plane, request: Any) -> p.FunctionGetResponse:
-        app = self.deployed(request.app_name)
+        app = self.deployed(request.app_name, request.environment_name)
         function_id = app.functions.get(request.object_tag) if app else None
         if function_id is None:
             raise GRPCError(Status.NOT_FOUND, f"App '{request.app_name}' not found")
@@ -200,7 +206,7 @@ class Apps:
         return p.FunctionUpdateSchedulingParamsResponse(current_settings=scaling)
 
     async def AppGetOrCreate(self: Plane, request: Any) -> p.AppGetOrCreateResponse:
-        app = self.deployed(request.app_name)
+        app = self.deployed(request.app_name, request.environment_name)
         if app is None:
             raise GRPCError(Status.NOT_FOUND, f"App '{request.app_name}' not found")
         return p.AppGetOrCreateResponse(app_id=app.app_id)
