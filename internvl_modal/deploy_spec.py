@@ -43,6 +43,7 @@ CLIENT_PACKAGES = (
 )
 """This package's own requirements, less what Modal brings; a test compares them."""
 GATEWAY_PACKAGES = ("fastapi>=0.115", "prometheus-client>=0.21", "python-multipart>=0.0.18")
+FORMAT_PACKAGES = ("pillow-heif>=0.21",)
 
 BUCKETS: dict[str, tuple[str | None, tuple[str, str]]] = {
     "s3": (None, ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
@@ -76,7 +77,7 @@ class ImageSpec:
 
 
 GPU_IMAGE = ImageSpec(LMDEPLOY_IMAGE, PYTHON, CLIENT_PACKAGES, LMDEPLOY_PACKAGES)
-CPU_IMAGE = ImageSpec("debian_slim", PYTHON, (*CLIENT_PACKAGES, *GATEWAY_PACKAGES))
+CPU_IMAGE = ImageSpec("debian_slim", PYTHON, (*CLIENT_PACKAGES, *GATEWAY_PACKAGES, *FORMAT_PACKAGES))
 
 
 @dataclass(frozen=True)

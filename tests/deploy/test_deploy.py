@@ -15,7 +15,7 @@ from modal_proto import api_pb2 as p
 from packaging.requirements import Requirement
 
 from internvl_modal.deploy_options import DeployOptions
-from internvl_modal.deploy_spec import CLIENT_PACKAGES, GATEWAY_PACKAGES, describe
+from internvl_modal.deploy_spec import CLIENT_PACKAGES, FORMAT_PACKAGES, GATEWAY_PACKAGES, describe
 from internvl_modal.gpus import CATALOGUE_PRICES
 from internvl_modal.planning import plan
 from tests.deploy.machine import Machine
@@ -350,6 +350,8 @@ def test_the_images_install_what_the_package_requires() -> None:
     assert plain(map(Requirement, CLIENT_PACKAGES)) == plain(always)
     gateway = [r for r in required if r.marker and r.marker.evaluate({"extra": "gateway"})]
     assert plain(map(Requirement, GATEWAY_PACKAGES)) < plain(gateway)
+    formats = [r for r in required if r.marker and r.marker.evaluate({"extra": "formats"})]
+    assert plain(map(Requirement, FORMAT_PACKAGES)) == plain(formats)
 
 
 def plain(requirements: Iterable[Requirement]) -> set[tuple[str, str]]:
