@@ -45,9 +45,10 @@ class _Base:
         timeout: float | None = None,
     ) -> None:
         settings = Settings.load(base_url=base_url, api_key=api_key, model=model, timeout=timeout)
-        if backend is None and base_url is not None:
-            backend = "endpoint"
-        resolved = resolve(backend, settings)
+        given = {"base_url": base_url, "api_key": api_key}
+        resolved = resolve(
+            backend, settings, [name for name, value in given.items() if value is not None]
+        )
         self._core = Core(resolved, model=settings.model, timeout=settings.timeout)
 
     @property
@@ -169,13 +170,17 @@ class Client(_Base):
         self._run(self._core.wait_until_ready(timeout))
 
     def estimate(self, image: ImageSource, **options: Unpack[Options]) -> Estimate:
-        """Tiles, tokens and bytes of a picture; nothing is sent and no pixel decoded."""
+        """Tiles, tokens and bytes of a picture; nothing is sent and no pixel decoded.
+
+        Where only the server knows how it cuts pictures, InternVL's own rule is taken until the
+        first call has asked it.
+        """
         return self._run(self._core.estimate(image, options))
 
     def close(self) -> None:
         """Close the connections and stop what this client started."""
         self._transport.close()
-        self._core.backend.stop()
+        self._core.close()
 
     def __enter__(self) -> Self:
         return self
@@ -300,13 +305,13 @@ class AsyncClient(_Base):
         await self._run(self._core.wait_until_ready(timeout))
 
     async def estimate(self, image: ImageSource, **options: Unpack[Options]) -> Estimate:
-        """Tiles, tokens and bytes of a picture; nothing is sent and no pixel decoded."""
+        """Tiles, tokens and bytes of a picture; see ``Client.estimate``."""
         return await self._run(self._core.estimate(image, options))
 
     async def aclose(self) -> None:
         """Close the connections and stop what this client started."""
         await self._transport.close()
-        await asyncio.to_thread(self._core.backend.stop)
+        await asyncio.to_thread(self._core.close)
 
     async def __aenter__(self) -> Self:
         return self

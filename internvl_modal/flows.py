@@ -92,6 +92,18 @@ class Core:
         self._model = model
         self._timeout = timeout
         self._ready: Ready | None = None
+        self._closed = False
+
+    def start(self) -> Endpoint:
+        """Start the backend unless it runs; raises ConfigError once the client is closed."""
+        if self._closed:
+            raise ConfigError("the client is closed", hint="make a new one")
+        return self.backend.start()
+
+    def close(self) -> None:
+        """Stop what the backend started, for good: another call would start it again."""
+        self._closed = True
+        self.backend.stop()
 
     def describe(self, image: IMAGES, prompt: str | None, options: Options) -> Flow[Description]:
         """Describe one picture, or several together."""
@@ -171,13 +183,13 @@ class Core:
 
     def models(self) -> Flow[list[str]]:
         """Names of the models the server offers."""
-        endpoint = yield Work(self.backend.start)
+        endpoint = yield Work(self.start)
         sent = yield self._models_step(endpoint, time.monotonic() + self._timeout)
         return [str(item["id"]) for item in sent.value]
 
     def wait_until_ready(self, timeout: float | None) -> Flow[None]:
         """Return once the server lists its models; ``timeout`` in seconds."""
-        endpoint = yield Work(self.backend.start)
+        endpoint = yield Work(self.start)
         deadline = time.monotonic() + (timeout or self._timeout)
         patient = Retry(attempts=1_000_000, initial=0.5, maximum=5.0)
         yield self._models_step(endpoint, deadline, patient)
@@ -185,7 +197,8 @@ class Core:
     def estimate(self, image: ImageSource, options: Options) -> Flow[Estimate]:
         """What a picture would cost; nothing is started and no pixel is decoded."""
         checked = DescribeOptions.parse(options)
-        tiling = _tiling(self._ready.capabilities if self._ready else Capabilities())
+        known: Capabilities | None = getattr(self.backend, "capabilities", None)
+        tiling = _tiling(self._ready.capabilities if self._ready else known or Capabilities())
         look = partial(
             estimate,
             image,
@@ -222,7 +235,7 @@ class Core:
 
         The clock starts once the backend has: a first start may download gigabytes.
         """
-        endpoint: Endpoint = yield Work(self.backend.start)
+        endpoint: Endpoint = yield Work(self.start)
         deadline = time.monotonic() + timeout
         if self._ready is not None and self._ready.endpoint == endpoint:
             return self._ready, deadline

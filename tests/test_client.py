@@ -282,6 +282,38 @@ class TestSettings:
         with pytest.raises(ivl.ConfigError, match="needs a URL"):
             ivl.Client("endpoint")
 
+    @pytest.mark.parametrize("kind", [ivl.Client, ivl.AsyncClient])
+    @pytest.mark.parametrize(
+        ("backend", "given"),
+        [
+            ("local", {"base_url": "http://127.0.0.1:9/v1"}),
+            ("local", {"api_key": "sk-1"}),
+            (None, {"api_key": "sk-1"}),
+            ("lmdeploy", {"api_key": "sk-1", "model": "internvl2_5-8b"}),
+            ("modal", {"base_url": "http://127.0.0.1:9/v1"}),
+            ("http://127.0.0.1:8/v1", {"base_url": "http://127.0.0.1:9/v1"}),
+            (EndpointBackend("http://127.0.0.1:9/v1"), {"base_url": "http://127.0.0.1:9/v1"}),
+            (EndpointBackend("http://127.0.0.1:9/v1"), {"api_key": "sk-1"}),
+        ],
+    )
+    def test_an_argument_that_the_backend_would_ignore(
+        self, kind: Any, backend: Any, given: Any
+    ) -> None:
+        name = next(iter(given))
+        with pytest.raises(ivl.ConfigError, match=f"takes no {name}") as caught:
+            kind(backend, **given)
+        assert "sk-1" not in str(caught.value)
+
+    def test_arguments_that_a_backend_takes(
+        self, monkeypatch: pytest.MonkeyPatch, loopback: Loopback
+    ) -> None:
+        ivl.Client("endpoint", base_url=loopback.url, api_key="sk-1").close()
+        ivl.Client(loopback.url, api_key="sk-1").close()
+        monkeypatch.setenv("INTERNVL_MODAL_BASE_URL", loopback.url)
+        ivl.Client(api_key="sk-1").close()
+        monkeypatch.setenv("INTERNVL_MODAL_API_KEY", "sk-1")
+        ivl.Client("local", model="demo").close()  # a setting for other clients is no argument
+
     def test_the_environment_chooses_the_endpoint(
         self, monkeypatch: pytest.MonkeyPatch, loopback: Loopback
     ) -> None:

@@ -90,6 +90,13 @@ class TestDemo:
         assert "red circle" in ivl.describe(scene(), model="demo").text
         assert "red circle" in asyncio.run(ivl.adescribe(scene(), model="demo")).text
 
+    def test_an_estimate_needs_no_engine(self, demo: ivl.Client) -> None:
+        picture = photograph(640, 488)
+        before = demo.estimate(picture)
+        assert (before.tiles, before.tokens) == (1, 9)
+        demo.describe(picture)
+        assert demo.estimate(picture) == before
+
     def test_models(self, demo: ivl.Client) -> None:
         assert demo.models() == ["demo"]
 

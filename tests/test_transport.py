@@ -259,14 +259,13 @@ def test_impossible_retry_rules(wrong: dict[str, Any]) -> None:
 
 def test_a_second_event_loop_is_refused(loopback: Loopback) -> None:
     client = ivl.AsyncClient(base_url=loopback.url)
-
-    async def first() -> None:
-        await client.describe(PICTURE)
-        await client.aclose()
-
-    asyncio.run(first())
+    first = asyncio.new_event_loop()
+    first.run_until_complete(client.describe(PICTURE))
     with pytest.raises(ivl.ConfigError, match="another event loop"):
         asyncio.run(client.describe(PICTURE))
+    first.run_until_complete(client.aclose())
+    first.run_until_complete(first.shutdown_default_executor())
+    first.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a POSIX system")
@@ -297,6 +296,44 @@ def test_a_closed_client_says_so(loopback: Loopback) -> None:
     client.close()
     with pytest.raises(ivl.ConfigError, match="closed"):
         client.describe(PICTURE)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_closed_client_starts_nothing(loopback: Loopback, own: bool) -> None:
+    class Counted:
+        name = "counted"
+        started = 0
+
+        def start(self) -> ivl.Endpoint:
+            self.started += 1
+            return ivl.Endpoint(loopback.url)
+
+        def stop(self) -> None:
+            pass
+
+    async def other() -> None:
+        async with httpx.AsyncClient() as http:
+            client = ivl.AsyncClient(backend, http_client=http if own else None)
+            await client.aclose()
+            with pytest.raises(ivl.ConfigError, match="closed"):
+                await client.describe(PICTURE)
+
+    backend = Counted()
+    with httpx.Client() as http:
+        client = ivl.Client(backend, http_client=http if own else None)
+        client.close()
+        calls: list[Callable[[], object]] = [
+            lambda: client.describe(PICTURE),
+            lambda: list(client.stream(PICTURE)),
+            lambda: list(client.describe_many([PICTURE])),
+            client.models,
+            client.wait_until_ready,
+        ]
+        for attempt in calls:
+            with pytest.raises(ivl.ConfigError, match="closed"):
+                attempt()
+    asyncio.run(other())
+    assert backend.started == 0
 
 
 def test_a_stream_is_tried_again_until_it_begins(loopback: Loopback) -> None:

@@ -6,6 +6,7 @@ takes the ``Settings`` and returns a ``Backend``.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib.metadata import EntryPoint, entry_points
 
 from internvl_modal.backends.base import Backend, Capabilities, Endpoint
@@ -15,6 +16,13 @@ from internvl_modal.settings import Settings
 __all__ = ["Backend", "Capabilities", "Endpoint", "backend_names", "resolve"]
 
 GROUP = "internvl_modal.backends"
+
+_UNUSED = {
+    "local": {"base_url", "api_key"},
+    "lmdeploy": {"base_url", "api_key"},
+    "modal": {"base_url"},
+}
+"""Arguments that these backends have no use for."""
 
 
 def _registered() -> dict[str, EntryPoint]:
@@ -26,14 +34,29 @@ def backend_names() -> list[str]:
     return sorted(_registered())
 
 
-def resolve(backend: str | Backend | None, settings: Settings) -> Backend:
+def _unused(backend: str | Backend) -> Collection[str]:
+    if not isinstance(backend, str):
+        return ("base_url", "api_key")
+    return ("base_url",) if "://" in backend else _UNUSED.get(backend, ())
+
+
+def resolve(
+    backend: str | Backend | None, settings: Settings, given: Collection[str] = ()
+) -> Backend:
     """The backend meant by a name, an URL, a Backend or None.
 
     None means the endpoint at ``settings.base_url`` if that is set, else ``"local"``.
-    Raises ConfigError for an unknown name.
+    ``given``: which of ``base_url`` and ``api_key`` the caller passed. Raises ConfigError for an
+    unknown name, and where the backend would ignore one that was passed.
     """
     if backend is None:
-        backend = settings.base_url or "local"
+        backend = "endpoint" if settings.base_url else "local"
+    for name in given:
+        if name in _unused(backend):
+            raise ConfigError(
+                f"backend {getattr(backend, 'name', backend)!r} takes no {name}",
+                hint="leave it out; a server that runs is base_url= without backend=",
+            )
     if not isinstance(backend, str):
         if isinstance(backend, Backend):
             return backend

@@ -53,7 +53,10 @@ class Priced(Protocol):
 
 @runtime_checkable
 class Backend(Protocol):
-    """Makes an endpoint exist; the one HTTP path of the client serves all of them."""
+    """Makes an endpoint exist; the one HTTP path of the client serves all of them.
+
+    One that has ``capabilities`` as an attribute too lets ``estimate`` know them before it starts.
+    """
 
     name: str
 

@@ -129,6 +129,16 @@ class LocalBackend:
         self._hf_token = settings.hf_token
         self._engine: Engine | None = None
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """The demo model has tiles of 96 pixels and 9 tokens; of unknown files nothing is known."""
+        if self.model == DEMO:
+            return Capabilities(
+                "llamacpp", tile_pixels=96, tokens_per_tile=9, max_tiles=1, json_schema=True
+            )
+        tokens = 256 if isinstance(self.model, str) else None
+        return Capabilities("llamacpp", tokens_per_tile=tokens, max_tiles=12, json_schema=True)
+
     @classmethod
     def from_settings(cls, settings: Settings) -> LocalBackend:
         """The model that the settings name; ``model.gguf,mmproj.gguf`` is a pair of paths."""
@@ -155,7 +165,7 @@ class LocalBackend:
             f"{running.address}/v1",
             model=engine.name,
             headers={"authorization": f"Bearer {running.key}"},
-            capabilities=_capabilities(self.model),
+            capabilities=self.capabilities,
             notice=DEMO_NOTICE if self.model == DEMO else "",
         )
 
@@ -226,13 +236,3 @@ def _checked(
         if not file.is_file():
             raise ConfigError(f"{file} is not a file", hint="give the model and its mmproj")
     return files
-
-
-def _capabilities(model: object) -> Capabilities:
-    """The demo model has tiles of 96 pixels and 9 tokens; of unknown files nothing is known."""
-    if model == DEMO:
-        return Capabilities(
-            "llamacpp", tile_pixels=96, tokens_per_tile=9, max_tiles=1, json_schema=True
-        )
-    tokens = 256 if isinstance(model, str) else None
-    return Capabilities("llamacpp", tokens_per_tile=tokens, max_tiles=12, json_schema=True)
