@@ -23,7 +23,7 @@ from internvl_modal.weights.manifest import CachedFile, RemoteFile
 if TYPE_CHECKING:
     from internvl_modal.weights.progress import Reporter
 
-__all__ = ["NO_ROOM", "Digest", "Downloads", "Stopped", "hash_file"]
+__all__ = ["BLOCK", "NO_ROOM", "Digest", "Downloads", "PartialFile", "Stopped", "hash_file"]
 
 BLOCK = 4 << 20
 RETRIES = 4
@@ -75,7 +75,7 @@ class _WrongSize(Exception):  # noqa: N818
     """The server's file is longer or shorter than the Hub's metadata say."""
 
 
-class _PartialFile:
+class PartialFile:
     """An unfinished file: what is written to it is hashed, counted and appended."""
 
     def __init__(
@@ -87,7 +87,7 @@ class _PartialFile:
         self.digest, self.size = Digest(file), 0
         self.adopt()
 
-    def __enter__(self) -> _PartialFile:
+    def __enter__(self) -> PartialFile:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -176,7 +176,7 @@ class Downloads:
         if self._hub.unordered(file) and not part.exists():
             part = target.with_name(f"{target.name}.whole")
             part.unlink(missing_ok=True)
-        with _PartialFile(part, file, self._stop, self._report.advance) as sink:
+        with PartialFile(part, file, self._stop, self._report.advance) as sink:
             found = self._verified(file, sink)
             if found is None:
                 raise self._wrong(file, "the bytes are not the Hub's: checksum mismatch, twice")
@@ -187,7 +187,7 @@ class Downloads:
         self._report.file_done()
         return found
 
-    def _verified(self, file: RemoteFile, sink: _PartialFile) -> CachedFile | None:
+    def _verified(self, file: RemoteFile, sink: PartialFile) -> CachedFile | None:
         """Transfer, and once more from the start when the content is wrong."""
         for last in (False, True):
             try:
@@ -203,7 +203,7 @@ class Downloads:
             sink.restart()
         return None
 
-    def _transfer(self, file: RemoteFile, sink: _PartialFile) -> None:
+    def _transfer(self, file: RemoteFile, sink: PartialFile) -> None:
         failures = 0
         while sink.size < file.size:
             before = sink.size
@@ -220,7 +220,7 @@ class Downloads:
                 failures = 0 if sink.size > before else failures + 1
                 self._pause(error, failures, file)
 
-    def _take_over(self, sink: _PartialFile) -> None:
+    def _take_over(self, sink: PartialFile) -> None:
         """Count what hf_transfer wrote without us."""
         if not sink.size:
             sink.adopt()

@@ -14,9 +14,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from internvl_modal.errors import WeightsError, WeightsInterruptedError
-from internvl_modal.weights.download import NO_ROOM, Digest, Downloads, Stopped, hash_file
+from internvl_modal.weights.download import (
+    BLOCK,
+    NO_ROOM,
+    Digest,
+    Downloads,
+    PartialFile,
+    Stopped,
+    hash_file,
+)
 from internvl_modal.weights.hub import Hub, Repository, explain, retry_delay
 from internvl_modal.weights.inventory import (
     Snapshot,
@@ -67,18 +76,11 @@ class Installation:
         missing = {file.path: file for file in wanted if file.path not in whole}
         missing |= {f.path: f for f in repository.files if f.path in broken}
         staging = self.folder.root / PARTIAL / self.wish.model / repository.commit
-        try:
-            fetched = self._gather(repository, staging, missing.values())
-        except OSError as error:
-            if error.errno not in NO_ROOM:
-                raise
-            shutil.rmtree(staging, ignore_errors=True)
-            self.folder.push()
-            raise self._no_room(error.strerror or str(error.errno)) from error
+        fetched = self._completed(repository, staging, missing.values())
         manifest = Manifest(
             model=repository.name,
             commit=repository.commit,
-            source=self.hub.endpoint,
+            source=_without_user(self.hub.endpoint),
             time=datetime.now(timezone.utc),
             revisions=_merged(old.revisions if old else (), self.wish.revision),
             variants=_merged(old.variants if old else (), variant),
@@ -106,6 +108,31 @@ class Installation:
         found = manifests(self.folder, repository.name)
         return next((m for m in found if m.commit == repository.commit), None)
 
+    def _completed(
+        self, repository: Repository, staging: Path, missing: Iterable[RemoteFile]
+    ) -> list[CachedFile]:
+        """Gather the files, or say what stopped that and what is left of it."""
+        try:
+            return self._gather(repository, staging, missing)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            shutil.rmtree(staging, ignore_errors=True)
+            self.folder.push()
+            raise self._no_room(error.strerror or str(error.errno)) from error
+        except KeyboardInterrupt as error:
+            self.folder.push()
+            raise WeightsInterruptedError(
+                f"{self.wish.model}: interrupted",
+                hint="run this again: it continues where it stopped",
+                destination=self.folder.where,
+            ) from error
+        except Stopped as error:
+            raise WeightsError(
+                f"{self.wish.model}: the lock of this download was lost",
+                hint="run this again: it waits for whoever holds it now",
+            ) from error
+
     def _gather(
         self, repository: Repository, staging: Path, missing: Iterable[RemoteFile]
     ) -> list[CachedFile]:
@@ -122,52 +149,59 @@ class Installation:
             downloads = Downloads(
                 self.hub, repository, staging, report=report, workers=self.workers, stop=self.stop
             )
-            fetched = self._run(downloads, fetch)
+            fetched = downloads.run(fetch)
         return [*(file for file in local.values() if file), *fetched]
-
-    def _run(self, downloads: Downloads, files: list[RemoteFile]) -> list[CachedFile]:
-        try:
-            return downloads.run(files)
-        except KeyboardInterrupt as error:
-            self.folder.push()
-            raise WeightsInterruptedError(
-                f"{self.wish.model}: interrupted",
-                hint="run this again: it continues where it stopped",
-                destination=self.folder.where,
-            ) from error
-        except Stopped as error:
-            raise WeightsError(
-                f"{self.wish.model}: the lock of this download was lost",
-                hint="run this again: it waits for whoever holds it now",
-            ) from error
 
     def _local(self, staging: Path, file: RemoteFile) -> CachedFile | None:
         """Find a file in ``staging``, or link or copy its equal from another commit; verified."""
         target = staging / file.path
         if target.is_file() and (found := self._read(target, file)):
             return found
+        target.parent.mkdir(parents=True, exist_ok=True)
         for source in self._equals(file):
-            if found := self._read(source, file):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.unlink(missing_ok=True)
-                try:
-                    os.link(source, target)
-                except OSError:
-                    continue
+            target.unlink(missing_ok=True)
+            try:
+                os.link(source, target)
+            except OSError:  # a file system without hard links
+                found = self._copy(source, target, file)
+            else:
+                found = self._read(target, file)
+            if found:
                 return found
+        target.unlink(missing_ok=True)
         return None
+
+    def _copy(self, source: Path, target: Path, file: RemoteFile) -> CachedFile | None:
+        """Copy as a download that goes on where the last one stopped, verified on the way."""
+        part = target.with_name(f"{target.name}.part")
+        with PartialFile(part, file, self.stop, lambda _: None) as sink:
+            with source.open("rb") as content:
+                content.seek(sink.size)
+                while block := content.read(BLOCK):
+                    sink.write(block)
+            sink.sync()
+            found = sink.digest.verified()
+        if found:
+            part.replace(target)
+        else:
+            part.unlink()
+        return found
 
     def _equals(self, file: RemoteFile) -> Iterator[Path]:
         for manifest in manifests(self.folder, self.wish.model):
             for other in manifest.files:
                 if other.oid == file.oid and other.path not in manifest.bad:
-                    yield self.folder.root / manifest.folder / other.path
+                    path = self.folder.root / manifest.folder / other.path
+                    if path.is_file() and _size(path) == file.size:
+                        yield path
 
     def _read(self, path: Path, file: RemoteFile) -> CachedFile | None:
         if _size(path) != file.size or not path.is_file():
             return None
         digest = Digest(file)
         hash_file(path, digest, lambda _: None, self.stop)
+        if self.stop.is_set():
+            raise Stopped
         return digest.verified()
 
     def _publish(self, staging: Path, manifest: Manifest) -> Snapshot:
@@ -207,6 +241,11 @@ class Installation:
 
 def _merged(old: tuple[str, ...], new: str | None) -> tuple[str, ...]:
     return tuple(sorted({*old, new} if new else old))
+
+
+def _without_user(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _size(path: Path) -> int:

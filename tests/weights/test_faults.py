@@ -153,6 +153,20 @@ def test_a_file_that_another_process_writes_to_is_not_published(
     assert cache.verify(REPO, deep=True).ok
 
 
+def test_a_download_whose_lock_is_lost_ends(
+    hub: LoopbackHub, cache: WeightsCache, root: Path
+) -> None:
+    lock = root / ".locks" / f"{REPO.replace('/', '--')}.lock"
+    take = Fault(f"cdn.*{SHARD}", times=1, status=503, headers={"Retry-After": "60"})
+    take.then = lambda: lock.write_text("another's")
+    hub.faults.append(take)
+    with pytest.raises(WeightsError, match="the lock of this download was lost"):
+        cache.ensure(REPO, progress=None)
+    assert lock.read_text() == "another's"
+    lock.unlink()
+    assert cache.ensure(REPO, progress=None).files == NEEDED
+
+
 def test_a_revision_that_moves_during_the_download_changes_nothing(
     hub: LoopbackHub, cache: WeightsCache
 ) -> None:

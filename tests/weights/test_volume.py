@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from grpclib import Status
 
 from tests.loopback_hub import LoopbackHub
 from tests.modal_plane.plane import Plane
@@ -87,3 +88,12 @@ def test_a_volume_that_does_not_exist_is_named_and_not_made(
 ) -> None:
     assert "Modal Volume weights: " in run(plane, hub, tmp_path, "cache.list()")
     assert not plane.volumes
+
+
+def test_a_mount_that_cannot_be_reloaded_is_an_error_of_ours(
+    plane: Plane, hub: LoopbackHub, tmp_path: Path
+) -> None:
+    mount = str(plane.volume_path("weights"))
+    with plane.failing("VolumeReload", Status.NOT_FOUND, "the Volume was deleted"):
+        said = run(plane, hub, tmp_path, "cache.list()", INTERNVL_MODAL_WEIGHTS_ROOT=mount)
+    assert said == f"{mount}: the Volume was deleted (check modal setup and the network)"
