@@ -38,7 +38,7 @@ def test_the_gateways_page(loopback: Loopback, tmp_path: Path) -> None:
     with serving(create_app(client, api_key="the-key")) as url:
         for block in blocks("gateway.md"):
             exec(block, {"URL": url, "KEY": "the-key"})
-    assert len(loopback.chats) == 1
+    assert len(loopback.chats) == 2
 
 
 @pytest.fixture(scope="module")
