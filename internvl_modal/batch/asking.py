@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -17,6 +18,8 @@ from internvl_modal.batch.sources import Item
 from internvl_modal.errors import (
     AuthenticationError,
     ConfigError,
+    DeadlineExceededError,
+    ImageError,
     RateLimitedError,
     RequestRejectedError,
     ServerError,
@@ -26,6 +29,8 @@ from internvl_modal.schema import Description
 from internvl_modal.transport import Retry, Send, Sent
 
 Exchange: TypeAlias = "Callable[[Send[Any]], Awaitable[Sent[Any]]]"
+Calling: TypeAlias = "Callable[[Callable[[], Any]], Awaitable[Any]]"
+"""How a function that blocks is called without blocking."""
 
 T = TypeVar("T")
 
@@ -38,6 +43,7 @@ class Ticket(Protocol):
     item: Item
     attempts: int
     sending: bool
+    """From the moment a request is sent until its answer is recorded or it is put off."""
 
 
 class Asker:
@@ -58,8 +64,11 @@ class Asker:
             self._known.close()
 
     async def ready(self) -> Ready:
-        """Start the backend and learn what answers there."""
-        return await self._perform(self._core.ready(), self._exchange)
+        """Start the backend and learn what answers there.
+
+        A start may download for hours: it has a thread that the interpreter does not wait for.
+        """
+        return await self._perform(self._core.ready(), self._exchange, _in_daemon)
 
     async def describe(self, ticket: Ticket, halt: asyncio.Event) -> Description:
         """Describe one picture; nothing more is sent once ``halt`` is set."""
@@ -69,18 +78,22 @@ class Asker:
                 return await self._insist(step, ticket, halt)
             return await self._known.answer(step, lambda: self._insist(step, ticket, halt))
 
-        job = self._job
+        job, item = self._job, ticket.item
+        if isinstance(item.source, list | tuple) and not item.source:
+            raise ImageError("holds no picture", source=item.key)
         return await self._perform(
-            self._core.describe(ticket.item.source, job.prompt, job.options), exchange
+            self._core.describe(item.source, job.prompt, job.options),
+            exchange,
+            self._in_thread,
         )
 
-    async def _perform(self, flow: Flow[T], exchange: Exchange) -> T:
+    async def _perform(self, flow: Flow[T], exchange: Exchange, call: Calling) -> T:
         try:
             step = next(flow)
             while True:
                 try:
                     result = await (
-                        self._in_thread(step) if isinstance(step, Work) else exchange(step)
+                        call(step.function) if isinstance(step, Work) else exchange(step)
                     )
                 except Exception as error:  # noqa: BLE001 - the flow decides
                     step = flow.throw(error)
@@ -108,8 +121,7 @@ class Asker:
                 budget -= time.monotonic() - begun
                 if not self._again(error, ticket.attempts, since, budget):
                     raise
-            finally:
-                ticket.sending = False
+            ticket.sending = False
             await asyncio.sleep(self._backoff(ticket.attempts))
 
     def _again(self, error: ServerError, attempts: int, since: float, budget: float) -> bool:
@@ -124,11 +136,30 @@ class Asker:
         longest = self._retry.initial * self._retry.factor ** min(attempts - 1, 30)
         return random.uniform(0, min(self._retry.maximum, longest))  # noqa: S311
 
-    async def _in_thread(self, work: Work[Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work.function)
+    def _in_thread(self, function: Callable[[], Any]) -> Awaitable[Any]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, function)
+
+
+def _in_daemon(function: Callable[[], Any]) -> Awaitable[Any]:
+    done: Future[Any] = Future()
+    done.set_running_or_notify_cancel()
+
+    def work() -> None:
+        try:
+            done.set_result(function())
+        except BaseException as error:  # noqa: BLE001 - raised where it is awaited
+            done.set_exception(error)
+
+    threading.Thread(target=work, name="internvl-start", daemon=True).start()
+    return asyncio.wrap_future(done)
 
 
 def is_fatal(error: Exception) -> bool:
     """Whether every other picture would fail the same way: key, address, model."""
     gone = isinstance(error, RequestRejectedError) and error.status == 404
     return gone or isinstance(error, AuthenticationError | ConfigError)
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether the server failed, and perhaps not because of the picture."""
+    return isinstance(error, DeadlineExceededError) or getattr(error, "retryable", False)

@@ -6,8 +6,10 @@ import asyncio
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -19,6 +21,7 @@ from internvl_modal.batch.engine import Run
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import Outcome
 from internvl_modal.batch.sources import Images
+from internvl_modal.errors import InternVLError
 from internvl_modal.flows import Core
 from internvl_modal.transport import AsyncTransport, Retry, Send, Sent, Transport
 
@@ -30,21 +33,15 @@ async def stream(
 ) -> AsyncIterator[Outcome]:
     """Outcomes, driven by the caller's event loop."""
     run = Run(core, exchange, retry, images, job)
-    loop = asyncio.get_running_loop()
-    pending: list[asyncio.Task[None]] = []
-
-    async def end(then: Callable[[], None]) -> None:
-        await run.stop()
-        then()
-
-    def begin(then: Callable[[], None]) -> None:
-        loop.call_soon_threadsafe(lambda: pending.append(loop.create_task(end(then))))
-
-    with _signals_wait(begin):
+    batch = _UnderWay(run, asyncio.get_running_loop(), asyncio.Event())
+    with _signals_wait(batch):
         try:
             while taken := await run.take():
                 for outcome in taken:
                     yield outcome
+        except InternVLError:
+            await batch.delivered()  # rather than this error, where others are still ending
+            raise
         finally:
             await run.close()
 
@@ -72,22 +69,21 @@ def iterate(
         await run.close()
         await transport.close()
 
-    def end(then: Callable[[], None]) -> None:
-        call(run.stop())
-        then()
-
     try:
         run, transport = call(begin())
         try:
-            with _signals_wait(end):
+            core.start()  # here, where Ctrl-C ends it as it ends any call
+            with _signals_wait(_UnderWay(run, loop)):
                 while taken := call(run.take()):
                     yield from taken
         finally:
-            call(finish())
+            if not sys.is_finalizing():
+                call(finish())
     finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        if not sys.is_finalizing():  # when the thread runs no more
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
 
 
 def _in_threads(transport: Transport) -> Exchange:
@@ -98,37 +94,90 @@ def _in_threads(transport: Transport) -> Exchange:
     return send
 
 
+@dataclass(eq=False)
+class _UnderWay:
+    """A batch and its event loop; ``here``, if that runs in the main thread."""
+
+    run: Run
+    loop: asyncio.AbstractEventLoop
+    here: asyncio.Event | None = None
+    """Set when the signal that stopped it has been delivered."""
+    told: bool = False
+
+    async def delivered(self) -> None:
+        """Wait for the signal that stopped this batch, if one did."""
+        if self.told and self.here is not None:
+            await self.here.wait()
+
+
+_under_way: list[_UnderWay] = []
+"""Batches of the main thread that no signal has stopped."""
+_before: dict[int, Any] = {}
+"""Handlers of signals that were there before the first of them."""
+
+
 @contextmanager
-def _signals_wait(end: Callable[[Callable[[], None]], None]) -> Iterator[None]:
-    """Hold back the first SIGINT or SIGTERM until ``end`` calls what delivers it.
+def _signals_wait(batch: _UnderWay) -> Iterator[None]:
+    """Hold back the first SIGINT or SIGTERM until every batch under way has ended.
 
     A second one is delivered at once. Python has signal handlers in its main thread only.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before: dict[int, Any] = {}
+    if not _before:
+        _install()
+    _under_way.append(batch)
+    try:
+        yield
+    finally:
+        if batch in _under_way:
+            _under_way.remove(batch)
+        if not _under_way:
+            _restore()
 
-    def restore() -> None:
-        while before:
-            number, handler = before.popitem()
-            signal.signal(number, handler)
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        restore()
+def _install() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        handler = signal.getsignal(number)
+        if handler is not None and handler != signal.SIG_IGN:
+            _before[number] = handler
+            signal.signal(number, _handle)
+
+
+def _restore() -> None:
+    while _before:
+        number, handler = _before.popitem()
+        signal.signal(number, handler)
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    """Stop them all, then let the signal do what it would have done."""
+    _restore()
+    with suppress(OSError, RuntimeError, ValueError):  # closed, or in the middle of a print
         print(  # noqa: T201 - whoever pressed Ctrl-C waits for a word
             "stopping: finishing what is under way; the same call goes on from here later",
             file=sys.stderr,
             flush=True,
         )
-        end(lambda: signal.raise_signal(number))
+    told = [each for each in _under_way if each.loop.is_running()]
+    _under_way.clear()
+    stops = {}
+    for each in told:
+        each.told = True
+        stops[asyncio.run_coroutine_threadsafe(each.run.stop(), each.loop)] = each.here
+    wait([stop for stop, here in stops.items() if here is None])
+    left = {stop: here for stop, here in stops.items() if here is not None}
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        handler = signal.getsignal(number)
-        if handler is not None and handler != signal.SIG_IGN:
-            before[number] = handler
-            signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        restore()
+    def stopped(stop: Future[None]) -> None:
+        ended.append(left[stop])
+        if len(ended) == len(left):
+            signal.raise_signal(number)
+            for here in ended:
+                here.set()
+
+    ended: list[asyncio.Event] = []
+    for stop in left:
+        stop.add_done_callback(stopped)
+    if not left:
+        signal.raise_signal(number)

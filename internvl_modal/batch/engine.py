@@ -9,12 +9,13 @@ import asyncio
 import os
 import time
 from collections import deque
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from internvl_modal.batch.asking import Asker, Exchange, is_fatal
+from internvl_modal.batch.asking import Asker, Exchange, is_fatal, is_lost
 from internvl_modal.batch.concurrency import Limiter
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import Outcome, fingerprint
@@ -36,11 +37,12 @@ THREADS = min(8, (os.cpu_count() or 1) + 2)
 MOST = 64
 """Requests at once that "auto" may reach where nothing else says how many."""
 GONE = 10
-"""Pictures in a row that the server failed, with all their attempts, before the batch gives up."""
+"""Pictures that the server failed, with all their attempts and no answer between them, before the
+batch gives up."""
 
 
 @dataclass
-class _Ticket:
+class Ticket:
     """A picture on its way."""
 
     index: int
@@ -62,12 +64,12 @@ class Run:
         self._writer = ThreadPoolExecutor(1, "internvl-write")
         self._done: asyncio.Queue[tuple[int, Outcome] | None] = asyncio.Queue()
         self._written: deque[Outcome] = deque()
-        self._tickets: dict[asyncio.Task[None], _Ticket] = {}
+        self._tickets: dict[asyncio.Task[None], Ticket] = {}
         self._news, self._halt = asyncio.Event(), asyncio.Event()
         self._main: asyncio.Task[None] | None = None
         self._error: Exception | None = None
         self._grace = 0.0
-        self._lost = 0
+        self._lost: list[tuple[int, Outcome]] = []
 
     async def take(self) -> list[Outcome]:
         """Outcomes that are written, one or more; none at the end. Raises what stopped it."""
@@ -104,6 +106,9 @@ class Run:
             task.cancel()
         if self._main is not None:
             await asyncio.wait({self._main})
+        self._asker.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._writer.shutdown(wait=False)
 
     def _end(self, error: Exception, grace: float = 0.0) -> None:
         if not self._halt.is_set():
@@ -114,12 +119,16 @@ class Run:
         """From the first question to the last line."""
         loop = asyncio.get_running_loop()
         try:
-            await self._open()
-            writing = asyncio.create_task(self._write())
-            await self._until_done()
-            self._done.put_nowait(None)
-            await writing
-            self._meter.close(self._limiter.limit)
+            opening = await self._unless_halted(self._open())
+            if not opening.cancelled():
+                opening.result()
+                writing = asyncio.create_task(self._write())
+                await self._until_done()
+                if not self._halt.is_set():
+                    self._pass_lost()
+                self._done.put_nowait(None)
+                await writing
+                self._meter.close(self._limiter.limit)
         except Exception as error:  # noqa: BLE001 - raised where outcomes are taken
             self._error = self._error or error
         finally:
@@ -127,9 +136,16 @@ class Run:
                 await loop.run_in_executor(self._writer, self._sink.close)
             except Exception as error:  # noqa: BLE001 - the same
                 self._error = self._error or error
-            self._asker.close()
-            self._threads.shutdown(wait=False, cancel_futures=True)
-            self._writer.shutdown(wait=False)
+
+    async def _unless_halted(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """The task of ``work``, at its end; cancelled where something ended the batch before."""
+        working = asyncio.create_task(work)
+        halted = asyncio.create_task(self._halt.wait())
+        await asyncio.wait({working, halted}, return_when=asyncio.FIRST_COMPLETED)
+        halted.cancel()
+        working.cancel()
+        await asyncio.wait({working})
+        return working
 
     async def _open(self) -> None:
         """Learn what answers, and what of the output is there."""
@@ -149,13 +165,7 @@ class Run:
 
     async def _until_done(self) -> None:
         """Until every picture is through, or something ends the batch before."""
-        working = asyncio.create_task(self._work())
-        halted = asyncio.create_task(self._halt.wait())
-        await asyncio.wait({working, halted}, return_when=asyncio.FIRST_COMPLETED)
-        halted.cancel()
-        if not working.done():
-            working.cancel()
-        await asyncio.wait({working})
+        working = await self._unless_halted(self._work())
         if not working.cancelled() and (error := working.exception()) is not None:
             self._end(error if isinstance(error, Exception) else InternVLError(str(error)))
         for task, ticket in self._tickets.items():
@@ -178,7 +188,7 @@ class Run:
                     continue
                 await self._window.acquire()
                 await self._limiter.admit()
-                ticket = _Ticket(index, item)
+                ticket = Ticket(index, item)
                 task = asyncio.create_task(self._process(ticket))
                 self._tickets[task] = ticket
                 task.add_done_callback(self._tickets.pop)
@@ -186,31 +196,43 @@ class Run:
         while self._tickets:
             await asyncio.wait(list(self._tickets))
 
-    async def _process(self, ticket: _Ticket) -> None:
+    async def _process(self, ticket: Ticket) -> None:
         """Make one outcome, whatever happens, unless it ends the batch."""
         begun = time.monotonic()
         description, error = None, None
         try:
-            description = await self._asker.describe(ticket, self._halt)
-        except Exception as caught:  # noqa: BLE001 - recorded, that is the point
-            error = caught
+            try:
+                description = await self._asker.describe(ticket, self._halt)
+            except Exception as caught:  # noqa: BLE001 - recorded, that is the point
+                error = caught
+            seconds = time.monotonic() - begun
+            item, attempts = ticket.item, ticket.attempts
+            outcome = Outcome(item.key, item.source, description, error, attempts, seconds)
+            self._judge(ticket.index, outcome)
         finally:
             await self._limiter.dismiss()
-        if error is not None and is_fatal(error):
+
+    def _judge(self, index: int, outcome: Outcome) -> None:
+        """Pass an outcome on, unless it ends the batch: then the next run asks again.
+
+        What the server failed waits for an answer, which says that the server is there.
+        """
+        error = outcome.error
+        if error is not None and (self._job.settings.on_error == "raise" or is_fatal(error)):
             self._end(error)
-            return
-        self._lost = self._lost + 1 if getattr(error, "retryable", False) else 0
-        outcome = Outcome(
-            ticket.item.key,
-            ticket.item.source,
-            description,
-            error,
-            ticket.attempts,
-            time.monotonic() - begun,
-        )
-        self._done.put_nowait((ticket.index, outcome))
-        if error is not None and (self._lost >= GONE or self._job.settings.on_error == "raise"):
-            self._end(error)
+        elif error is not None and is_lost(error):
+            self._lost.append((index, outcome))
+            if len(self._lost) >= GONE:
+                self._end(error)
+        else:
+            if error is None:
+                self._pass_lost()
+            self._done.put_nowait((index, outcome))
+
+    def _pass_lost(self) -> None:
+        for each in self._lost:
+            self._done.put_nowait(each)
+        self._lost.clear()
 
     async def _write(self) -> None:
         """Write what is done, all there is at once, then let the caller have it."""
@@ -236,7 +258,10 @@ class Run:
             except Exception as error:  # noqa: BLE001 - raised where outcomes are taken
                 self._end(error)
                 return
-            for outcome in outcomes:
-                self._meter.add(outcome, self._limiter.limit)
             self._written.extend(outcomes)
             self._news.set()
+            try:
+                for outcome in outcomes:
+                    self._meter.add(outcome, self._limiter.limit)
+            except Exception as error:  # noqa: BLE001 - the same; what is done is written all the same
+                self._end(error)

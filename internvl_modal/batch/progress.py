@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -131,8 +132,9 @@ class _Bar:
         self._bar: Any = tqdm(total=total, unit="picture", smoothing=0.05)
 
     def update(self, progress: Progress) -> None:
-        self._bar.update(progress.done - self._bar.n)
-        self._bar.set_postfix_str(progress.details)
+        with suppress(OSError, ValueError):  # the terminal may be gone, the batch goes on
+            self._bar.update(progress.done - self._bar.n)
+            self._bar.set_postfix_str(progress.details)
 
     def close(self) -> None:
         self._bar.close()
@@ -141,8 +143,13 @@ class _Bar:
 def _view(option: object, total: int | None) -> _View:
     if callable(option):
         return _Call(option, CALLBACK_SECONDS)
-    if option is not False and (sys.stderr.isatty() or "ipykernel" in sys.modules):
+    if option is False or sys.stderr is None or sys.stderr.closed:
+        return _Call(lambda _: None, LOG_SECONDS)
+    if sys.stderr.isatty() or "ipykernel" in sys.modules:
         return _Bar(total)
-    if option is True:
-        return _Call(lambda now: print(now, file=sys.stderr, flush=True), LOG_SECONDS)  # noqa: T201
-    return _Call(lambda _: None, LOG_SECONDS)
+    return _Call(_log if option is True else lambda _: None, LOG_SECONDS)
+
+
+def _log(progress: Progress) -> None:
+    with suppress(OSError, ValueError):  # as above
+        print(progress, file=sys.stderr, flush=True)  # noqa: T201
