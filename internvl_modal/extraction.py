@@ -77,10 +77,13 @@ def repaired(call: ChatCall, text: str, why: str) -> ChatCall:
 def invalid(
     text: str, schema: type[BaseModel], why: str, answer: Description
 ) -> OutputInvalidError:
-    """The error once the repairs are used up; it keeps the raw answer."""
+    """The error when no repair is left, or none would help; it keeps the raw answer."""
+    advice = "allow more repairs, a larger model or a simpler schema"
+    if answer.finish_reason == "length":
+        advice = "raise max_tokens, or spend fewer tiles where the context is full"
     error = OutputInvalidError(
         f"the answer does not fit {schema.__name__}: {why}",
-        hint="the raw answer is in .text; allow more repairs, a larger model or a simpler schema",
+        hint=f"the raw answer is in .text; {advice}",
         status=200,
         request_id=answer.request_id,
     )

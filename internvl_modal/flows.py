@@ -35,6 +35,7 @@ from internvl_modal.schema import (
 )
 from internvl_modal.sse import CompletionStream
 from internvl_modal.transport import Retry, Send, Sent, remaining
+from internvl_modal.truth import cut_off
 from internvl_modal.wire import ChatCall, HttpRequest, decode_completion, decode_models
 
 if TYPE_CHECKING:
@@ -150,7 +151,10 @@ class Core:
                 return schema.model_validate(extraction.read_object(text))
             except (ValidationError, ValueError) as error:
                 why = explain(error) if isinstance(error, ValidationError) else str(error)
-                if repair == repairs:
+                cut = sent.value.finish_reason == "length"  # and would be again
+                if cut:
+                    why = cut_off(sent.value.usage, call)
+                if cut or repair == repairs:
                     raise extraction.invalid(text, schema, why, sent.value) from error
                 call = extraction.repaired(call, text, why)
         raise AssertionError("unreachable")

@@ -24,6 +24,7 @@ from httpx_aiohttp import HttpxAiohttpClient
 from internvl_modal.errors import (
     ConfigError,
     DeadlineExceededError,
+    EngineError,
     InternVLError,
     ServerUnavailableError,
 )
@@ -127,8 +128,11 @@ def _timeout(deadline: float) -> dict[str, float | None]:
 
 
 @contextmanager
-def _translated(step: Send[Any]) -> Iterator[None]:
-    """Turn HTTP errors into ours; whatever happens at the deadline is the deadline's."""
+def _translated(step: Send[Any], *, begun: bool = False) -> Iterator[None]:
+    """Turn HTTP errors into ours; whatever happens at the deadline is the deadline's.
+
+    ``begun``: the server has said 200 and given pieces of its answer away.
+    """
     try:
         yield
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
@@ -137,8 +141,15 @@ def _translated(step: Send[Any]) -> Iterator[None]:
         ) from error
     except (httpx.HTTPError, aiohttp.ClientError, OSError, TimeoutError) as error:
         remaining(step.deadline)
+        reason = str(error) or type(error).__name__
+        if begun:
+            raise EngineError(
+                f"the stream ended early: {reason}",
+                hint="see the server's log; the same request may work again",
+                status=200,
+            ) from error
         raise ServerUnavailableError(
-            f"no answer from {step.base_url}: {str(error) or type(error).__name__}",
+            f"no answer from {step.base_url}: {reason}",
             hint="check the URL and that the server runs",
         ) from error
 
@@ -217,7 +228,7 @@ class Transport:
         response, value = retrying(self._begin, step)
         try:
             sent = Sent(value, retrying.statistics["attempt_number"])
-            yield sent, self._chunks(response, step)
+            yield sent, self._chunks(response, step, begun=True)
         finally:
             response.close()
 
@@ -252,8 +263,10 @@ class Transport:
                 request = following
         raise AssertionError("unreachable")
 
-    def _chunks(self, response: httpx.Response, step: Send[Any]) -> Iterator[bytes]:
-        with _translated(step):
+    def _chunks(
+        self, response: httpx.Response, step: Send[Any], *, begun: bool = False
+    ) -> Iterator[bytes]:
+        with _translated(step, begun=begun):
             for chunk in response.iter_bytes():
                 remaining(step.deadline)
                 yield chunk
@@ -286,7 +299,7 @@ class AsyncTransport:
         response, value = begun
         try:
             sent = Sent(value, retrying.statistics["attempt_number"])
-            yield sent, self._chunks(response, step)
+            yield sent, self._chunks(response, step, begun=True)
         finally:
             await response.aclose()
 
@@ -332,9 +345,11 @@ class AsyncTransport:
                 hint="make one in each event loop, or use a Client",
             )
 
-    async def _chunks(self, response: httpx.Response, step: Send[Any]) -> AsyncIterator[bytes]:
+    async def _chunks(
+        self, response: httpx.Response, step: Send[Any], *, begun: bool = False
+    ) -> AsyncIterator[bytes]:
         chunks = response.aiter_bytes()
-        with _translated(step):
+        with _translated(step, begun=begun):
             while True:
                 with anyio.fail_after(remaining(step.deadline)):
                     chunk = await anext(chunks, None)

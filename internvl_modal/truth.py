@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from internvl_modal.errors import ImageNotSeenError
 from internvl_modal.prompts import CONTROL_TOKENS, Turn, neutralise
-from internvl_modal.schema import Seen, Usage
+from internvl_modal.schema import DETAIL_TILES, Seen, Usage
 
 if TYPE_CHECKING:
     from internvl_modal.backends.base import Capabilities
@@ -68,13 +68,33 @@ def answer_warnings(
         found.append(call.endpoint.notice)
     if any(CONTROL_TOKENS.search(turn.text) for turn in call.turns):
         found.append("the prompt held control tokens; they were sent as plain text")
+    if detail_unused(call):
+        limit = call.capabilities.max_tiles
+        unused = f"detail={call.options.detail!r} had no effect"
+        found.append(f"{unused}: this server sets its own limit, taken to be {limit} tiles")
     if finish_reason == "length":
-        wanted, got = call.options.max_tokens, usage.completion_tokens
-        short = f" (of {wanted} asked for: the context is full)" if 0 < got < wanted else ""
-        found.append(f"the answer was cut at {got or wanted} tokens{short}")
+        found.append(cut_off(usage, call))
     if loop := repetition(text):
         found.append(f"the answer repeats itself: {loop!r}")
     return tuple(found)
+
+
+def cut_off(usage: Usage, call: ChatCall) -> str:
+    """Where an answer with the finish reason "length" ended, and why."""
+    wanted, got = call.options.max_tokens, usage.completion_tokens
+    short = f" (of {wanted} asked for: the context is full)" if 0 < got < wanted else ""
+    return f"the answer was cut at {got or wanted} tokens{short}"
+
+
+def detail_unused(call: ChatCall) -> bool:
+    """Whether ``detail`` asked for something else than the server's own limit of tiles."""
+    detail, limit = call.options.detail, call.capabilities.max_tiles
+    asked = DETAIL_TILES.get(detail) if isinstance(detail, str) else detail
+    if limit is None or asked == DETAIL_TILES["medium"] or not call.images:
+        return False
+    if call.capabilities.dialect == "llamacpp":  # there a picture is shrunk to fewer tiles
+        return asked is not None and asked > limit
+    return asked != limit
 
 
 def repetition(text: str) -> str:

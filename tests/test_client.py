@@ -83,6 +83,32 @@ class TestDescribe:
         assert description.images[0].width == 900
         assert sent_picture(loopback.chats[0]).size == (896, 896)
 
+    @pytest.mark.parametrize(
+        ("owner", "detail", "unused"),
+        [
+            ("vllm", "low", True),
+            ("vllm", "high", True),
+            ("vllm", "auto", True),
+            ("vllm", 1, True),
+            ("vllm", "medium", False),
+            ("vllm", 12, False),
+            ("llamacpp", "high", True),
+            ("llamacpp", "low", False),
+            ("llamacpp", "auto", False),
+            ("lmdeploy", "high", False),
+            ("lmdeploy", 1, False),
+        ],
+    )
+    def test_a_detail_that_the_server_does_not_know(
+        self, loopback: Loopback, owner: str, detail: Any, unused: bool
+    ) -> None:
+        loopback.models = Reply(body=models_list(owner))
+        with ivl.Client(base_url=loopback.url) as client:
+            warnings = client.describe(PICTURE, detail=detail).warnings
+            text_only = client.chat([{"role": "user", "text": "Hi"}], detail=detail).warnings
+        assert [f"detail={detail!r} had no effect" in w for w in warnings] == [True] * unused
+        assert not text_only
+
     def test_a_private_url_is_refused(self, client: ivl.Client, loopback: Loopback) -> None:
         with pytest.raises(ivl.ImageError, match="allow_private_urls"):
             client.describe(f"{loopback.origin}/p.png")
@@ -406,6 +432,14 @@ class TestExtract:
             client.extract(PICTURE, Sign, repairs=1)
         assert caught.value.text == text
         assert len(loopback.chats) == 2
+
+    def test_a_cut_answer_is_not_repaired(self, client: ivl.Client, loopback: Loopback) -> None:
+        loopback.will(Reply(body=completion('{"text": "ST', finish="length", completion_tokens=5)))
+        with pytest.raises(ivl.OutputInvalidError, match="was cut at 5 tokens") as caught:
+            client.extract(PICTURE, Sign, max_tokens=5)
+        assert "raise max_tokens" in caught.value.hint
+        assert caught.value.text == '{"text": "ST'
+        assert len(loopback.chats) == 1
 
     @pytest.mark.parametrize(
         ("schema", "repairs", "words"),

@@ -354,6 +354,26 @@ def test_a_stream_is_tried_again_until_it_begins(loopback: Loopback) -> None:
     assert asyncio.run(run()).timings.attempts == 2
 
 
+def test_a_stream_cut_in_the_middle(loopback: Loopback) -> None:
+    loopback.will(Reply(chunks=stream_events("A ", "cat.")[:1], cut=True))
+    pieces: list[str] = []
+    with (
+        ivl.Client(base_url=loopback.url, retry=FAST) as client,
+        pytest.raises(ivl.EngineError, match="ended early"),
+    ):
+        pieces.extend(client.stream(PICTURE))
+
+    async def run() -> None:
+        async with ivl.AsyncClient(base_url=loopback.url, retry=FAST) as client:
+            async for piece in client.stream(PICTURE):
+                pieces.append(piece)
+
+    with pytest.raises(ivl.EngineError, match="ended early"):
+        asyncio.run(run())
+    assert pieces == ["A ", "A "]
+    assert len(loopback.chats) == 2
+
+
 def test_a_refused_stream(loopback: Loopback) -> None:
     loopback.will(Reply(401, {"detail": {"error": {"message": "Incorrect API key"}}}))
     with (
