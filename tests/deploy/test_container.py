@@ -173,8 +173,10 @@ def test_the_older_rest_sample(machine: Machine, tmp_path: Path) -> None:
     assert done.stdout == "A picture.\n", done.stderr
 
 
-def test_the_older_openai_sample(machine: Machine) -> None:
-    url = machine.python(f"say(connect({APP!r}).urls['openai'])")
+@pytest.mark.parametrize("url", ["d.urls['openai']", "d.urls['rest'] + 'v1'"])
+def test_the_older_openai_sample(machine: Machine, url: str) -> None:
+    """Against LMDeploy itself, and against the gateway in front of it."""
+    url = machine.python(f"d = connect({APP!r})\nsay({url})")
     image = f"data:image/png;base64,{base64.b64encode(picture()).decode()}"
     code = OPENAI_SAMPLE.replace("https://path/to/your/image.jpg", image)
     code = code.replace("'URL'", repr(url)).replace("'KEY'", repr(key_of(machine, APP)))
