@@ -89,13 +89,16 @@ def fetch(url: str, *, timeout: float, max_bytes: int, allow_private: bool = Fal
 def _get(
     url: httpx.URL, name: str, deadline: float, max_bytes: int, allow_private: bool
 ) -> bytes | httpx.URL:
-    """One hop: the body, or where it redirects to."""
+    """One hop: the body, or where it redirects to.
+
+    Below ``httpx.Client``, which would log the whole URL, password and query included.
+    """
     addresses = _resolve(url, name, allow_private)
     limits = httpx.Limits(max_keepalive_connections=0)  # else hosts could share a connection
-    with httpx.Client(trust_env=False, verify=_certificates(), limits=limits) as client:
+    with httpx.HTTPTransport(trust_env=False, verify=_certificates(), limits=limits) as transport:
         for last, address in enumerate(addresses, 1 - len(addresses)):
             try:
-                response = client.send(_request(client, url, address, deadline), stream=True)
+                response = transport.handle_request(_request(url, address, deadline))
             except (httpx.ConnectError, httpx.ConnectTimeout):
                 if last == 0:
                     raise
@@ -130,11 +133,12 @@ def _resolve(url: httpx.URL, name: str, allow_private: bool) -> list[str]:
     return addresses
 
 
-def _request(client: httpx.Client, url: httpx.URL, address: str, deadline: float) -> httpx.Request:
+def _request(url: httpx.URL, address: str, deadline: float) -> httpx.Request:
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError
-    return client.build_request(
+    timeout = httpx.Timeout(left, connect=min(left, 10.0))
+    request = httpx.Request(
         "GET",
         url.copy_with(host=address),
         headers={
@@ -143,9 +147,11 @@ def _request(client: httpx.Client, url: httpx.URL, address: str, deadline: float
             "Accept-Encoding": "identity",
             "User-Agent": "internvl-modal",
         },
-        extensions={"sni_hostname": url.raw_host.decode("ascii")},
-        timeout=httpx.Timeout(left, connect=min(left, 10.0)),
+        extensions={"sni_hostname": url.raw_host.decode("ascii"), "timeout": timeout.as_dict()},
     )
+    if url.userinfo:
+        next(httpx.BasicAuth(url.username, url.password).auth_flow(request))  # adds its header
+    return request
 
 
 def _read(response: httpx.Response, name: str, deadline: float, max_bytes: int) -> bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import logging
 import socket
 import ssl
 import threading
@@ -152,6 +154,20 @@ def test_the_next_address_is_tried_when_one_does_not_answer(
     monkeypatch.setattr(socket, "getaddrinfo", two)
     loopback.will(Reply(body=b"ok"))
     assert get(f"http://two.test:{port}/") == b"ok"
+
+
+def test_passwords_and_queries_are_sent_and_not_logged(
+    loopback: Loopback, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    loopback.will(Reply(body=b"ok"))
+    address = loopback.origin.replace("//", "//me:s%40cret@")
+    assert get(f"{address}/a.jpg?token=s%40cret") == b"ok"
+    (heard,) = loopback.heard
+    assert heard.path == "/a.jpg?token=s%40cret"
+    assert heard.headers["authorization"] == "Basic " + base64.b64encode(b"me:s@cret").decode()
+    assert heard.headers["host"] == loopback.origin.removeprefix("http://")
+    assert "cret" not in caplog.text
 
 
 def redirect(to: str) -> Reply:
