@@ -16,10 +16,23 @@ import typer
 import internvl_modal
 from internvl_modal import deploy_cli
 from internvl_modal.batch.cli import batch
-from internvl_modal.errors import ConfigError, InternVLError, WeightsError
+from internvl_modal.errors import ConfigError, InternVLError, WeightsError, WeightsInterruptedError
 from internvl_modal.weights.cli import app as weights_app
 
+
+class _Commands(typer.core.TyperGroup):
+    """Typer ends at any KeyboardInterrupt without a word; ours says how to go on."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except WeightsInterruptedError as error:
+            _failed(error)
+            raise
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Describe images with InternVL: on this machine, on Modal's GPUs, or on any server.",
     no_args_is_help=True,
     add_completion=False,
@@ -40,11 +53,7 @@ def main() -> NoReturn:
     try:
         code = app(standalone_mode=False) or 0
     except InternVLError as error:
-        if "--json" in sys.argv:
-            print(json.dumps({"error": error_document(error)}))
-            code = exit_code(error)
-        else:
-            code = fail(error)
+        code = _failed(error)
     except typer.Exit as stop:
         code = stop.exit_code
     except typer.Abort:
@@ -58,13 +67,19 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
+def _failed(error: InternVLError) -> int:
+    """Print ``error`` as the command line asks for it; return its exit code."""
+    if "--json" in sys.argv:
+        print(json.dumps({"error": error_document(error)}))
+        return exit_code(error)
+    return fail(error)
+
+
 def _misused(error: Any) -> int:
     """Print what is wrong with the command line; return its exit code."""
     if "--json" in sys.argv:
-        document = error_document(ConfigError(error.format_message(), hint="see --help"))
-        print(json.dumps({"error": document}))
-    else:
-        error.show()
+        return _failed(ConfigError(error.format_message(), hint="see --help"))
+    error.show()
     return 2
 
 
@@ -126,13 +141,17 @@ def describe(
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Most tokens to write.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 (greedy) to 2.")] = None,
+    allow_private_urls: Annotated[
+        bool, typer.Option("--allow-private-urls", help="Fetch from private addresses too.")
+    ] = False,
     stream: Annotated[bool, typer.Option("--stream", help="Print the text as it comes.")] = False,
     as_json: Json = False,
 ) -> int:
     """Describe pictures, one after the other; a bad one does not stop the rest."""
     level = int(detail) if detail is not None and detail.isdecimal() else detail
     given = {"detail": level, "max_tokens": max_tokens, "temperature": temperature}
-    options = {name: value for name, value in given.items() if value is not None}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    options["allow_private_urls"] = allow_private_urls
     internvl_modal.DescribeOptions.parse(options)  # type: ignore[arg-type] # checked there
     with _client(backend, base_url, model) as client:
         return max(

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.loopback import Loopback, Reply, completion, stream_events
+from tests.loopback_hub import LoopbackHub
 
 ROOT = Path(__file__).parents[1]
 SCENE = str(ROOT / "examples" / "images" / "scene.png")
@@ -123,10 +126,41 @@ def test_a_stream_that_breaks_is_an_error(loopback: Loopback) -> None:
     assert "ended early" in result.stderr
 
 
+def test_a_private_url_needs_permission(loopback: Loopback) -> None:
+    picture = Loopback()
+    picture.will(Reply(body=Path(PHOTO).read_bytes()))
+    with picture:
+        command = ["describe", f"{picture.origin}/a.jpg", "--base-url", loopback.url]
+        refused = run(*command)
+        assert (refused.returncode, "leads to a loopback address" in refused.stderr) == (1, True)
+        assert run(*command, "--allow-private-urls").stdout == "A cat.\n"
+
+
+def test_an_interrupted_download_says_how_to_go_on(tmp_path: Path) -> None:
+    with LoopbackHub(rate=100_000) as hub:
+        hub.commit("me/model", {"config.json": b"{}", "model.safetensors": bytes(10_000_000)})
+        arguments = ["weights", "ensure", "me/model", "--folder", str(tmp_path)]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "internvl_modal", *arguments],
+            env={**os.environ, "HF_ENDPOINT": hub.url},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while not any(sent for sent in hub.sent.values()) and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    assert process.returncode == 130
+    assert "run this again: it continues where it stopped" in err
+    assert "Traceback" not in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["describe"], "IMAGE"),
+        (["describe", "x.png", "--backend", "local", "--base-url", "http://h/v1"], "no base_url"),
         (["describe", "x.png", "--temperature", "5"], "temperature=5.0"),
         (["describe", "x.png", "--detail", "huge"], "detail='huge'"),
         (["describe", "x.png", "--backend", "nope"], "no backend is named 'nope'"),
