@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -17,7 +19,7 @@ class Known:
     """Answers by the body that was sent, in a temporary file: memory holds a hash of each."""
 
     def __init__(self) -> None:
-        self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - see close
+        self._spool = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - see close
         self._places: dict[bytes, tuple[int, int]] = {}
         self._under_way: dict[bytes, asyncio.Future[None]] = {}
 
@@ -33,13 +35,15 @@ class Known:
         if digest in self._places:
             size, start = self._places[digest]
             self._spool.seek(start)
-            return Sent(Description.model_validate_json(self._spool.read(size)), 0)
+            return Sent(Description.model_validate(json.loads(self._spool.read(size))), 0)
         self._under_way[digest] = asyncio.get_running_loop().create_future()
         try:
             sent = await ask()
-            data = sent.value.model_dump_json().encode("utf-8", "replace")
-            self._places[digest] = len(data), self._spool.seek(0, os.SEEK_END)
-            self._spool.write(data)
+            data = json.dumps(sent.value.model_dump()).encode()
+            with contextlib.suppress(OSError):  # the disk is full: the next one is asked about too
+                start = self._spool.seek(0, os.SEEK_END)
+                if self._spool.write(data) == len(data):
+                    self._places[digest] = len(data), start
         finally:
             self._under_way.pop(digest).set_result(None)
         return sent

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from internvl_modal.batch.outcome import Outcome, fingerprint
 from internvl_modal.batch.outputs import sink_for
 from internvl_modal.batch.progress import Meter
 from internvl_modal.batch.reading import items
+from internvl_modal.batch.sinks import SYNC_SECONDS
 from internvl_modal.batch.sources import Images, Item, size_of
 from internvl_modal.errors import InternVLError
 from internvl_modal.flows import Core
@@ -240,7 +241,9 @@ class Run:
         held: dict[int, Outcome] = {}
         following, more = 0, True
         while more:
-            news = [await self._done.get()]
+            news: list[tuple[int, Outcome] | None] = []
+            with suppress(asyncio.TimeoutError):
+                news.append(await asyncio.wait_for(self._done.get(), SYNC_SECONDS))
             while not self._done.empty():
                 news.append(self._done.get_nowait())
             more = None not in news

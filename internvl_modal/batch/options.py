@@ -38,7 +38,7 @@ class BatchOptions(Options, total=False):
 class BatchSettings(BaseModel):
     """How a batch runs, apart from how each picture is described."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     concurrency: Literal["auto"] | int = Field("auto", description="Requests under way at once.")
     max_concurrency: int | None = Field(None, ge=1, description="Most that 'auto' may try.")

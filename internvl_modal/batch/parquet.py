@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from internvl_modal.batch.lines import Line, read_lines
 from internvl_modal.batch.outcome import Outcome
-from internvl_modal.batch.sinks import JsonLines, Keys, full
+from internvl_modal.batch.sinks import JsonLines, Keys, full, replacing
 from internvl_modal.errors import MissingExtraError
 
 PART_ROWS = 10_000
@@ -50,6 +49,14 @@ class Parquet(Keys):
                 self.note(line.key)
         self._rows = len(left)
 
+    def note(self, key: str) -> None:
+        """Keep ``key``, as a part would hold it."""
+        super().note(_utf8(key))
+
+    def has(self, key: str) -> bool:
+        """Whether ``key`` was seen, as a part would hold it."""
+        return super().has(_utf8(key))
+
     def write(self, outcomes: Sequence[Outcome]) -> None:
         """Keep the rows; make a part of them when there are enough."""
         self._journal.write(outcomes)
@@ -59,9 +66,11 @@ class Parquet(Keys):
 
     def close(self) -> None:
         """Make a part of what is left."""
-        if self._rows:
-            self._make_part()
-        self._journal.close()
+        try:
+            if self._rows:
+                self._make_part()
+        finally:
+            self._journal.close()
 
     def _parts(self) -> list[Path]:
         return sorted(self._folder.glob("part-*.parquet"))
@@ -76,12 +85,8 @@ class Parquet(Keys):
         self._rows = 0
 
     def _replace(self, path: Path, table: Any) -> None:
-        beside = path.with_name(f".{path.name}.new")
-        with full(path):
-            self._parquet.write_table(table, beside, compression="zstd")
-            with beside.open("rb") as file:
-                os.fsync(file.fileno())
-            beside.replace(path)
+        with full(path), replacing(path) as file:
+            self._parquet.write_table(table, file, compression="zstd")
 
     def _read(self, part: Path, run: str) -> None:
         columns = ["key", "run", "error_type"]
@@ -108,7 +113,7 @@ class Parquet(Keys):
 
     def _is_in_parts(self, line: Line) -> bool:
         """Whether a part holds the journal's first line: parts are made of whole journals."""
-        wanted = [("key", "=", line.key), ("run", "=", line.run)]
+        wanted = [("key", "=", _utf8(line.key)), ("run", "=", line.run)]
         return any(
             self._parquet.read_table(part, columns=["key"], filters=wanted).num_rows
             for part in self._parts()[-1:]
@@ -127,9 +132,16 @@ class Parquet(Keys):
 def _row(document: dict[str, Any]) -> dict[str, Any]:
     """A line of the journal, flat."""
     usage, error = document.get("usage") or {}, document.get("error") or {}
-    return {
+    flat = {
         **document,
         **usage,
+        "warnings": [_utf8(text) for text in document.get("warnings") or []] or None,
         "error_type": error.get("type"),
         "error_message": error.get("message"),
     }
+    return {name: _utf8(value) if isinstance(value, str) else value for name, value in flat.items()}
+
+
+def _utf8(text: str) -> str:
+    """``text`` with what UTF-8 cannot hold, as in names of files that are no Unicode, escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()

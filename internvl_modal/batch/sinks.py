@@ -8,15 +8,15 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from internvl_modal.batch.lines import Line, end_of_lines, read_lines
 from internvl_modal.batch.outcome import Outcome, encode, key_hash, record
 from internvl_modal.errors import ConfigError, InternVLError
 
-__all__ = ["Callback", "JsonLines", "Keys", "Sink", "full"]
+__all__ = ["Callback", "JsonLines", "Keys", "Sink", "full", "replacing"]
 
 SYNC_SECONDS = 5.0
 """What a power cut may cost; a killed process loses nothing that was written."""
@@ -34,7 +34,7 @@ class Sink(Protocol):
         ...
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
-        """Keep them all, or raise."""
+        """Keep them all, or raise; with none, every ``SYNC_SECONDS``, while nothing is done."""
         ...
 
     def close(self) -> None:
@@ -75,15 +75,20 @@ class JsonLines(Keys):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = _take(self._path)
             if not self._resume:
-                os.ftruncate(self._descriptor, 0)
+                self.clear()
             self._size = self._mend()
             if self._retry:
                 self._forget_failures()
-        self._synced = time.monotonic()
+        self._unsynced, self._synced = False, time.monotonic()
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
         """Append; if the disk is full, what fitted of it is taken back."""
-        data = b"".join(encode(record(outcome, self._run)) for outcome in outcomes)
+        self._append(record(outcome, self._run) for outcome in outcomes)
+        if time.monotonic() - self._synced > SYNC_SECONDS:
+            self._sync()
+
+    def _append(self, documents: Iterable[dict[str, object]]) -> None:
+        data = b"".join(map(encode, documents))
         with full(self._path):
             try:
                 _write(self._descriptor, data)
@@ -91,9 +96,14 @@ class JsonLines(Keys):
                 os.ftruncate(self._descriptor, self._size)
                 raise
             self._size += len(data)
-            if time.monotonic() - self._synced > SYNC_SECONDS:
+            self._unsynced = self._unsynced or bool(data)
+
+    def _sync(self) -> None:
+        """Force to the disk what is not there yet."""
+        if self._unsynced:
+            with full(self._path):
                 os.fsync(self._descriptor)
-                self._synced = time.monotonic()
+        self._unsynced, self._synced = False, time.monotonic()
 
     def close(self) -> None:
         """Flush the file to the disk and let go of it."""
@@ -126,22 +136,17 @@ class JsonLines(Keys):
 
         if not any(map(stale, read_lines(self._path))):
             return
-        beside = self._path.with_name(f".{self._path.name}.new")
-        with beside.open("wb") as file:
+        with replacing(self._path) as file:
             file.writelines(line.raw for line in read_lines(self._path) if not stale(line))
-            file.flush()
-            os.fsync(file.fileno())
-        taken = _take(beside)
-        beside.replace(self._path)
+            taken = _take(Path(file.name))
         os.close(self._descriptor)
         self._descriptor, self._size = taken, os.fstat(taken).st_size
 
 
-class Callback(Keys):
+class Callback:
     """Calls a function with each outcome, from one thread; nothing is remembered."""
 
     def __init__(self, call: Callable[[Outcome], object]) -> None:
-        super().__init__()
         self._call = call
 
     def open(self, run: str) -> None:
@@ -170,6 +175,18 @@ def full(path: Path) -> Iterator[None]:
             f"{path} cannot be written: {error.strerror or error}",
             hint="make room or choose another out=; the same call goes on where this one stopped",
         ) from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
+    """A file that takes the place of ``path`` once it is written, and on the disk if ``sync``."""
+    beside = path.with_name(f".{path.name}.new")
+    with beside.open("wb") as file:
+        yield file
+        file.flush()
+        if sync:
+            os.fsync(file.fileno())
+    beside.replace(path)
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -340,6 +340,32 @@ def test_equal_bytes_are_described_once(
     assert Counter(outcome.attempts for outcome in outcomes) == {1: 10, 0: 40}
 
 
+def test_equal_answers_that_are_no_unicode(
+    loopback: Loopback, pictures: Callable[[int], Path]
+) -> None:
+    loopback.will(Reply(body=completion("half \ud83d")))
+    given = [(f"{number}", next(pictures(1).iterdir())) for number in range(3)]
+    with ivl.Client(base_url=loopback.url) as client:
+        outcomes = list(client.describe_many(given, dedupe=True, detail=1))
+    assert [outcome.text for outcome in outcomes] == ["half \ud83d"] * 3
+    assert len(loopback.chats) == 1
+
+
+def test_answers_that_cannot_be_kept_are_asked_for_again(
+    client: ivl.Client, server: Fast, pictures: Callable[[int], Path]
+) -> None:
+    resource: Any = pytest.importorskip("resource")
+    given = [(f"{number}", next(pictures(1).iterdir())) for number in range(3)]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        outcomes = list(client.describe_many(given, dedupe=True, detail=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [outcome.ok for outcome in outcomes] == [True] * 3
+    assert len(server.report()["log"]) == 3
+
+
 def test_a_callback_that_fails_stops_it_and_loses_nothing(
     client: ivl.Client, pictures: Callable[[int], Path]
 ) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,9 +20,9 @@ from internvl_modal.batch import parquet as parts
 from internvl_modal.batch.lines import end_of_lines
 from internvl_modal.batch.outcome import Outcome, encode, fingerprint, key_hash, record
 from internvl_modal.batch.parquet import Parquet
-from internvl_modal.batch.sinks import JsonLines
 from internvl_modal.schema import DescribeOptions, Description, Usage
 from tests.batch.conftest import Fast, lines
+from tests.loopback import Heard, Loopback, Reply, completion
 
 OUTS = ["out.jsonl", "out.parquet", "texts/"]
 
@@ -90,24 +93,6 @@ def test_without_resume_it_starts_anew(
     assert len(written(out)) == 5
 
 
-def test_texts_go_beside_the_pictures_or_into_a_folder(
-    client: ivl.Client, pictures: Callable[[int], Path]
-) -> None:
-    folder = pictures(3)
-    (folder / "000001.gif").write_bytes((folder / "000001.png").read_bytes())
-    list(client.describe_many(folder, out=folder, detail=1))
-    assert (folder / "000000.txt").read_text().startswith("It is ")
-    assert {path.name for path in folder.glob("000001*.txt")} in (
-        {"000001.txt", "000001.gif.txt"},
-        {"000001.txt", "000001.png.txt"},
-    )
-    given = [("a/b.jpg", folder / "000000.png"), ("../../c.jpg", folder / "000001.png"),
-             ("https://x.org/d.jpg?e=1", folder / "000002.png")]  # fmt: skip
-    list(client.describe_many(given, out="texts/", detail=1))
-    found = {str(path) for path in Path("texts").rglob("*.txt")}
-    assert found == {"texts/a/b.txt", "texts/c.txt", "texts/https_/x.org/d.txt"}
-
-
 def test_a_callable_gets_every_outcome(client: ivl.Client, pictures: Callable[[int], Path]) -> None:
     got: list[Outcome] = []
     outcomes = list(client.describe_many(pictures(9), out=got.append, detail=1))
@@ -168,6 +153,33 @@ def test_a_journal_that_became_a_part_is_not_read_twice(monkeypatch: pytest.Monk
     assert sorted(row["key"] for row in written("out.parquet")) == list("01234567")
 
 
+@pytest.mark.parametrize("out", OUTS)
+def test_a_file_whose_name_is_no_unicode(
+    client: ivl.Client, pictures: Callable[[int], Path], out: str
+) -> None:
+    folder = pictures(3)
+    for name in (b"caf\xe9.png", b"caf\xe8.png"):
+        os.link(folder / "000000.png", os.fsencode(folder) + b"/" + name)
+    (folder / "broken\udce9.png").write_bytes(b"")
+    assert len(list(client.describe_many(folder, out=out, detail=1))) == 6
+    assert not list(client.describe_many(folder, out=out, detail=1))
+    assert len(written(out)) == 6
+    again = list(client.describe_many(folder, out=out, retry_errors=True, detail=1))
+    assert [outcome.key for outcome in again] == [f"{folder}/broken\udce9.png"]
+
+
+def test_a_part_that_cannot_be_written_leaves_no_lock(
+    client: ivl.Client, pictures: Callable[[int], Path]
+) -> None:
+    in_the_way = Path("out.parquet/.part-00000.parquet.new")
+    in_the_way.mkdir(parents=True)
+    with pytest.raises(ivl.InternVLError, match=r"part-00000\.parquet cannot be written"):
+        list(client.describe_many(pictures(3), out="out.parquet", detail=1))
+    in_the_way.rmdir()
+    assert not list(client.describe_many(pictures(3), out="out.parquet", detail=1))
+    assert len(written("out.parquet")) == 3
+
+
 def test_many_rows_make_many_parts() -> None:
     sink = Parquet(Path("out.parquet"), resume=True, retry_errors=False)
     sink.open("run")
@@ -207,13 +219,41 @@ def test_where_lines_end(tmp_path: Path, text: str, end: int) -> None:
     assert end_of_lines(path) == end
 
 
-def test_a_power_cut_costs_seconds_at_most(tmp_path: Path) -> None:
-    sink = JsonLines(tmp_path / "out.jsonl", resume=True, retry_errors=False)
-    sink.open("run")
-    sink.write([Outcome("a", "", described())])
-    assert (tmp_path / "out.jsonl").read_bytes().endswith(b"\n")
-    sink.close()
-    sink.close()
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of files at the moment they were forced to the disk."""
+    sizes: list[int] = []
+    force = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        force(descriptor)
+        sizes.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return sizes
+
+
+def test_lines_are_forced_to_the_disk_in_a_pause_and_at_the_end(
+    loopback: Loopback, pictures: Callable[[int], Path], synced: list[int]
+) -> None:
+    over, out = threading.Event(), Path("out.jsonl")
+
+    def hang(_: Heard) -> Reply:
+        over.wait(30)
+        return Reply(body=completion())
+
+    loopback.will(Reply(body=completion()), hang)
+    with ivl.Client(base_url=loopback.url) as client:
+        outcomes = client.describe_many(pictures(2), out=out, concurrency=1, detail=1)
+        next(outcomes)
+        first = out.stat().st_size
+        deadline = time.monotonic() + 30
+        while first not in synced and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert first in synced
+        over.set()
+        list(outcomes)
+    assert synced[-1] == out.stat().st_size > first
 
 
 CLI = "from internvl_modal.batch.cli import batch; import typer; a = typer.Typer(); a.command()(batch); raise SystemExit(a(standalone_mode=False))"
