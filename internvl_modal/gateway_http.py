@@ -194,6 +194,8 @@ def limited(request: Request, max_body: int) -> Request:
     async def receive() -> Message:
         nonlocal left
         message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise RefusedError(400, "the caller left before the body was whole")
         left -= len(message.get("body", b""))
         if left < 0 or int(declared) > max_body:
             text = f"the body is larger than {max_body} bytes; send a smaller picture"

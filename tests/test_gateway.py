@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import socket
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -218,6 +219,19 @@ def test_an_error_that_nobody_expected(capfd: pytest.CaptureFixture[str]) -> Non
     assert "a secret detail" not in answer.text
     assert "a secret detail" in capfd.readouterr().err, "the log has it"
     assert 'internvl_gateway_requests_total{status="500"} 1.0' in metrics
+
+
+def test_a_caller_who_leaves_is_no_failure_of_the_gateway(gateway: httpx.Client) -> None:
+    url = gateway.base_url
+    with socket.create_connection((url.host, url.port)) as caller:
+        caller.sendall(
+            f"POST / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+            "Content-Length: 1000\r\n\r\nthe beginning".encode()
+        )
+    counted = ""
+    while "requests_total{" not in counted:
+        counted = gateway.get("/metrics", headers=BEARER).text
+    assert 'internvl_gateway_requests_total{status="400"} 1.0' in counted
 
 
 @pytest.mark.parametrize("chunked", [False, True])
