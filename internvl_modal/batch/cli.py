@@ -73,18 +73,26 @@ def batch(
 
 def _report(outcomes: Iterable[Outcome]) -> tuple[int, int]:
     """Name the failures as they come; count both kinds."""
+    from internvl_modal.images.address import is_url, url_name
+
     described = failed = 0
     for outcome in outcomes:
         described += outcome.ok
         failed += not outcome.ok
         if not outcome.ok:
             words = " ".join(str(outcome.error).split())
-            typer.echo(f"{outcome.key}: {type(outcome.error).__name__}: {words}", err=True)
+            name = url_name(outcome.key) if is_url(outcome.key) else outcome.key
+            typer.echo(f"{name}: {type(outcome.error).__name__}: {words}", err=True)
     return described, failed
 
 
 def show_status(path: Path) -> int:
     """Count what a file of captions holds, by run; 1 if there are failures."""
+    if path.is_dir():
+        raise ConfigError(
+            f"{path} is a folder, not a .jsonl",
+            hint=f"a folder of texts has its lines in {path / '.internvl-modal.jsonl'}",
+        )
     if not path.is_file():
         raise ConfigError(f"{path} does not exist", hint="give the --out of a batch")
     runs: dict[str, dict[str, Any]] = {}
@@ -92,11 +100,12 @@ def show_status(path: Path) -> int:
         empty = dict[str, Any](model=None, described=0, completion_tokens=0, failed=Counter())
         found = runs.setdefault(str(line.run), empty)
         if line.failed:
-            found["failed"][line.document["error"]["type"]] += 1
+            found["failed"][line.document["error"].get("type")] += 1
         else:
             found["described"] += 1
-            found["model"] = line.document["model"]
-            found["completion_tokens"] += line.document["usage"]["completion_tokens"]
+            found["model"] = line.document.get("model")
+            usage = line.document.get("usage") or {}
+            found["completion_tokens"] += usage.get("completion_tokens", 0)
     for run, found in runs.items():
         typer.echo(json.dumps({"run": run, **found}))
     return 1 if any(found["failed"] for found in runs.values()) else 0

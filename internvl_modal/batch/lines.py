@@ -35,22 +35,30 @@ class Line:
         return "error" in self.document
 
 
+def line_of(raw: bytes, number: int, name: object) -> Line:
+    """The line with this number in ``name``; raises ConfigError if no batch wrote it."""
+    try:
+        document = json.loads(raw)
+    except ValueError:
+        document = None
+    known = isinstance(document, dict) and (
+        isinstance(document.get("text"), str) or isinstance(document.get("error"), dict)
+    )
+    if not known or "key" not in document:
+        raise ConfigError(
+            f"line {number} of {name} is not one of a batch",
+            hint="choose another file, or remove that line",
+        )
+    return Line(raw, document)
+
+
 def read_lines(path: Path) -> Iterator[Line]:
     """Finished lines; raises ConfigError for a file that was not written by a batch."""
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             if not raw.endswith(b"\n"):
                 return
-            try:
-                document = json.loads(raw)
-            except ValueError:
-                document = None
-            if not isinstance(document, dict) or "key" not in document:
-                raise ConfigError(
-                    f"line {number} of {path} is not one of a batch",
-                    hint="choose another file, or remove that line",
-                )
-            yield Line(raw, document)
+            yield line_of(raw, number, path)
 
 
 def end_of_lines(path: Path) -> int:

@@ -24,9 +24,20 @@ Reader = Callable[[Path, "str | None"], Iterator[Pair]]
 
 
 @contextmanager
+def readable(name: object) -> Iterator[None]:
+    """Turn what the system says into an error that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{name} cannot be read: {error.strerror or error}", hint="check its permissions"
+        ) from error
+
+
+@contextmanager
 def _text_of(path: Path) -> Iterator[TextIO]:
     """The file as text; raises ConfigError where it is none."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with readable(path), path.open(encoding="utf-8-sig", newline="") as file:
         try:
             yield file
         except (UnicodeDecodeError, csv.Error) as error:
@@ -84,7 +95,7 @@ def is_tar(path: Path) -> bool:
 def read_tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[Pair]:
     """Pictures of a tar in its order, without unpacking it; keys are TAR/MEMBER."""
     try:
-        with tarfile.open(path, "r|*") as archive:
+        with readable(path), tarfile.open(path, "r|*") as archive:
             for member in archive:
                 if member.isfile() and wanted(member.name):
                     file = archive.extractfile(member)

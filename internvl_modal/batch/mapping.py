@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import re
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from internvl_modal import modal_objects
+from internvl_modal.batch.lines import line_of
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import fingerprint
 from internvl_modal.batch.sinks import Keys
@@ -25,6 +27,7 @@ __all__ = ["Mapped", "map_pictures"]
 
 T = TypeVar("T")
 
+_PART = re.compile(r"(^|/)part-[0-9a-f]{8}-\d{5,}\.jsonl$")
 DAY = 86_400
 """Most seconds that Modal lets a call run."""
 WORKER: dict[str, Any] = {
@@ -40,7 +43,7 @@ WORKER: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Mapped:
-    """What a batch on Modal came to; ``files`` are those it wrote, VOLUME/FOLDER/part-N.jsonl."""
+    """What a batch on Modal came to; ``files``, VOLUME/FOLDER/part-CALL-N.jsonl, are its own."""
 
     described: int
     failed: int
@@ -104,11 +107,15 @@ def map_pictures(
     bucket_secret: str | None,
 ) -> Mapped:
     """See ``Deployment.map``; raises DeployError when parts failed, after all others are done."""
+    for name, value in (("part_size", part_size), ("containers", containers)):
+        if value < 1:
+            raise ConfigError(f"{name} is {value}", hint="give 1 or more")
     job = Job.parse(prompt, options)  # type: ignore[arg-type] # a part of BatchOptions
     with errors_of(f"describing {source}"):
         here = _source(deployment, source, bucket_secret)
         there = _Place(out, deployment.spec.environment, create=True)
-        known, following = _done(there, fingerprint(job.prompt, job.checked, deployment.model))
+        known = _done(there, fingerprint(job.prompt, job.checked, deployment.model))
+        call = secrets.token_hex(4)  # two at once into one folder have files of their own
         fresh = [key for key in here.keys if not known.has(key)]
         how = {**options, "max_concurrency": deployment.plan.capacity.sessions}
         parts = [
@@ -116,7 +123,7 @@ def map_pictures(
                 "keys": fresh[start : start + part_size],
                 "address": here.address,
                 "folder": here.folder,
-                "out": f"{there.text}/part-{following + number:05}.jsonl",
+                "out": f"{there.text}/part-{call}-{number:05}.jsonl",
                 "prompt": prompt,
                 "options": how,
             }
@@ -139,19 +146,16 @@ def map_pictures(
     )
 
 
-def _done(there: _Place, run: str) -> tuple[Keys, int]:
-    """Keys in the parts of this run, and the number of the next part."""
-    known, following = Keys(), 0
+def _done(there: _Place, run: str) -> Keys:
+    """Keys in the parts of this run; other files are left alone."""
+    known = Keys()
     for path in there.files():
-        stem = path.rpartition("/")[2].removeprefix("part-").removesuffix(".jsonl")
-        if not stem.isdecimal():
-            continue
-        following = max(following, int(stem) + 1)
-        for line in there.read(path).splitlines():
-            document = json.loads(line)
-            if document["run"] == run:
-                known.note(document["key"])
-    return known, following
+        if _PART.search(path):
+            for number, raw in enumerate(there.read(path).splitlines(), 1):
+                line = line_of(raw, number, f"{there.volume}/{path}")
+                if line.run == run:
+                    known.note(line.key)
+    return known
 
 
 def _source(deployment: Deployment, text: str, secret: str | None) -> _Source:

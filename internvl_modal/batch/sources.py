@@ -72,9 +72,11 @@ def _read_path(name: str, column: str | None) -> Iterator[Any]:
     if is_url(name) or _is_data(name):
         return iter([name])
     path = Path(name)
-    if path.is_dir():
-        return _walk(name)
-    if not path.exists():
+    with manifests.readable(name):
+        is_folder, exists = path.is_dir(), path.exists()
+    if is_folder:
+        return _walk_all(name)
+    if not exists:
         if glob.has_magic(name):
             return _expand(name, column)
         raise ConfigError(
@@ -88,7 +90,22 @@ def _read_path(name: str, column: str | None) -> Iterator[Any]:
     return iter([name])
 
 
-def _walk(folder: str) -> Iterator[str]:
+class _Unreadable:
+    """Stands for the pictures of a folder that cannot be listed: reading it says why."""
+
+    def __init__(self, name: str, error: OSError) -> None:
+        self.name, self._error = name, error
+
+    def read(self, size: int = -1, /) -> bytes:
+        raise self._error
+
+
+def _walk_all(folder: str) -> Iterator[Any]:
+    with manifests.readable(folder):
+        yield from _walk(folder)
+
+
+def _walk(folder: str) -> Iterator[Any]:
     """Pictures below ``folder`` as the system lists them; hidden ones are left out."""
     below = []
     with os.scandir(folder) as entries:
@@ -100,7 +117,10 @@ def _walk(folder: str) -> Iterator[str]:
             elif is_picture(entry.name):
                 yield entry.path
     for each in sorted(below):
-        yield from _walk(each)
+        try:
+            yield from _walk(each)
+        except OSError as error:
+            yield each, _Unreadable(each, error)
 
 
 def _expand(pattern: str, column: str | None) -> Iterator[Any]:
@@ -113,7 +133,8 @@ def _expand(pattern: str, column: str | None) -> Iterator[Any]:
                 raise ConfigError(f"nothing matches {pattern}", hint="check the pattern")
             return
         path = Path(name)
-        manifest = path.suffix in manifests.READERS and pattern.endswith(path.suffix)
+        suffix = path.suffix.lower()
+        manifest = suffix in manifests.READERS and pattern.lower().endswith(suffix)
         if manifest or manifests.is_tar(path):
             yield from _read_path(name, column)
         elif path.is_file() and is_picture(name):

@@ -40,23 +40,35 @@ def call(source: str = "photos/2024", more: str = "part_size=5, detail=1", key: 
     )
 
 
+def parts(folder: str, count: int, found: list[str]) -> list[str]:
+    """Names of the parts of the call that made those found."""
+    token = re.fullmatch(r".*/part-([0-9a-f]{8})-\d{5}\.jsonl", found[0])
+    assert token is not None
+    return [f"captions/{folder}/part-{token[1]}-{number:05}.jsonl" for number in range(count)]
+
+
 def test_parts_are_made_once(plane: Plane, machine: Machine) -> None:
     photos, out = plane.volume_path("photos") / "2024", plane.volume_path("captions") / "run"
     make_pictures(photos, 11)
     (photos / "broken.jpg").write_bytes(b"")
     (photos / "notes.txt").write_text("no picture")
-    files = [f"captions/run/part-0000{number}.jsonl" for number in range(3)]
-    assert machine.python(call(), timeout=280) == [11, 1, 0, files]
+    *counts, files = machine.python(call(), timeout=280)
+    assert counts == [11, 1, 0]
+    assert files == parts("run", 3, files)
     written = [line for path in sorted(out.glob("*.jsonl")) for line in lines(path)]
     assert {line["key"] for line in written} == {
         f"photos/2024/{path.name}" for path in photos.iterdir() if path.suffix != ".txt"
     }
     assert [line["error"]["type"] for line in written if "error" in line] == ["ImageError"]
+    (out / "part-1.jsonl").write_text("somebody else's\n")
     assert machine.python(call()) == [0, 0, 12, []]
     make_pictures(photos, 13)
-    assert machine.python(call()) == [2, 0, 12, ["captions/run/part-00003.jsonl"]]
-    shutil.move(out / "part-00000.jsonl", out / "lost")
-    assert machine.python(call(), timeout=200) == [5, 0, 9, ["captions/run/part-00004.jsonl"]]
+    *counts, more = machine.python(call())
+    assert counts == [2, 0, 12]
+    assert more == parts("run", 1, more)
+    assert not set(more) & set(files)
+    shutil.move(out / files[0].rpartition("/")[2], out / "lost")
+    assert machine.python(call(), timeout=200)[:3] == [5, 0, 9]
 
 
 def test_pictures_of_a_bucket(plane: Plane, machine: Machine) -> None:
@@ -64,8 +76,9 @@ def test_pictures_of_a_bucket(plane: Plane, machine: Machine) -> None:
     make_pictures(plane.bucket_path("shop") / "2023", 1)
     plane.secrets["aws"] = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
     again = call("s3://shop/2024", "part_size=2, bucket_secret='aws'").replace("run", "bucket")
-    files = [f"captions/bucket/part-0000{number}.jsonl" for number in range(2)]
-    assert machine.python(again, timeout=280) == [3, 0, 0, files]
+    *counts, files = machine.python(again, timeout=280)
+    assert counts == [3, 0, 0]
+    assert files == parts("bucket", 2, files)
     out = plane.volume_path("captions") / "bucket"
     written = [line for path in sorted(out.glob("*.jsonl")) for line in lines(path)]
     assert {line["key"]: line["text"] for line in written} == {
@@ -81,12 +94,22 @@ def test_the_page(plane: Plane, machine: Machine) -> None:
     plane.secrets["aws-secret"] = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
     volume, bucket = re.findall(r"```python on-modal\n(.*?)```", page, re.DOTALL)
     done = machine.command(sys.executable, "-c", volume + bucket, timeout=280)
-    assert re.search(r"captions/2024/part-\d{5}\.jsonl", done.stdout), done.stderr
+    assert re.search(r"captions/2024/part-[0-9a-f]{8}-\d{5}\.jsonl", done.stdout), done.stderr
     assert done.stdout.endswith("\n3\n"), done.stderr
 
 
 def test_what_cannot_work_is_said(plane: Plane, machine: Machine) -> None:
     make_pictures(plane.volume_path("more"), 2)
+    for name in ("part_size", "containers"):
+        few = f"attempt(lambda: connect({APP!r}).map('more', 'captions/wrong', {name}=0))"
+        assert machine.python(few)[:2] == ["ConfigError", f"{name} is 0"]
+    damaged = plane.volume_path("captions") / "damaged" / "part-00000000-00000.jsonl"
+    damaged.parent.mkdir(parents=True, exist_ok=True)
+    damaged.write_text('{"key": "more/000000.png"}\n')
+    bad = f"attempt(lambda: connect({APP!r}).map('more', 'captions/damaged'))"
+    kind, message, _ = machine.python(bad)
+    assert kind == "ConfigError"
+    assert f"line 1 of captions/damaged/{damaged.name} is not one of a batch" in message
     wrong = f"attempt(lambda: connect({APP!r}, api_key='wrong').map('more', 'captions/wrong'))"
     kind, message, hint = machine.python(wrong, timeout=200)
     assert (kind, hint) == ("DeployError", "the same call makes only those")

@@ -286,3 +286,16 @@ def test_the_command_on_a_folder_with_50_broken_files(
     assert (status.returncode, found["described"], found["failed"]) == (1, 1000, {"ImageError": 50})
     assert "SOURCE and --out are needed" in command("--out", "x.jsonl").stderr
     assert "does not exist" in command("--status", "nothing.jsonl").stderr
+    folder = command("--status", ".")
+    assert "is a folder" in folder.stderr
+    Path("keys.jsonl").write_text('{"key": "a"}\n')
+    assert "line 1 of keys.jsonl is not one of a batch" in command("--status", "keys.jsonl").stderr
+    Path("short.jsonl").write_text('{"key": "a", "text": "b"}\n')
+    assert json.loads(command("--status", "short.jsonl").stdout)["described"] == 1
+
+
+def test_the_command_keeps_queries_of_urls_to_itself(server: Fast) -> None:
+    Path("list.txt").write_text("http://127.0.0.1:9/a.jpg?signature=secret\n")
+    done = command("list.txt", "--out", "out.jsonl", "--base-url", server.url)
+    assert "http://127.0.0.1:9/a.jpg: ImageError" in done.stderr
+    assert "secret" not in done.stdout + done.stderr

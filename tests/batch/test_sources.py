@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import socket
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,6 +57,45 @@ def test_a_folder_of_any_size_is_not_listed_first(tmp_path: Path) -> None:
     next(found)
     (tmp_path / "late").mkdir()
     assert sum(1 for _ in found) == 49
+
+
+def test_a_folder_that_cannot_be_listed(
+    tmp_path: Path, fast: Callable[..., Any], pictures: Callable[[int], Path]
+) -> None:
+    picture = next(pictures(1).iterdir()).read_bytes()
+    for name in "abc":
+        (tmp_path / "deep" / name).mkdir(parents=True)
+        (tmp_path / "deep" / name / "1.png").write_bytes(picture)
+    found = read(tmp_path / "deep", None)
+    given = [next(found)]
+    shutil.rmtree(tmp_path / "deep" / "b")  # as good as one without permission
+    given += found
+    with ivl.Client(base_url=fast().url) as client:
+        outcomes = list(client.describe_many(given, detail=1, ordered=True))
+    assert [outcome.ok for outcome in outcomes] == [True, False, True]
+    assert outcomes[1].key == str(tmp_path / "deep" / "b")
+    assert isinstance(outcomes[1].error, ivl.ImageError)
+    assert "cannot be read: [Errno 2]" in str(outcomes[1].error)
+
+
+def test_the_folder_itself_cannot_be_listed(folder: Path) -> None:
+    found = read(folder, None)
+    shutil.rmtree(folder)
+    with pytest.raises(ivl.ConfigError, match=rf"{folder} cannot be read: No such file"):
+        list(found)
+
+
+@pytest.mark.parametrize("name", ["list.txt", "list.csv", "list.jsonl", "shard.tar"])
+def test_a_manifest_that_cannot_be_read(name: str) -> None:
+    with socket.socket(socket.AF_UNIX) as made:  # what even root cannot open
+        made.bind(name)
+        with pytest.raises(ivl.ConfigError, match=rf"{name} cannot be read: No such device"):
+            items(name)
+
+
+def test_endings_in_any_case(folder: Path) -> None:
+    (folder / "LIST.CSV").write_text("path\na.png\n")
+    assert [each.key for each in items("photos/*.CSV")] == ["a.png"]
 
 
 @pytest.mark.parametrize(
