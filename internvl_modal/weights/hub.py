@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, cast
+from urllib.parse import urlsplit
 
 from internvl_modal.errors import WeightsError
 from internvl_modal.weights.manifest import RemoteFile
@@ -74,16 +75,25 @@ class Hub:
 
         self._token = token
         self._api = HfApi(endpoint=endpoint, token=token)
-        self.endpoint: str = self._api.endpoint
+        self.url: str = self._api.endpoint
+        parts = urlsplit(self.url)
+        self.endpoint = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        """Its address to show, without what may be a password in it."""
 
     def __repr__(self) -> str:
         return f"Hub({self.endpoint!r})"
 
     def repository(self, model: str, revision: str) -> Repository:
-        """Resolve ``revision`` to a commit and list its files; raises what the library raises."""
-        info = self._api.model_info(
-            model, revision=revision, files_metadata=True, timeout=METADATA_TIMEOUT
-        )
+        """Resolve ``revision`` to a commit and list its files.
+
+        Raises what the library raises, and ValueError for what is no answer of a Hub.
+        """
+        try:
+            info = self._api.model_info(
+                model, revision=revision, files_metadata=True, timeout=METADATA_TIMEOUT
+            )
+        except (TypeError, KeyError) as error:  # of the library, about JSON that is no model
+            raise ValueError(f"unexpected JSON: {error}") from error
         files = tuple(
             RemoteFile(
                 path=entry.rfilename,
@@ -102,9 +112,7 @@ class Hub:
         """
         from huggingface_hub import hf_hub_url
 
-        url = hf_hub_url(
-            repository.name, file.path, revision=repository.commit, endpoint=self.endpoint
-        )
+        url = hf_hub_url(repository.name, file.path, revision=repository.commit, endpoint=self.url)
         if file.sha256 and self._xet and self._stream(self._xet, url, file, sink, start):
             return
         headers = {**self._headers, "Accept-Encoding": "identity"}
@@ -124,7 +132,7 @@ class Hub:
         from huggingface_hub import get_hf_file_metadata
 
         token = self._headers
-        found = get_hf_file_metadata(url, headers=token, endpoint=self.endpoint).xet_file_data
+        found = get_hf_file_metadata(url, headers=token, endpoint=self.url).xet_file_data
         if found is None:
             return False
         with xet.new_download_stream_group(
@@ -270,9 +278,8 @@ def explain(
     if isinstance(error, HfHubHTTPError):
         cause, hint = _by_status(error.response.status_code)
     elif isinstance(error, ValueError):
-        cause = (
-            f"{hub.endpoint} does not answer as a Hub does: {' '.join(str(error).split())[:200]}"
-        )
+        said = " ".join(str(error).split()).replace(hub.url, hub.endpoint)[:200]
+        cause = f"{hub.endpoint} does not answer as a Hub does: {said}"
         hint = "check HF_ENDPOINT; do not use this repository"
     elif retry_delay(error, 0) is not None:
         cause = f"the connection to {hub.endpoint} failed ({type(error).__name__})"

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from internvl_modal.errors import WeightsError, WeightsInterruptedError
 from internvl_modal.weights.download import (
@@ -80,7 +79,7 @@ class Installation:
         manifest = Manifest(
             model=repository.name,
             commit=repository.commit,
-            source=_without_user(self.hub.endpoint),
+            source=self.hub.endpoint,
             time=datetime.now(timezone.utc),
             revisions=_merged(old.revisions if old else (), self.wish.revision),
             variants=_merged(old.variants if old else (), variant),
@@ -241,11 +240,6 @@ class Installation:
 
 def _merged(old: tuple[str, ...], new: str | None) -> tuple[str, ...]:
     return tuple(sorted({*old, new} if new else old))
-
-
-def _without_user(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _size(path: Path) -> int:

@@ -288,3 +288,17 @@ def test_a_folder_that_cannot_be_written(hub: LoopbackHub, tmp_path: Path, place
     with pytest.raises(WeightsError, match=f"cannot use .*{place}.*choose another") as caught:
         cache.ensure(REPO, progress=None)
     assert caught.value.destination == str(tmp_path / place)
+
+
+@pytest.mark.parametrize("fault", [None, Fault("revision", body="[]", status=200)])
+def test_the_password_of_a_mirror_is_shown_nowhere(
+    hub: LoopbackHub, root: Path, fault: Fault | None
+) -> None:
+    """None: nobody listens there."""
+    hub.faults += [fault] if fault else []
+    port = hub.url.rpartition(":")[2] if fault else "9"
+    cache = WeightsCache(root, endpoint=f"http://me:pass-of-the-test@127.0.0.1:{port}")
+    with pytest.raises(WeightsError) as caught:
+        cache.ensure(REPO, progress=None)
+    assert f"http://127.0.0.1:{port}" in str(caught.value)
+    assert "pass-of-the-test" not in f"{caught.value!r} {caught.value.hint}"
