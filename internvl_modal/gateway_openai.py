@@ -173,17 +173,16 @@ def openai_router(client: AsyncClient, metrics: Metrics, max_body: int) -> APIRo
 
     @router.get("/models")
     async def models() -> dict[str, object]:
-        """The model that answers."""
-        names = await _served(client, await _asked(client))
+        """The model that answers; no GPU is woken to tell its name."""
         entry = {"object": "model", "created": 0, "owned_by": "internvl-modal"}
-        return {"object": "list", "data": [{"id": name, **entry} for name in names]}
+        return {"object": "list", "data": [{"id": await _model_of(client), **entry}]}
 
     @router.post("/chat/completions", openapi_extra=_request_body())
     async def chat_completions(request: Request) -> Response:
         """Answer a conversation, at once or as a stream, as OpenAI's API does."""
         body, messages = await _read(request, max_body)
-        model = await _asked(client)
-        if body.model not in ("", model) and body.model not in await _served(client, model):
+        model = await _model_of(client)
+        if body.model not in ("", model):
             text = f"the model {body.model!r:.100} is not served here; {model!r} is"
             raise RefusedError(404, text, param="model", code="model_not_found")
         if body.stream:
@@ -201,15 +200,9 @@ def openai_router(client: AsyncClient, metrics: Metrics, max_body: int) -> APIRo
     return router
 
 
-async def _asked(client: AsyncClient) -> str:
-    """The model that the client asks for; it has one for its life."""
+async def _model_of(client: AsyncClient) -> str:
+    """The one model that the client asks for, whatever else its server offers."""
     return (await client._run(client._core.ready())).model
-
-
-async def _served(client: AsyncClient, asked: str) -> list[str]:
-    """The names under which the server knows it: its others would not be the one to answer."""
-    names = await client.models()
-    return [asked] if asked in names else names
 
 
 async def _read(request: Request, max_body: int) -> tuple[ChatBody, list[Message]]:
