@@ -10,7 +10,7 @@ import itertools
 import os
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypedDict, TypeVar
@@ -34,6 +34,8 @@ from internvl_modal.wire import HttpRequest
 T = TypeVar("T")
 
 CONNECT_TIMEOUT = 10.0
+PIECE = 2**20
+"""Bytes; larger bodies are sent in pieces of it where an event loop must not be held up."""
 _LONGEST = 1e8
 """Seconds; sockets refuse to wait 300 years and more."""
 _UNLIMITED = httpx.Limits(max_connections=0)
@@ -154,6 +156,17 @@ def _translated(step: Send[Any], *, begun: bool = False) -> Iterator[None]:
         ) from error
 
 
+class _Pieces:
+    """A large body piece by piece; aiohttp warns of whole ones."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self._body), PIECE):
+            yield self._body[start : start + PIECE]
+
+
 def _build(client: httpx.Client | httpx.AsyncClient, step: Send[Any]) -> httpx.Request:
     if client.is_closed:
         raise ConfigError("the client is closed", hint="make a new one")
@@ -162,11 +175,15 @@ def _build(client: httpx.Client | httpx.AsyncClient, step: Send[Any]) -> httpx.R
             raise ConfigError(
                 f"the header {name!r} cannot be sent", hint="printable ASCII only; copy it again"
             )
+    headers, body = dict(step.request.headers), step.request.body
+    in_pieces = isinstance(client, httpx.AsyncClient) and len(body) > PIECE
+    if in_pieces:
+        headers["content-length"] = str(len(body))
     return client.build_request(
         step.request.method,
         f"{step.base_url.rstrip('/')}/{step.request.path}",
-        headers=dict(step.request.headers),
-        content=step.request.body or None,
+        headers=headers,
+        content=_Pieces(body) if in_pieces else body or None,
         extensions={"timeout": _timeout(step.deadline)},
     )
 
@@ -184,7 +201,8 @@ def _next_hop(response: httpx.Response, step: Send[Any], hops: int) -> httpx.Req
         for name in step.request.headers:
             if name.lower() != "content-type":
                 request.headers.pop(name, None)
-    request.read()  # else httpx-aiohttp sends even an empty body as chunks, with a GET too
+    if isinstance(request.stream, Iterable):
+        request.read()  # else httpx-aiohttp sends even an empty body as chunks, with a GET too
     request.extensions = {**request.extensions, "timeout": _timeout(step.deadline)}
     return request
 

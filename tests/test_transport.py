@@ -13,6 +13,7 @@ from email.utils import formatdate
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
 from pydantic import BaseModel
@@ -47,6 +48,30 @@ def _async(loopback: Loopback, **client: Any) -> ivl.Description:
 def call(request: pytest.FixtureRequest) -> Call:
     made: Call = request.param
     return made
+
+
+@pytest.mark.parametrize("redirected", [False, True])
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_body_of_several_megabytes(loopback: Loopback, kind: str, redirected: bool) -> None:
+    noise = [np.random.default_rng(seed).bytes(896 * 896 * 3) for seed in range(4)]
+    pictures = [Image.frombytes("RGB", (896, 896), pixels) for pixels in noise]
+    answer = Reply(body=completion(prompt_tokens=20_000))
+    elsewhere = Reply(307, headers={"location": f"{loopback.url}/v1/chat/completions"})
+    loopback.will(*([elsewhere] if redirected else []), answer)
+
+    async def run() -> None:
+        async with ivl.AsyncClient(loopback.url) as c:
+            await c.describe(pictures)
+
+    if kind == "async":
+        asyncio.run(run())
+    else:
+        with ivl.Client(loopback.url) as c:
+            c.describe(pictures)
+    sent = loopback.chats[-1]
+    assert len(sent.body) == int(sent.headers["content-length"]) > 2_000_000
+    assert "transfer-encoding" not in sent.headers
+    assert str(sent.json).count("data:image") == 4
 
 
 @pytest.mark.parametrize("key", ["Bearer SECRET\n", "Bearer SECR\u00cbT", "Bearer SECRET\0"])
