@@ -45,11 +45,11 @@ class _Base:
         timeout: float | None = None,
     ) -> None:
         settings = Settings.load(base_url=base_url, api_key=api_key, model=model, timeout=timeout)
-        given = {"base_url": base_url, "api_key": api_key}
-        resolved = resolve(
-            backend, settings, [name for name, value in given.items() if value is not None]
-        )
-        self._core = Core(resolved, model=settings.model, timeout=settings.timeout)
+        resolved = resolve(backend, settings)
+        patience: float | None = getattr(resolved, "timeout", None)
+        if patience is None or "timeout" in settings.model_fields_set:
+            patience = settings.timeout
+        self._core = Core(resolved, model=settings.model, timeout=patience)
 
     @property
     def backend(self) -> Backend:

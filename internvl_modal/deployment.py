@@ -113,6 +113,7 @@ class Deployment:
             api_key=self._key(),
             proxy=self.proxy,
             plan=self.plan,
+            timeout=self._patience,
         )
 
     def client(self, **arguments: Any) -> Client:
@@ -122,13 +123,13 @@ class Deployment:
         """
         from internvl_modal.client import Client
 
-        return Client(self.backend(), **self._patient(arguments))
+        return Client(self.backend(), **arguments)
 
     def async_client(self, **arguments: Any) -> AsyncClient:
         """An async client of this deployment; ``arguments`` are those of ``AsyncClient``."""
         from internvl_modal.client import AsyncClient
 
-        return AsyncClient(self.backend(), **self._patient(arguments))
+        return AsyncClient(self.backend(), **arguments)
 
     def openai(self, **arguments: Any) -> OpenAI:
         """The ``openai`` package's client for this deployment."""
@@ -142,7 +143,7 @@ class Deployment:
             base_url=endpoint.base_url,
             api_key=self._key().get_secret_value(),
             default_headers=headers,
-            **self._patient(arguments),
+            **{"timeout": self._patience, **arguments},
         )
 
     def map(
@@ -232,6 +233,11 @@ class Deployment:
             )
         return self.api_key
 
+    @property
+    def _patience(self) -> float:
+        """Seconds for a request that meets a cold start."""
+        return self.spec.container.startup_timeout + self.spec.options.timeout
+
     def _serve(self) -> Any:
         return modal_objects.function(self.name, "serve", self.spec.environment)
 
@@ -250,10 +256,6 @@ class Deployment:
             return not is_proxys(error)  # the model's server answers, to those who have its key
         except ServerError:
             return False
-
-    def _patient(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        options = self.spec.options
-        return {"timeout": self.spec.container.startup_timeout + options.timeout, **arguments}
 
     def _require_real(self) -> None:
         if self.dry_run:

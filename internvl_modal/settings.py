@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from internvl_modal.errors import ConfigError
@@ -60,15 +60,24 @@ class Settings(BaseSettings):
         None, validation_alias="HF_TOKEN", description="Hugging Face token; optional."
     )
 
+    _given: frozenset[str] = PrivateAttr(frozenset())
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Names of those that were passed as arguments."""
+        return self._given
+
     @classmethod
     def load(cls, **arguments: object) -> Settings:
         """Settings with ``arguments`` that are not None on top; raises ConfigError."""
         given = {name: value for name, value in arguments.items() if value is not None}
         try:
-            return cls(**given)  # type: ignore[arg-type]
+            made = cls(**given)  # type: ignore[arg-type]
         except ValidationError as error:
             hint = f"check the arguments, {PREFIX}* variables and .env"
             raise ConfigError(explain(error), hint=hint) from error
+        made._given = frozenset(given)
+        return made
 
 
 def variable_name(field: str) -> str:

@@ -255,6 +255,23 @@ class TestSettings:
         assert Settings.load(timeout=3.0).timeout == 3
         assert Settings.load().hf_token == SecretStr("hf_env")
 
+    def test_a_backend_knows_how_long_its_start_takes(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Slow:
+            name, timeout = "slow", 1800.0
+
+            def start(self) -> ivl.Endpoint:
+                return ivl.Endpoint("http://127.0.0.1:9/v1")
+
+            def stop(self) -> None: ...
+
+        with ivl.Client(Slow()) as patient, ivl.Client(Slow(), timeout=5) as told:
+            assert (patient._core.timeout, told._core.timeout) == (1800, 5)
+        monkeypatch.setenv("INTERNVL_MODAL_TIMEOUT", "7")
+        with ivl.Client(Slow()) as client:
+            assert client._core.timeout == 7
+
     def test_secrets_are_never_shown(
         self, monkeypatch: pytest.MonkeyPatch, loopback: Loopback
     ) -> None:

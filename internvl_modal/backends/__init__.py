@@ -40,19 +40,16 @@ def _unused(backend: str | Backend) -> Collection[str]:
     return ("base_url",) if "://" in backend else _UNUSED.get(backend, ())
 
 
-def resolve(
-    backend: str | Backend | None, settings: Settings, given: Collection[str] = ()
-) -> Backend:
+def resolve(backend: str | Backend | None, settings: Settings) -> Backend:
     """The backend meant by a name, an URL, a Backend or None.
 
     None means the endpoint at ``settings.base_url`` if that is set, else ``"local"``.
-    ``given``: which of ``base_url`` and ``api_key`` the caller passed. Raises ConfigError for an
-    unknown name, and where the backend would ignore one that was passed.
+    Raises ConfigError for an unknown name, and where the backend would ignore an argument.
     """
     if backend is None:
         backend = "endpoint" if settings.base_url else "local"
-    for name in given:
-        if name in _unused(backend):
+    for name in _unused(backend):
+        if name in settings.given:
             raise ConfigError(
                 f"backend {getattr(backend, 'name', backend)!r} takes no {name}",
                 hint="leave it out; a server that runs is base_url= without backend=",

@@ -55,7 +55,8 @@ class Priced(Protocol):
 class Backend(Protocol):
     """Makes an endpoint exist; the one HTTP path of the client serves all of them.
 
-    One that has ``capabilities`` as an attribute too lets ``estimate`` know them before it starts.
+    One that has ``capabilities`` as an attribute too lets ``estimate`` know them before it starts;
+    with ``timeout``, in seconds, it sets what a client uses when no setting says otherwise.
     """
 
     name: str

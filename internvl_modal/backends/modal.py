@@ -37,7 +37,7 @@ class ModalBackend:
     """The ``serve`` function of a deployed app; ``start`` asks Modal for its URL.
 
     With ``proxy``, Modal's own key and secret are sent beside the API key. ``plan`` puts a price
-    on estimates.
+    on estimates. ``timeout``, in seconds, leaves time for a cold start.
     """
 
     name = "modal"
@@ -51,11 +51,12 @@ class ModalBackend:
         environment: str | None = None,
         proxy: tuple[SecretStr, SecretStr] | None = None,
         plan: Priced | None = None,
+        timeout: float | None = None,
     ) -> None:
         self._app, self._environment, self._model = app, environment, model
         self._key = api_key if isinstance(api_key, SecretStr) else SecretStr(api_key)
         self._proxy = proxy
-        self.plan = plan
+        self.plan, self.timeout = plan, timeout
         self._url: str | None = None
 
     @classmethod
@@ -63,8 +64,8 @@ class ModalBackend:
         """The deployment of the model that the settings name."""
         from internvl_modal.deploying import connect
 
-        found = connect(settings.model or "internvl2_5-78b", api_key=settings.api_key)
-        return found.backend()
+        key = settings.api_key if "api_key" in settings.given else None
+        return connect(settings.model, api_key=key).backend()
 
     def start(self) -> Endpoint:
         """Return where the deployment answers; raises DeployError if there is none."""

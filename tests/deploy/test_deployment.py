@@ -13,6 +13,8 @@ import pytest
 from grpclib import Status
 from modal_proto import api_pb2 as p
 
+from internvl_modal.deploy_options import DeployOptions
+from internvl_modal.deploy_spec import describe
 from internvl_modal.errors import DeployError
 from internvl_modal.modal_objects import outside_loop
 from internvl_modal.modal_runtime import list_bucket
@@ -311,6 +313,20 @@ def test_as_a_backend_of_the_client(machine: Machine) -> None:
         "internvl2_5-1b",
     )
     assert machine.key not in plain
+
+
+def test_a_backend_of_the_client_has_the_deployments_key_and_patience(machine: Machine) -> None:
+    machine.python(f"say(repr({QUICK}))")
+    machine.env = {"INTERNVL_MODAL_API_KEY": "of-another-server"}
+    sent, given, patience = machine.python(
+        "made = [ivl.Client('modal', model='internvl2_5-1b', api_key=k) for k in (None, 'given')]\n"
+        "keys = [c.backend.start().headers['authorization'] for c in made]\n"
+        "say([*keys, made[0].backend.timeout])"
+    )
+    assert (sent, given) == (f"Bearer {machine.key}", "Bearer given")
+    options = DeployOptions(model="internvl2_5-1b")
+    start = describe(options, prices="catalogue").function("serve").startup_timeout
+    assert patience == start + options.timeout
 
 
 def test_a_name_of_ones_own_from_another_machine(machine: Machine, tmp_path: Path) -> None:
