@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import sys
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -222,7 +221,7 @@ def test_what_a_server_that_is_gone_failed_is_asked_again(
     with pytest.raises(ivl.ServerError):
         list(client.describe_many(folder, timeout=60 if status else 0.2, **how))
     assert not [line for line in lines(out) if line["error"]["type"] != "ImageError"]
-    assert len(server.report()["log"]) <= 3 * 12
+    assert len({name for name, _ in server.report()["log"]}) < 60
     server.set(status=200, latency=0)
     list(client.describe_many(folder, **how))
     assert Counter("text" in line for line in lines(out)) == {True: 60, False: 40}
@@ -364,42 +363,3 @@ def test_answers_that_cannot_be_kept_are_asked_for_again(
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [outcome.ok for outcome in outcomes] == [True] * 3
     assert len(server.report()["log"]) == 3
-
-
-def test_a_callback_that_fails_stops_it_and_loses_nothing(
-    client: ivl.Client, pictures: Callable[[int], Path]
-) -> None:
-    def broken(_: ivl.Progress) -> None:
-        raise LookupError("mine")
-
-    taken: list[str] = []
-    many = client.describe_many(pictures(300), out="out.jsonl", progress=broken, detail=1)
-    with pytest.raises(LookupError, match="mine"):
-        taken.extend(outcome.key for outcome in many)
-    assert taken
-    assert taken == [line["key"] for line in lines(Path("out.jsonl"))]
-
-
-@pytest.mark.parametrize("progress", [None, True])
-def test_without_a_standard_error_it_is_silent(
-    client: ivl.Client,
-    pictures: Callable[[int], Path],
-    monkeypatch: pytest.MonkeyPatch,
-    progress: bool | None,
-) -> None:
-    with Path("closed").open("w") as closed:
-        pass
-    for stream in (None, closed):
-        monkeypatch.setattr(sys, "stderr", stream)
-        assert len(list(client.describe_many(pictures(3), progress=progress, detail=1))) == 3
-
-
-def test_a_callback_gets_the_numbers(client: ivl.Client, pictures: Callable[[int], Path]) -> None:
-    told: list[ivl.Progress] = []
-    files = [*pictures(20).iterdir(), Path("missing.png")]
-    list(client.describe_many(files, progress=told.append, detail=1))
-    last = told[-1]
-    assert (last.described, last.failed, last.total, last.done) == (20, 1, 21, 21)
-    assert last.tokens_per_second > 0
-    assert last.usd is None
-    assert "21/21 pictures" in str(last)
