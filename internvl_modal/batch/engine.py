@@ -71,6 +71,7 @@ class Run:
         self._error: Exception | None = None
         self._grace = 0.0
         self._lost: list[tuple[int, Outcome]] = []
+        self._unanswered = 0
 
     async def take(self) -> list[Outcome]:
         """Outcomes that are written, one or more; none at the end. Raises what stopped it."""
@@ -216,19 +217,26 @@ class Run:
     def _judge(self, index: int, outcome: Outcome) -> None:
         """Pass an outcome on, unless it ends the batch: then the next run asks again.
 
-        What the server failed waits for an answer, which says that the server is there.
+        What the server failed waits for an answer, which says that the server is there, unless
+        all that may be under way waits for it, to come in order.
         """
-        error = outcome.error
-        if error is not None and (self._job.settings.on_error == "raise" or is_fatal(error)):
+        error, settings = outcome.error, self._job.settings
+        if error is not None and (settings.on_error == "raise" or is_fatal(error)):
             self._end(error)
-        elif error is not None and is_lost(error):
+            return
+        if error is None:
+            self._unanswered = 0
+            self._pass_lost()
+        if error is not None and is_lost(error):
             self._lost.append((index, outcome))
-            if len(self._lost) >= GONE:
+            self._unanswered += 1
+            if self._unanswered >= GONE:
                 self._end(error)
+                return
         else:
-            if error is None:
-                self._pass_lost()
             self._done.put_nowait((index, outcome))
+        if settings.ordered and self._window.locked():
+            self._pass_lost()
 
     def _pass_lost(self) -> None:
         for each in self._lost:

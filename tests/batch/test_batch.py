@@ -227,6 +227,18 @@ def test_what_a_server_that_is_gone_failed_is_asked_again(
     assert Counter("text" in line for line in lines(out)) == {True: 60, False: 40}
 
 
+def test_order_waits_for_no_answer(
+    client: ivl.Client, server: Fast, pictures: Callable[[int], Path]
+) -> None:
+    """More broken files than are read ahead, after a picture that the server failed."""
+    server.set(status=500)
+    given = [*pictures(1).iterdir(), *(b"%d" % number for number in range(100))]
+    outcomes = list(client.describe_many(given, ordered=True, concurrency=1, detail=1))
+    assert [type(outcome.error) for outcome in outcomes] == [ivl.EngineError] + [
+        ivl.ImageError
+    ] * 100
+
+
 def test_failures_at_the_very_end_are_recorded(
     client: ivl.Client, server: Fast, pictures: Callable[[int], Path]
 ) -> None:
