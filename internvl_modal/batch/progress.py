@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from internvl_modal.batch.outcome import Outcome
+from internvl_modal.progress import Bar, View, choose, silent
 
 __all__ = ["Meter", "Progress"]
 
 LOG_SECONDS = 10.0
-CALLBACK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -108,48 +104,14 @@ class Meter:
         )
 
 
-class _View(Protocol):
-    every: float
+def _view(option: object, total: int | None) -> View[Progress]:
+    if option is False:
+        return silent()
 
-    def update(self, progress: Progress) -> object: ...
-    def close(self) -> None: ...
+    def bar() -> View[Progress]:
+        return Bar(
+            lambda p: p.done, lambda p: p.details, total=total, unit="picture", smoothing=0.05
+        )
 
-
-class _Call:
-    def __init__(self, call: Callable[[Progress], object], every: float) -> None:
-        self.update, self.every = call, every
-
-    def close(self) -> None:
-        pass
-
-
-class _Bar:
-    every = 0.1
-
-    def __init__(self, total: int | None) -> None:
-        from tqdm.auto import tqdm
-
-        self._bar: Any = tqdm(total=total, unit="picture", smoothing=0.05)
-
-    def update(self, progress: Progress) -> None:
-        with suppress(OSError, ValueError):  # the terminal may be gone, the batch goes on
-            self._bar.update(progress.done - self._bar.n)
-            self._bar.set_postfix_str(progress.details)
-
-    def close(self) -> None:
-        self._bar.close()
-
-
-def _view(option: object, total: int | None) -> _View:
-    if callable(option):
-        return _Call(option, CALLBACK_SECONDS)
-    if option is False or sys.stderr is None or sys.stderr.closed:
-        return _Call(lambda _: None, LOG_SECONDS)
-    if sys.stderr.isatty() or "ipykernel" in sys.modules:
-        return _Bar(total)
-    return _Call(_log if option is True else lambda _: None, LOG_SECONDS)
-
-
-def _log(progress: Progress) -> None:
-    with suppress(OSError, ValueError):  # as above
-        print(progress, file=sys.stderr, flush=True)  # noqa: T201
+    callback = option if callable(option) else None
+    return choose(callback, bar, lines=LOG_SECONDS if option is True else None)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
+
+from internvl_modal.progress import Bar, View, choose, silent
 
 __all__ = ["Progress", "ProgressOption", "Reporter"]
 
 LOG_SECONDS = 5.0
-CALLBACK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -91,44 +91,19 @@ class Reporter:
         )
 
 
-class _View(Protocol):
-    every: float
+def _view(option: ProgressOption, first: Progress) -> View[Progress]:
+    if option is None:
+        return silent()
 
-    def update(self, progress: Progress) -> None: ...
-    def close(self) -> None: ...
-
-
-class _Callback:
-    def __init__(self, call: Callable[[Progress], None], every: float) -> None:
-        self.update, self.every = call, every
-
-    def close(self) -> None:
-        pass
-
-
-class _Bar:
-    every = 0.1
-
-    def __init__(self, first: Progress) -> None:
-        from tqdm.auto import tqdm
-
-        self._bar: Any = tqdm(
-            total=first.total_bytes, initial=first.bytes, unit="B", unit_scale=True, desc=first.task
+    def bar() -> View[Progress]:
+        return Bar(
+            lambda p: p.bytes,
+            lambda p: f"{p.files}/{p.total_files} files",
+            total=first.total_bytes,
+            initial=first.bytes,
+            unit="B",
+            unit_scale=True,
+            desc=first.task,
         )
 
-    def update(self, progress: Progress) -> None:
-        self._bar.update(progress.bytes - self._bar.n)
-        self._bar.set_postfix_str(f"{progress.files}/{progress.total_files} files")
-
-    def close(self) -> None:
-        self._bar.close()
-
-
-def _view(option: ProgressOption, first: Progress) -> _View:
-    if option is None:
-        return _Callback(lambda _: None, LOG_SECONDS)
-    if option != "auto":
-        return _Callback(option, CALLBACK_SECONDS)
-    if sys.stderr.isatty() or "ipykernel" in sys.modules:
-        return _Bar(first)
-    return _Callback(lambda progress: print(progress, file=sys.stderr, flush=True), LOG_SECONDS)  # noqa: T201
+    return choose(None if option == "auto" else option, bar, lines=LOG_SECONDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import pty
@@ -333,6 +334,21 @@ def test_progress_is_lines_where_no_terminal_is(
     line = capsys.readouterr().err.strip()
     assert line.startswith(f"Fetching {REPO}: 6/6 files")
     assert "ETA 0 s" in line
+
+
+@pytest.mark.parametrize("kind", ["none", "closed", "broken"])
+def test_a_standard_error_that_is_gone_stops_nothing(
+    cache: WeightsCache, root: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb", buffering=0) as pipe:
+        text = io.TextIOWrapper(pipe, write_through=True)
+        monkeypatch.setattr(sys, "stderr", None if kind == "none" else text)
+        if kind == "closed":
+            text.close()
+        assert cache.ensure(REPO).files == NEEDED
+        monkeypatch.undo()
 
 
 def test_progress_is_a_bar_on_a_terminal(hub: LoopbackHub, root: Path) -> None:

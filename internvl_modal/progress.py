@@ -1,0 +1,89 @@
+"""Where progress is shown: a bar for somebody who watches, lines in a log, or a callback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Generic, Protocol, TypeVar
+
+__all__ = ["Bar", "View", "choose", "silent"]
+
+CALLBACK_SECONDS = 0.2
+BAR_SECONDS = 0.1
+
+P_contra = TypeVar("P_contra", contravariant=True)
+
+
+class View(Protocol[P_contra]):
+    """Is given the state of the work ``every`` so many seconds."""
+
+    every: float
+
+    def update(self, progress: P_contra, /) -> object:
+        """Show it."""
+        ...
+
+    def close(self) -> None:
+        """Show nothing more."""
+        ...
+
+
+class _Call(Generic[P_contra]):
+    def __init__(self, call: Callable[[P_contra], object], every: float) -> None:
+        self.update, self.every = call, every
+
+    def close(self) -> None:
+        pass
+
+
+class Bar(Generic[P_contra]):
+    """A bar of tqdm: how much of it is ``done``, and what the ``note`` at its end says."""
+
+    every = BAR_SECONDS
+
+    def __init__(
+        self, done: Callable[[P_contra], int], note: Callable[[P_contra], str], **bar: Any
+    ) -> None:
+        from tqdm.auto import tqdm
+
+        self._done, self._note, self._bar = done, note, tqdm(**bar)
+
+    def update(self, progress: P_contra, /) -> None:
+        """Draw it anew."""
+        with suppress(OSError, ValueError):  # the terminal may be gone, the work goes on
+            self._bar.update(self._done(progress) - self._bar.n)
+            self._bar.set_postfix_str(self._note(progress))
+
+    def close(self) -> None:
+        """Leave it as it is."""
+        self._bar.close()
+
+
+def choose(
+    callback: Callable[[P_contra], object] | None,
+    bar: Callable[[], View[P_contra]],
+    *,
+    lines: float | None,
+) -> View[P_contra]:
+    """``callback`` where there is one, ``bar`` on a terminal or in a notebook, else the log.
+
+    That gets a line every ``lines`` seconds, or with None nothing.
+    """
+    if callback is not None:
+        return _Call(callback, CALLBACK_SECONDS)
+    if sys.stderr is None or sys.stderr.closed:
+        return silent()
+    if sys.stderr.isatty() or "ipykernel" in sys.modules:
+        return bar()
+    return silent() if lines is None else _Call(_log, lines)
+
+
+def silent() -> View[object]:
+    """Show nothing."""
+    return _Call(lambda _: None, float("inf"))
+
+
+def _log(progress: object) -> None:
+    with suppress(OSError, ValueError):  # as above
+        print(progress, file=sys.stderr, flush=True)  # noqa: T201
