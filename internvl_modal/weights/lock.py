@@ -26,6 +26,8 @@ __all__ = ["Lock"]
 BEAT = 5.0
 STALE = 30.0
 POLL = 0.2
+SETTLE = 3.0
+"""Seconds until whoever saw no lock before our commit has made theirs."""
 LEFT_AFTER = 3600.0
 CLAIM = re.compile(r"\.[0-9a-f]{32}$")
 
@@ -106,6 +108,8 @@ class Lock:
         if not self._claim(self._path):
             return False
         self._push()
+        if self._shared:
+            time.sleep(SETTLE)
         self._pull()
         return self._mine()
 

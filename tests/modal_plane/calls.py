@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +12,13 @@ from google.protobuf.empty_pb2 import Empty
 from modal._serialization import serialize, serialize_data_format
 from modal_proto import api_pb2 as p
 
+from .asker import ASKER
 from .containers import Container, Host, kill, launch
 
 if TYPE_CHECKING:
     from .plane import Plane
 
 LONG_POLL = 5.0
-ASKER: ContextVar[str] = ContextVar("asker", default="")
-"""The container whose call is being answered."""
 
 
 @dataclass

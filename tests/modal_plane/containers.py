@@ -146,7 +146,8 @@ def _mount_files(plane: Plane, definition: p.Function, root: Path) -> None:
 def _script(plane: Plane, definition: p.Function, host: Host, python: Path, root: Path) -> str:
     binds = dict(host.binds)
     for mount in definition.volume_mounts:
-        binds[mount.mount_path] = plane.volume_path(mount.volume_id.removeprefix("vo-"))
+        name = mount.volume_id.removeprefix("vo-")
+        binds[mount.mount_path] = plane.volume_view(name, root.name)
     read_only = set()
     for bucket in definition.cloud_bucket_mounts:
         binds[bucket.mount_path] = plane.bucket_path(bucket.bucket_name) / bucket.key_prefix

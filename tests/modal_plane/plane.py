@@ -28,7 +28,8 @@ from modal_proto import api_grpc
 from modal_proto.api_pb2 import CLIENT_TYPE_CONTAINER
 
 from .apps import Apps
-from .calls import ASKER, Calls
+from .asker import ASKER
+from .calls import Calls
 from .edge import Edge
 from .objects import Objects
 from .volumes import Volumes
@@ -112,6 +113,20 @@ class Plane(Objects, Volumes, Apps, Calls, Edge):
             env |= {"MODAL_TOKEN_ID": TOKEN[0], "MODAL_TOKEN_SECRET": TOKEN[1]}
         return env
 
+    def container_env(self, home: Path, volume: str) -> dict[str, str]:
+        """Environment of a process that is a container which mounts one Volume, without a jail."""
+        task_id = self.new_id("ta")
+        (self.root / task_id).mkdir()
+        socket = self.root / task_id / "plane.sock"
+        self.run(self.open_socket(task_id, socket))
+        return {
+            **self.client_env(home, authenticated=False),
+            "MODAL_SERVER_URL": f"unix://{socket}",
+            "MODAL_TASK_ID": task_id,
+            "MODAL_IS_REMOTE": "1",
+            "INTERNVL_MODAL_WEIGHTS_ROOT": str(self.volume_view(volume, task_id)),
+        }
+
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the plane's loop and wait for it."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(60)
@@ -163,7 +178,8 @@ class Plane(Objects, Volumes, Apps, Calls, Edge):
         if self.watchers:
             await asyncio.wait(self.watchers)
         await self.stop_sites()
-        self.server.close()
+        for server in (self.server, *self.sockets.values()):
+            server.close()
         current = asyncio.current_task()
         tasks = [task for task in asyncio.all_tasks() if task is not current]
         for task in tasks:

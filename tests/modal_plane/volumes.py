@@ -2,29 +2,88 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from aiohttp import web
 from google.protobuf.empty_pb2 import Empty
 from grpclib import GRPCError, Status
 from modal_proto import api_pb2 as p
 
+from .asker import ASKER
+
 if TYPE_CHECKING:
     from .plane import Plane
 
 BLOCK = 8 * 1024 * 1024
+State: TypeAlias = "tuple[int, int]"
+
+
+@dataclass
+class View:
+    """A container's mount of a Volume: the last commits it has loaded, and its own changes."""
+
+    path: Path
+    shared: Path
+    loaded: dict[str, State] = field(default_factory=dict)
+
+    def reload(self) -> None:
+        """Take in what others have committed, but for files that were changed here."""
+        mine, theirs = _states(self.path), _states(self.shared)
+        changed = {p for p in {*mine, *self.loaded} if mine.get(p) != self.loaded.get(p)}
+        for name in {*mine, *theirs} - changed:
+            _exchange(self.shared / name, self.path / name, present=name in theirs)
+        now = _states(self.path)
+        self.loaded = {p: s for p, s in now.items() if p not in changed} | {
+            p: s for p, s in self.loaded.items() if p in changed
+        }
+
+    def commit(self) -> None:
+        """Give others what was changed here; of two commits of a file the last one wins."""
+        mine = _states(self.path)
+        for name in {*mine, *self.loaded}:
+            if mine.get(name) != self.loaded.get(name):
+                _exchange(self.path / name, self.shared / name, present=name in mine)
+        self.loaded = mine
+
+
+def _states(top: Path) -> dict[str, State]:
+    found = {}
+    for path in top.rglob("*"):
+        with suppress(FileNotFoundError):
+            if path.is_file():
+                stat = path.stat()
+                found[str(path.relative_to(top))] = (stat.st_size, stat.st_mtime_ns)
+    return found
+
+
+def _exchange(source: Path, target: Path, *, present: bool) -> None:
+    """Make one file as it is in the other folder, or not there."""
+    if not present:
+        target.unlink(missing_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_name(f".{target.name}.fresh")
+    with suppress(FileNotFoundError):
+        shutil.copy2(source, fresh)
+        fresh.replace(target)
 
 
 class Volumes:
-    """Named folders; `volume_path` is what a container sees as its mount."""
+    """Named folders, and what each container sees of them."""
 
     def __init__(self: Plane) -> None:
         self.volumes: dict[str, int] = {}
         self.blocks: dict[bytes, bytes] = {}
+        self.views: dict[tuple[str, str], View] = {}
+        self.commit_seconds = 0.0
+        """What a commit takes."""
 
     def volume_path(self: Plane, name: str) -> Path:
         """The folder behind a Volume, made on first use."""
@@ -32,6 +91,14 @@ class Volumes:
         folder.mkdir(parents=True, exist_ok=True)
         self.volumes.setdefault(name, p.VOLUME_FS_VERSION_V2)
         return folder
+
+    def volume_view(self: Plane, name: str, task_id: str) -> Path:
+        """The mount of a Volume in a container that starts now."""
+        view = View(self.root / "views" / task_id / name, self.volume_path(name))
+        view.path.mkdir(parents=True)
+        view.reload()
+        self.views[task_id, f"vo-{name}"] = view
+        return view.path
 
     async def start_blocks(self: Plane) -> None:
         """Serve file blocks on a loopback port of their own."""
@@ -110,9 +177,14 @@ class Volumes:
         return Empty()
 
     async def VolumeCommit(self: Plane, request: Any) -> p.VolumeCommitResponse:
+        await asyncio.sleep(self.commit_seconds)
+        if view := self.views.get((ASKER.get(), request.volume_id)):
+            view.commit()
         return p.VolumeCommitResponse(skip_reload=True)
 
     async def VolumeReload(self: Plane, request: Any) -> Empty:
+        if view := self.views.get((ASKER.get(), request.volume_id)):
+            view.reload()
         return Empty()
 
     def bucket_path(self: Plane, name: str) -> Path:

@@ -35,21 +35,28 @@ def plane() -> Iterator[Plane]:
         yield server
 
 
-def run(plane: Plane, hub: LoopbackHub, home: Path, expression: str, **env: str) -> Any:
-    """Evaluate with ``cache`` in a process whose Modal is the plane."""
-    done = subprocess.run(
+def start(
+    plane: Plane, hub: LoopbackHub, home: Path, expression: str, **env: str
+) -> subprocess.Popen[str]:
+    """A process that evaluates with ``cache`` and whose Modal is the plane."""
+    return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, hub.url, expression],
         env={
-            **plane.client_env(home),
+            **(env or plane.client_env(home)),
             "PYTHONPATH": str(Path(__file__).parents[2]),
             "PYTHONWARNINGS": "default",
-            **env,
         },
-        check=True,
         stdout=subprocess.PIPE,
         text=True,
     )
-    return json.loads(done.stdout)
+
+
+def run(plane: Plane, hub: LoopbackHub, home: Path, expression: str, **env: str) -> Any:
+    """The value of ``expression``, evaluated by such a process."""
+    with start(plane, hub, home, expression, **env) as process:
+        said, _ = process.communicate()
+    assert process.returncode == 0
+    return json.loads(said)
 
 
 ENSURE = f"cache.ensure({REPO!r}, progress=None).files"
@@ -60,13 +67,12 @@ def test_written_in_a_container_and_managed_from_outside(
     plane: Plane, hub: LoopbackHub, tmp_path: Path
 ) -> None:
     mount = plane.volume_path("weights")
-    inside = {"INTERNVL_MODAL_WEIGHTS_ROOT": str(mount)}
+    inside = plane.container_env(tmp_path, "weights")
     commit = hub.branches[REPO]["main"]
     assert run(plane, hub, tmp_path, ENSURE, **inside) == list(NEEDED)
     assert (mount / REPO / commit / "config.json").exists()
-    assert len(plane.calls("VolumeReload")) >= 1
-    assert len(plane.calls("VolumeCommit")) >= 1
-    assert run(plane, hub, tmp_path, OFFLINE, **inside) == commit
+    another = plane.container_env(tmp_path, "weights")
+    assert run(plane, hub, tmp_path, OFFLINE, **another) == commit
 
     summary = "[(e.model, e.commit, e.complete) for e in cache.list()]"
     assert run(plane, hub, tmp_path, summary) == [[REPO, commit, True]]
@@ -83,6 +89,30 @@ def test_written_in_a_container_and_managed_from_outside(
     assert "is not in Modal Volume weights" in run(plane, hub, tmp_path, verify)
 
 
+def test_a_container_that_runs_sees_what_another_has_made(
+    plane: Plane, hub: LoopbackHub, tmp_path: Path
+) -> None:
+    older = plane.container_env(tmp_path, "weights")
+    assert "is not complete" in run(plane, hub, tmp_path, OFFLINE, **older)
+    run(plane, hub, tmp_path, ENSURE, **plane.container_env(tmp_path, "weights"))
+    assert run(plane, hub, tmp_path, OFFLINE, **older) == hub.branches[REPO]["main"]
+
+
+def test_two_containers_at_once_download_once(
+    plane: Plane, hub: LoopbackHub, tmp_path: Path
+) -> None:
+    """Each commits its claim before it can see the other's."""
+    plane.commit_seconds = 1.0
+    both = [
+        start(plane, hub, tmp_path, ENSURE, **plane.container_env(tmp_path, "weights"))
+        for _ in range(2)
+    ]
+    said = [json.loads(process.communicate()[0]) for process in both]
+    assert said == [list(NEEDED)] * 2
+    asked = [request.path for request in hub.downloads() if "/resolve/" in request.path]
+    assert len(asked) == len(set(asked)) == len(NEEDED)
+
+
 def test_a_volume_that_does_not_exist_is_named_and_not_made(
     plane: Plane, hub: LoopbackHub, tmp_path: Path
 ) -> None:
@@ -93,7 +123,8 @@ def test_a_volume_that_does_not_exist_is_named_and_not_made(
 def test_a_mount_that_cannot_be_reloaded_is_an_error_of_ours(
     plane: Plane, hub: LoopbackHub, tmp_path: Path
 ) -> None:
-    mount = str(plane.volume_path("weights"))
+    inside = plane.container_env(tmp_path, "weights")
+    mount = inside["INTERNVL_MODAL_WEIGHTS_ROOT"]
     with plane.failing("VolumeReload", Status.NOT_FOUND, "the Volume was deleted"):
-        said = run(plane, hub, tmp_path, "cache.list()", INTERNVL_MODAL_WEIGHTS_ROOT=mount)
+        said = run(plane, hub, tmp_path, "cache.list()", **inside)
     assert said == f"{mount}: the Volume was deleted (check modal setup and the network)"
