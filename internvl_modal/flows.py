@@ -97,9 +97,12 @@ class Core:
 
     def start(self) -> Endpoint:
         """Start the backend unless it runs; raises ConfigError once the client is closed."""
-        if self._closed:
-            raise ConfigError("the client is closed", hint="make a new one")
-        return self.backend.start()
+        if not self._closed:
+            endpoint = self.backend.start()
+            if not self._closed:
+                return endpoint
+            self.backend.stop()  # it has just started, after the client told it to stop
+        raise ConfigError("the client is closed", hint="make a new one")
 
     def close(self) -> None:
         """Stop what the backend started, for good: another call would start it again."""

@@ -8,7 +8,9 @@ import inspect
 import io
 import json
 import pickle
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -255,6 +257,32 @@ class TestSettings:
         assert Settings.load(timeout=3.0).timeout == 3
         assert Settings.load().hf_token == SecretStr("hf_env")
 
+    def test_a_backend_that_starts_while_the_client_closes_is_stopped(self) -> None:
+        log: list[str] = []
+        starting, closed = threading.Event(), threading.Event()
+
+        class Slow:
+            name = "slow"
+
+            def start(self) -> ivl.Endpoint:
+                starting.set()
+                closed.wait(60)
+                log.append("start")
+                return ivl.Endpoint("http://127.0.0.1:9/v1")
+
+            def stop(self) -> None:
+                log.append("stop")
+
+        client = ivl.Client(Slow())
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(client.models)
+            starting.wait(60)
+            client.close()
+            closed.set()
+            with pytest.raises(ivl.ConfigError, match="closed"):
+                asked.result()
+        assert log == ["stop", "start", "stop"]
+
     def test_a_backend_knows_how_long_its_start_takes(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -345,6 +373,11 @@ class TestSettings:
         name = next(iter(given))
         with pytest.raises(ivl.ConfigError, match=f"takes no {name}") as caught:
             kind(backend, **given)
+        assert "sk-1" not in str(caught.value)
+
+    def test_a_password_in_an_url_that_conflicts_is_not_shown(self) -> None:
+        with pytest.raises(ivl.ConfigError, match="by its URL takes no base_url") as caught:
+            ivl.Client("http://me:sk-1@127.0.0.1/v1", base_url="http://127.0.0.1:9/v1")
         assert "sk-1" not in str(caught.value)
 
     def test_arguments_that_a_backend_takes(

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from pydantic import SecretStr
 
 from internvl_modal.backends import resolve
 from internvl_modal.backends.lmdeploy import LMDeployBackend
-from internvl_modal.errors import ConfigError, MissingExtraError
+from internvl_modal.errors import ConfigError, MissingExtraError, ServerUnavailableError
 from internvl_modal.lmdeploy_server import LMDeployOptions, LMDeployServer
 from internvl_modal.settings import Settings
 
@@ -139,6 +140,23 @@ def test_the_workers_of_a_dead_server_are_ended_before_the_next(tmp_path: Path) 
         assert len(list(Path("/dev/fd").iterdir())) == pipes
     finally:
         backend.stop()
+
+
+def test_stop_does_not_wait_for_a_start(tmp_path: Path) -> None:
+    command = tmp_path / "lmdeploy"
+    command.write_text("#!/bin/sh\necho $$ > pid\nexec sleep 600\n")
+    command.chmod(0o755)
+    (tmp_path / "model").mkdir()
+    backend = LMDeployBackend(tmp_path / "model", executable=str(command), startup_timeout=300)
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(backend.start)
+        pid = Path("pid")
+        while not (pid.exists() and pid.read_text()):
+            time.sleep(0.02)
+        backend.stop()
+        with pytest.raises(ServerUnavailableError, match="ended"):
+            starting.result(timeout=60)
+    assert not _lives(int(pid.read_text()))
 
 
 def _lives(pid: int) -> bool:

@@ -50,8 +50,10 @@ def resolve(backend: str | Backend | None, settings: Settings) -> Backend:
         backend = "endpoint" if settings.base_url else "local"
     for name in _unused(backend):
         if name in settings.given:
+            known = str(getattr(backend, "name", backend))
+            which = "given by its URL" if "://" in known else repr(known)
             raise ConfigError(
-                f"backend {getattr(backend, 'name', backend)!r} takes no {name}",
+                f"a backend {which} takes no {name}",
                 hint="leave it out; a server that runs is base_url= without backend=",
             )
     if not isinstance(backend, str):

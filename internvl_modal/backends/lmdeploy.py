@@ -64,7 +64,7 @@ class LMDeployBackend:
         )
         self._free_port = "server_port" not in options
         self._server: LMDeployServer | None = None
-        self._lock = threading.Lock()
+        self._starting = threading.Lock()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> LMDeployBackend:
@@ -80,26 +80,28 @@ class LMDeployBackend:
         """Start LMDeploy unless it runs; raises ServerUnavailableError with its log's end."""
         if shutil.which(self._executable) is None:
             raise MissingExtraError(self._executable, "lmdeploy")
-        with self._lock:
-            if self._server is None or self._server.poll() is not None:
-                if self._server is not None:
-                    self._server.stop()  # workers that outlived it would keep the GPU's memory
-                self._server = LMDeployServer(self._resolved(), executable=self._executable)
-            self._server.start(self._timeout)
-            key = self._options.api_keys[0].get_secret_value()
-            return Endpoint(
-                self._server.base_url,
-                model=self._options.model_name,
-                headers={"authorization": f"Bearer {key}"},
-                capabilities=CAPABILITIES,
-            )
+        with self._starting:
+            server = self._server
+            if server is None or server.poll() is not None:
+                if server is not None:
+                    server.stop()  # workers that outlived it would keep the GPU's memory
+                server = self._server = LMDeployServer(
+                    self._resolved(), executable=self._executable
+                )
+            server.start(self._timeout)
+        key = self._options.api_keys[0].get_secret_value()
+        return Endpoint(
+            server.base_url,
+            model=self._options.model_name,
+            headers={"authorization": f"Bearer {key}"},
+            capabilities=CAPABILITIES,
+        )
 
     def stop(self) -> None:
-        """Stop the process that ``start`` started."""
-        with self._lock:
-            if self._server is not None:
-                self._server.stop()
-                self._server = None
+        """Stop the process that ``start`` started, also while that waits for it to answer."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.stop()
 
     def __repr__(self) -> str:
         return f"LMDeployBackend({self._options.model!r})"
