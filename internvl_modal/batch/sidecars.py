@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from itertools import count
+from contextlib import contextmanager
 from pathlib import Path
 
 from internvl_modal.batch.lines import Line, read_lines
 from internvl_modal.batch.outcome import Outcome, key_hash, record
-from internvl_modal.batch.sinks import JsonLines, full, replacing
+from internvl_modal.batch.sinks import JsonLines, beside, full
+from internvl_modal.errors import InternVLError
 from internvl_modal.images.address import is_url
 
 JOURNAL = ".internvl-modal.jsonl"
-LONGEST = 235
+LONGEST = 225
 """Bytes of a name: systems take 255, and an ending is added to it."""
+REFUSED = {
+    errno.EACCES, errno.EEXIST, errno.EILSEQ, errno.EINVAL, errno.EISDIR,
+    errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EPERM,
+}  # fmt: skip
+"""What systems say to a name that they do not take, where another may do."""
 
 
 class Sidecars(JsonLines):
@@ -39,26 +46,34 @@ class Sidecars(JsonLines):
         for file, line in self._texts():
             self._owners[_name_hash(file)] = key_hash(line.key)
             if file in restored or _is_lost(self._folder / file):
-                self._put(file, line.document["text"])
+                path = self._folder / file
+                with _unless_refused(path):  # it stays in the journal
+                    _lay(path, line.document["text"])
+                    beside(path).replace(path)
                 restored.add(file)
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
-        """The lines first, then each text, whole or not at all."""
+        """The lines first, then each text, whole or not at all.
+
+        The text of an earlier prompt is gone before: a kill between the two leaves none, which
+        the next run makes, rather than one that is not what the journal says.
+        """
         documents = [record(outcome, self._run) for outcome in outcomes]
-        texts: list[tuple[str, str]] = []
+        files: list[Path] = []
         for outcome, document in zip(outcomes, documents, strict=True):
             if outcome.text is not None:
-                document["file"] = file = self._file_for(outcome.key)
-                texts.append((file, outcome.text))
-        self._append(documents)
-        self._sync()
-        for file, text in texts:
-            self._put(file, text)
+                document["file"] = file = self._lay_out(outcome.key, outcome.text)
+                files.append(self._folder / file)
+        self._append(documents, sync=bool(files))
+        for path in files:
+            with full(path):
+                beside(path).replace(path)
 
     def clear(self) -> None:
         """Drop every line, and the texts they name."""
         for file, _ in self._texts():
-            (self._folder / file).unlink(missing_ok=True)
+            with _unless_refused(self._folder / file):
+                (self._folder / file).unlink(missing_ok=True)
         super().clear()
 
     def _texts(self) -> Iterator[tuple[str, Line]]:
@@ -68,23 +83,28 @@ class Sidecars(JsonLines):
             if not line.failed and not path.is_absolute() and ".." not in path.parts:
                 yield path.as_posix(), line
 
-    def _put(self, file: str, text: str) -> None:
-        path = self._folder / file
-        with full(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path, sync=False) as opened:
-                opened.write(f"{text}\n".encode("utf-8", "replace"))
-
-    def _file_for(self, key: str) -> str:
-        """The first name that is the key's already, or that nobody has."""
+    def _lay_out(self, key: str, text: str) -> str:
+        """Write a text beside the first possible name that is the key's, or that nobody has."""
         mine = key_hash(key)
-        for file in _names(self._inside(key)):
-            owner = self._owners.get(_name_hash(file))
-            if owner is None and not os.path.lexists(self._folder / file):
-                self._owners[_name_hash(file)] = owner = mine
-            if owner == mine:
-                return file
-        raise AssertionError("unreachable")
+        for file in _names(self._inside(key), f"{mine:016x}"):
+            path, name = self._folder / file, _name_hash(file)
+            owner = self._owners.get(name)
+            free = owner == mine or (owner is None and not os.path.lexists(path))
+            if free and not self._is_in_a_text(Path(file)):
+                with _unless_refused(path):
+                    _lay(path, text)
+                    if owner == mine:
+                        path.unlink(missing_ok=True)
+                    self._owners[name] = mine
+                    return file
+        raise InternVLError(
+            f"{self._folder} takes no text for {key}",
+            hint="make it writable or choose another out=",
+        )
+
+    def _is_in_a_text(self, file: Path) -> bool:
+        """Whether a text is, or will be, where a folder of it should be."""
+        return any(_name_hash(above.as_posix()) in self._owners for above in file.parents)
 
     def _inside(self, key: str) -> Path:
         """Where in the folder the text of a key belongs, but for the ending."""
@@ -100,12 +120,20 @@ class Sidecars(JsonLines):
         return Path(*parts or "_")
 
 
-def _names(path: Path) -> Iterator[str]:
-    """What the text of ``cat.jpg`` may be called: cat.txt, cat.jpg.txt, cat.jpg.2.txt, ..."""
+def _lay(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside(path).write_bytes(f"{text}\n".encode("utf-8", "replace"))
+
+
+def _names(path: Path, digest: str) -> Iterator[str]:
+    """What the text of ``cat.jpg`` may be called: cat.txt, cat.jpg.txt, cat.jpg.2.txt, ...
+
+    ``digest`` is the key's alone, and a name at the top in case no other is possible.
+    """
     yield path.with_suffix(".txt").as_posix()
-    yield f"{path.as_posix()}.txt"
-    for number in count(2):
-        yield f"{path.as_posix()}.{number}.txt"
+    for ending in ("", *(f".{number}" for number in range(2, 10)), f".{digest}"):
+        yield f"{path.as_posix()}{ending}.txt"
+    yield f"{digest}.txt"
 
 
 def _cut(name: str) -> str:
@@ -125,5 +153,16 @@ def _is_lost(path: Path) -> bool:
     """Whether a text that was written is gone: a power cut leaves nothing or an empty file."""
     try:
         return path.stat().st_size == 0
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         return True
+
+
+@contextmanager
+def _unless_refused(path: Path) -> Iterator[None]:
+    """Pass over a name that the system does not take; all else it says stops the batch."""
+    with full(path):
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in REFUSED:
+                raise

@@ -16,7 +16,7 @@ from internvl_modal.batch.lines import Line, end_of_lines, read_lines
 from internvl_modal.batch.outcome import Outcome, encode, key_hash, record
 from internvl_modal.errors import ConfigError, InternVLError
 
-__all__ = ["Callback", "JsonLines", "Keys", "Sink", "full", "replacing"]
+__all__ = ["Callback", "JsonLines", "Keys", "Sink", "beside", "full", "replacing"]
 
 SYNC_SECONDS = 5.0
 """What a power cut may cost; a killed process loses nothing that was written."""
@@ -84,10 +84,9 @@ class JsonLines(Keys):
     def write(self, outcomes: Sequence[Outcome]) -> None:
         """Append; if the disk is full, what fitted of it is taken back."""
         self._append(record(outcome, self._run) for outcome in outcomes)
-        if time.monotonic() - self._synced > SYNC_SECONDS:
-            self._sync()
 
-    def _append(self, documents: Iterable[dict[str, object]]) -> None:
+    def _append(self, documents: Iterable[dict[str, object]], *, sync: bool = False) -> None:
+        """Write a line for each, and force them to the disk: at once, or when it is time."""
         data = b"".join(map(encode, documents))
         with full(self._path):
             try:
@@ -97,6 +96,8 @@ class JsonLines(Keys):
                 raise
             self._size += len(data)
             self._unsynced = self._unsynced or bool(data)
+        if sync or time.monotonic() - self._synced > SYNC_SECONDS:
+            self._sync()
 
     def _sync(self) -> None:
         """Force to the disk what is not there yet."""
@@ -178,15 +179,19 @@ def full(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
-    """A file that takes the place of ``path`` once it is written, and on the disk if ``sync``."""
-    beside = path.with_name(f".{path.name}.new")
-    with beside.open("wb") as file:
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of ``path`` once it is on the disk."""
+    new = beside(path)
+    with new.open("wb") as file:
         yield file
         file.flush()
-        if sync:
-            os.fsync(file.fileno())
-    beside.replace(path)
+        os.fsync(file.fileno())
+    new.replace(path)
+
+
+def beside(path: Path) -> Path:
+    """Where a file is written that takes the place of ``path``."""
+    return path.with_name(f".{path.name}.new")
 
 
 def _write(descriptor: int, data: bytes) -> None:

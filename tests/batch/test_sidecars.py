@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import internvl_modal as ivl
-from internvl_modal.batch.sidecars import JOURNAL
+from internvl_modal.batch import sidecars
+from internvl_modal.batch.outcome import Outcome, key_hash
+from internvl_modal.batch.sidecars import JOURNAL, Sidecars
+from internvl_modal.schema import Description, Usage
 from tests.batch.conftest import Fast, lines
 
 
@@ -111,3 +115,122 @@ def test_a_journal_that_leads_out_of_the_folder(
     Path("texts", JOURNAL).write_text(json.dumps(line) + "\n")
     list(client.describe_many(pictures(1), out="texts/", detail=1))
     assert not Path("evil.txt").exists()
+
+
+def outcome(key: str, text: str | None = "A cat.") -> Outcome:
+    if text is None:
+        return Outcome(key, "", error=ivl.ImageError("broken", source=key))
+    usage = Usage(prompt_tokens=1)
+    return Outcome(key, "", Description(text=text, model="m", finish_reason="stop", usage=usage))
+
+
+def opened(run: str = "run", *, resume: bool = True) -> Sidecars:
+    sink = Sidecars(Path("texts"), resume=resume, retry_errors=False)
+    sink.open(run)
+    return sink
+
+
+def test_no_text_is_another_prompts_whenever_it_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each call that changes the disk: the text of the last line is there after a start."""
+    calls = kills = 0
+
+    def until(last: int, work: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object, **named: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls == last:
+                raise KeyboardInterrupt
+            return work(*arguments, **named)
+
+        return call
+
+    for number in range(1, 20):
+        calls = 0
+        sink = opened("one", resume=False)
+        sink.write([outcome("cat.jpg", "one")])
+        sink.close()
+        sink = opened("two")
+        with monkeypatch.context() as patched:
+            for name in ("unlink", "write", "fsync", "replace"):
+                patched.setattr(os, name, until(number, getattr(os, name)))
+            try:
+                sink.write([outcome("cat.jpg", "two")])
+            except KeyboardInterrupt:
+                kills += 1
+        sink.close()
+        sink = opened("two")
+        assert texts() == {"cat.txt": "two\n" if sink.has("cat.jpg") else "one\n"}
+        sink.close()
+        if calls < number:
+            break
+    assert kills == calls > 1
+
+
+def test_names_that_cannot_be() -> None:
+    deep = "/".join(["x" * 200] * 25) + "/p.jpg"
+    keys = ["a.jpg", "a.txt/b.jpg", "c/d.jpg", deep]
+    sink = opened()
+    sink.write([outcome(key, key) for key in keys])
+    sink.write([outcome("a.txt/e.jpg", "a.txt/e.jpg"), outcome("c.jpg", "c.jpg")])
+    sink.close()
+    assert len(texts()) == 6
+    assert {name: f"{key}\n" for name, key in named().items()} == texts()
+    assert named()["a.txt"] == "a.jpg"
+
+
+def test_texts_that_cannot_be_made_again_stop_nothing() -> None:
+    """Folders that became files, and lines of another system."""
+    sink = opened()
+    sink.write([outcome("a/b.jpg"), outcome("c.jpg")])
+    sink.close()
+    Path("texts/a/b.txt").unlink()
+    Path("texts/a").rmdir()
+    Path("texts/a").write_text("mine")
+    Path("texts/c.txt").unlink()
+    line = {"key": "l", "text": "long", "run": "run", "file": "l" * 300 + ".txt"}
+    with Path("texts", JOURNAL).open("a") as journal:
+        journal.write(json.dumps(line) + "\n")
+    sink = opened()
+    assert sink.has("a/b.jpg")
+    sink.write([outcome("d.jpg")])
+    sink.close()
+    assert texts() == {"c.txt": "A cat.\n", "d.txt": "A cat.\n"}
+    sink = opened("other")
+    sink.write([outcome("a/b.jpg", "elsewhere")])
+    sink.close()
+    assert "elsewhere\n" in texts().values()
+    opened(resume=False).close()
+    assert not texts()
+    assert Path("texts/a").read_text() == "mine"
+
+
+def test_many_keys_of_one_name_are_not_searched_for_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked = 0
+
+    def counted(key: str) -> int:
+        nonlocal looked
+        looked += 1
+        return key_hash(key)
+
+    monkeypatch.setattr(sidecars, "key_hash", counted)
+    sink = opened()
+    keys = ["/" + "🐱" * number + ".jpg" for number in range(1, 301)]
+    sink.write([outcome(key, key) for key in keys])
+    sink.close()
+    assert texts() == {name: f"{key}\n" for name, key in named().items()}
+    assert len(texts()) == 300
+    assert looked < 300 * 20
+
+
+def test_errors_alone_are_not_forced_to_the_disk_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    sink = opened()
+    sink.write([outcome("a.jpg", None)])
+    assert not synced
+    sink.write([outcome("b.jpg"), outcome("c.jpg", None)])
+    assert len(synced) == 1
+    sink.close()
+    assert len(synced) == 2
