@@ -42,7 +42,12 @@ CLIENT_PACKAGES = (
     "typing-extensions>=4.12",
 )
 """This package's own requirements, less what Modal brings; a test compares them."""
-GATEWAY_PACKAGES = ("fastapi>=0.115", "prometheus-client>=0.21", "python-multipart>=0.0.18")
+GATEWAY_PACKAGES = (
+    "fastapi>=0.115.7",
+    "prometheus-client>=0.21",
+    "python-multipart>=0.0.18",
+    "starlette>=0.44",
+)
 FORMAT_PACKAGES = ("pillow-heif>=0.21",)
 
 BUCKETS: dict[str, tuple[str | None, tuple[str, str]]] = {
