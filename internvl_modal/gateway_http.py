@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 import time
 import uuid
@@ -26,28 +27,33 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from internvl_modal.errors import (
-    ConfigError,
     ContextLengthError,
     DeadlineExceededError,
     ImageError,
     InternVLError,
     RateLimitedError,
+    ServerError,
     ServerUnavailableError,
 )
 from internvl_modal.gateway_metrics import Metrics
 
 RETRY_AFTER = 30
 """Seconds to wait for a cold server when it does not say itself."""
+SEND = "send it in the request itself, as an ordinary JPEG or PNG"
+"""What callers can do about a picture; the hints of ImageError are for users of the client."""
+NO_RETRY = {"X-Should-Retry": "false"}
+"""Without it the openai package asks three times."""
 
 STATUS: tuple[tuple[type[InternVLError], int, str | None], ...] = (
     (ImageError, 422, "invalid_image"),
-    (ConfigError, 422, None),
     (ContextLengthError, 422, "context_length_exceeded"),
     (RateLimitedError, 429, "rate_limit_exceeded"),
     (ServerUnavailableError, 503, None),
     (DeadlineExceededError, 504, None),
 )
-"""Status and code of each error; any other of ours is a 502, the fault of the model's server."""
+"""Status and code of each error; any other of TOLD is a 502, the fault of the model's server."""
+TOLD = (ImageError, ServerError)
+"""Errors of ours that callers are told; the others are for whoever runs the gateway."""
 
 
 class RefusedError(Exception):
@@ -80,8 +86,8 @@ class Failure:
 
     @classmethod
     def of(cls, error: Exception) -> Failure:
-        """Of any error; what nobody expected is told to the log only."""
-        if isinstance(error, InternVLError):
+        """Of any error; what the caller cannot have caused is told to the log only."""
+        if isinstance(error, TOLD):
             return cls._of_ours(error)
         if isinstance(error, RefusedError):
             kind = HTTPStatus(error.status).name.lower()
@@ -89,19 +95,21 @@ class Failure:
         if isinstance(error, HTTPException):
             kind = HTTPStatus(error.status_code).name.lower()
             return cls(error.status_code, error.detail, kind, headers=error.headers or {})
-        return cls(500, "the gateway failed; its log says why", "internal_server_error")
+        text = "the gateway failed; its log says why"
+        return cls(500, text, "internal_server_error", headers=NO_RETRY)
 
     @classmethod
-    def _of_ours(cls, error: InternVLError) -> Failure:
+    def _of_ours(cls, error: ImageError | ServerError) -> Failure:
         found = ((status, code) for kind, status, code in STATUS if isinstance(error, kind))
         status, code = next(found, (502, None))
-        headers = {}
+        headers: Mapping[str, str] = {}
         if error.retryable or isinstance(error, DeadlineExceededError):
             wait = getattr(error, "retry_after", None) or RETRY_AFTER
-            headers["Retry-After"] = str(int(wait))
+            headers = {"Retry-After": str(int(wait))}
         elif status >= 500:
-            headers["X-Should-Retry"] = "false"  # else the openai package asks three times
-        return cls(status, str(error), type(error).__name__, code=code, headers=headers)
+            headers = NO_RETRY
+        told = f"{error.message} ({SEND})" if isinstance(error, ImageError) else str(error)
+        return cls(status, told, type(error).__name__, code=code, headers=headers)
 
     def document(self, request: Request) -> dict[str, dict[str, str | None]]:
         """The body that says it."""
@@ -109,20 +117,25 @@ class Failure:
         return {"error": {**told, "request_id": request.state.request_id}}
 
     def response(self, request: Request) -> Response:
-        """The whole answer; OpenAI's users know a request that is wrong by status 400."""
-        openai = request.url.path.startswith("/v1/") and self.status == 422
+        """The whole answer."""
+        openai = getattr(request.state, "openai", False) and self.status == 422
         return JSONResponse(
             self.document(request), 400 if openai else self.status, dict(self.headers)
         )
 
 
+def as_openai(request: Request) -> None:
+    """The dependency for OpenAI's users, who know a request that is wrong by status 400."""
+    request.state.openai = True
+
+
 def add_errors(app: FastAPI) -> None:
-    """Answer every error in one form."""
+    """Answer every error that callers are told in one form; ``Observed`` answers the others."""
 
     async def answer(request: Request, error: Exception) -> Response:
         return Failure.of(error).response(request)
 
-    for kind in (InternVLError, RefusedError, HTTPException):
+    for kind in (*TOLD, RefusedError, HTTPException):
         app.add_exception_handler(kind, answer)
 
 
@@ -162,8 +175,25 @@ class Observed:
             self._metrics.observe(request, told, time.monotonic() - begun)
 
 
+class _Basic(HTTPBasic):
+    """FastAPI's for the schema only: it reads ASCII only, and a user's name may be in any code."""
+
+    async def __call__(  # type: ignore[override]  # as FastAPI's own
+        self, request: Request
+    ) -> HTTPBasicCredentials | None:
+        """The password; None where the header holds none that can be read."""
+        scheme, _, shown = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "basic":
+            return None
+        try:
+            password = base64.b64decode(shown.strip(), validate=True).partition(b":")[2].decode()
+        except ValueError:
+            return None
+        return HTTPBasicCredentials(username="", password=password)
+
+
 _BEARER = HTTPBearer(auto_error=False, description="The gateway's key.")
-_BASIC = HTTPBasic(auto_error=False, description="Any user; the key is the password.")
+_BASIC = _Basic(auto_error=False, description="Any user; the key is the password.")
 
 
 def key_check(key: SecretStr) -> Callable[..., None]:

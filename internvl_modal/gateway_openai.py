@@ -10,31 +10,29 @@ import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from starlette.responses import JSONResponse, StreamingResponse
 
 from internvl_modal.client import AsyncClient
-from internvl_modal.errors import InternVLError
-from internvl_modal.gateway_http import Failure, RefusedError, limited
+from internvl_modal.gateway_http import TOLD, Failure, RefusedError, as_openai, limited
 from internvl_modal.gateway_metrics import Metrics
 from internvl_modal.images.address import is_url
-from internvl_modal.schema import DETAIL_TILES, Description, Detail, Message, Options, explain
+from internvl_modal.schema import (
+    DETAIL_TILES,
+    DescribeOptions,
+    Description,
+    Detail,
+    Message,
+    Options,
+    explain,
+)
 from internvl_modal.streams import AsyncStream
 
-IGNORED = {
-    "metadata",
-    "parallel_tool_calls",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "safety_identifier",
-    "service_tier",
-    "store",
-    "user",
-}
-"""Fields that change no answer."""
+MAX_PICTURES = 16
+"""Pictures of one request: each address may hold 100 MiB, and a context few pictures."""
 NEUTRAL: dict[str, tuple[object, ...]] = {
     "frequency_penalty": (0,),
     "function_call": ("none", "auto"),
@@ -53,13 +51,19 @@ class _Sent(BaseModel):
     """A part of a request; what is null or empty counts as not sent."""
 
     model_config = ConfigDict(extra="forbid")
+    ignored: ClassVar[frozenset[str]] = frozenset()
+    """Fields that change no answer."""
 
     @model_validator(mode="before")
     @classmethod
     def _without_nothing(cls, value: object) -> object:
         if not isinstance(value, dict):
             return value
-        return {name: item for name, item in value.items() if item not in (None, [], {})}
+        return {
+            name: item
+            for name, item in value.items()
+            if name not in cls.ignored and item not in (None, [], {})
+        }
 
 
 class ImageUrl(_Sent):
@@ -92,6 +96,8 @@ class TextPart(_Sent):
 
 class ChatMessage(_Sent):
     """One turn."""
+
+    ignored = frozenset({"annotations", "name", "reasoning_content", "refusal"})
 
     role: Literal["system", "developer", "user", "assistant"]
     content: list[Annotated[TextPart | ImagePart, Field(discriminator="type")]] = []
@@ -127,6 +133,18 @@ class ChatBody(_Sent):
     """The body of ``POST /v1/chat/completions``."""
 
     model_config = ConfigDict(extra="allow")
+    ignored = frozenset(
+        {
+            "metadata",
+            "parallel_tool_calls",
+            "prompt_cache_key",
+            "prompt_cache_retention",
+            "safety_identifier",
+            "service_tier",
+            "store",
+            "user",
+        }
+    )
 
     model: str = ""
     messages: list[ChatMessage]
@@ -141,6 +159,16 @@ class ChatBody(_Sent):
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
 
+    @field_validator("messages")
+    @classmethod
+    def _question(cls, messages: list[ChatMessage]) -> list[ChatMessage]:
+        if messages[-1].role != "user":
+            raise ValueError("must end with one of role 'user'")
+        pictures = sum(len(message.pictures) for message in messages)
+        if pictures > MAX_PICTURES:
+            raise ValueError(f"{pictures} pictures are more than {MAX_PICTURES}; leave some out")
+        return messages
+
     @property
     def options(self) -> Options:
         """The options as the client takes them; the finest ``detail`` of all pictures."""
@@ -153,11 +181,16 @@ class ChatBody(_Sent):
         return cast(Options, {name: value for name, value in given.items() if value is not None})
 
     def check(self) -> None:
-        """Raise RefusedError for a field that would change the answer and cannot be honoured."""
+        """Raise what is wrong with fields that cannot be honoured, or not with their values."""
         for name, value in (self.model_extra or {}).items():
-            if name not in IGNORED and value not in NEUTRAL.get(name, ()):
-                text = f"{name!r:.60} is not supported with this value; leave it out"
-                raise RefusedError(422, text, param=name, code="unsupported_parameter")
+            if value not in NEUTRAL.get(name, ()):
+                raise _unsupported(name, " with this value")
+        DescribeOptions.model_validate(self.options)
+
+
+def _unsupported(param: str, how: str = "") -> RefusedError:
+    text = f"{param!r:.100} is not supported{how}; leave it out"
+    return RefusedError(422, text, param=param, code="unsupported_parameter")
 
 
 def _fineness(detail: Detail) -> float:
@@ -169,11 +202,11 @@ def _fineness(detail: Detail) -> float:
 
 def openai_router(client: AsyncClient, metrics: Metrics, max_body: int) -> APIRouter:
     """The addresses below ``/v1``."""
-    router = APIRouter(prefix="/v1")
+    router = APIRouter(prefix="/v1", dependencies=[Depends(as_openai)])
 
     @router.get("/models")
     async def models() -> dict[str, object]:
-        """The model that answers; no GPU is woken to tell its name."""
+        """The model that answers; its server is asked unless its name is known, as on Modal."""
         entry = {"object": "model", "created": 0, "owned_by": "internvl-modal"}
         return {"object": "list", "data": [{"id": await _model_of(client), **entry}]}
 
@@ -211,7 +244,10 @@ async def _read(request: Request, max_body: int) -> tuple[ChatBody, list[Message
         body.check()
         return body, [message.turn for message in body.messages]
     except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"])) or None
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or None
+        if where and first["type"] == "extra_forbidden":
+            raise _unsupported(where) from error
         raise RefusedError(422, explain(error), param=where) from error
 
 
@@ -265,7 +301,7 @@ class _Said:
                 failure = Failure.of(error)
                 self._request.state.failed = failure.status
                 yield _event(failure.document(self._request))
-                if not isinstance(error, InternVLError):
+                if not isinstance(error, TOLD):
                     raise
 
     def _end(self, found: Description) -> list[bytes]:

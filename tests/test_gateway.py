@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import re
@@ -124,7 +125,18 @@ def test_a_large_picture_is_shrunk_before_it_is_sent(
 
 @pytest.mark.parametrize(
     "shown",
-    [b"", b"Bearer wrong", b"Bearer", b"Basic !", b"Basic \xe9", b"Bearer \xe9", b"TokenKEY"],
+    [
+        b"",
+        b"Bearer wrong",
+        b"Bearer",
+        b"Bearer \xe9",
+        b"Basic",
+        b"Basic !",
+        b"Basic \xe9",
+        b"Basic " + base64.b64encode(b"user"),
+        b"Basic " + base64.b64encode(b"user:\xe9"),
+        b"TokenKEY",
+    ],
 )
 def test_without_the_key_nothing_is_asked(
     loopback: Loopback, gateway: httpx.Client, shown: bytes
@@ -132,6 +144,8 @@ def test_without_the_key_nothing_is_asked(
     shown = shown.replace(b"KEY", KEY.encode())
     answer = gateway.post("/", json={"image_data": PICTURE}, headers={b"Authorization": shown})
     assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert answer.json()["error"]["code"] == "invalid_api_key"
     assert answer.json()["error"]["request_id"]
     assert KEY not in answer.text
     assert not loopback.heard
@@ -148,8 +162,9 @@ def test_white_space_around_the_key_locks_nobody_out(loopback: Loopback) -> None
         assert httpx.get(f"{url}/metrics", headers=BEARER).status_code == 200
 
 
-def test_the_key_as_a_password(loopback: Loopback, gateway: httpx.Client) -> None:
-    answer = gateway.post("/", json={"image_data": PICTURE}, auth=("any", KEY))
+@pytest.mark.parametrize("user", [b"any", b"", "jürgen".encode(), "jürgen".encode("latin-1")])
+def test_the_key_as_a_password(gateway: httpx.Client, user: bytes) -> None:
+    answer = gateway.post("/", json={"image_data": PICTURE}, auth=(user, KEY))
     assert answer.status_code == 200
 
 
@@ -183,6 +198,7 @@ def test_a_picture_whose_decoder_is_missing(
     answer = gateway.post("/", files={"image": heic}, headers=BEARER)
     assert answer.status_code == 422
     assert "pillow-heif" in answer.json()["error"]["message"]
+    assert "pip install" not in answer.json()["error"]["message"], "the caller cannot"
     assert not loopback.heard
 
 
@@ -219,6 +235,30 @@ def test_an_error_that_nobody_expected(capfd: pytest.CaptureFixture[str]) -> Non
     assert "a secret detail" not in answer.text
     assert "a secret detail" in capfd.readouterr().err, "the log has it"
     assert 'internvl_gateway_requests_total{status="500"} 1.0' in metrics
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/", {"image_data": PICTURE}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hello."}]}),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": "Hello."}], "stream": True},
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_gateways_own_client_is_not_the_callers(
+    loopback: Loopback, capfd: pytest.CaptureFixture[str], path: str, body: dict[str, Any]
+) -> None:
+    client = AsyncClient(FixedBackend(loopback.url, "upstream-key", "internvl2_5-78b"))
+    asyncio.run(client.aclose())
+    with serving(create_app(client, api_key=KEY)) as url:
+        answer = httpx.post(f"{url}{path}", json=body, headers=BEARER)
+    assert answer.status_code == 500
+    assert answer.json()["error"]["message"] == "the gateway failed; its log says why"
+    assert answer.headers["X-Should-Retry"] == "false"
+    assert "the client is closed" in capfd.readouterr().err, "the log has it"
 
 
 def test_a_caller_who_leaves_is_no_failure_of_the_gateway(gateway: httpx.Client) -> None:

@@ -16,6 +16,8 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 from PIL import Image, ImageDraw
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from internvl_modal.backends.modal import FixedBackend
 from internvl_modal.client import AsyncClient
@@ -66,9 +68,10 @@ def test_the_older_sample(url: str, loopback: Loopback, capsys: pytest.CaptureFi
     assert sent.headers["authorization"] == "Bearer upstream-key"
 
 
-def test_models(client: OpenAI) -> None:
+def test_models(client: OpenAI, loopback: Loopback) -> None:
     (model,) = client.models.list().data
     assert (model.id, model.owned_by) == (MODEL, "internvl-modal")
+    assert not loopback.heard, "its name is known, as on Modal"
 
 
 def test_an_answer_with_its_proof(client: OpenAI) -> None:
@@ -103,6 +106,20 @@ def test_several_turns_with_two_pictures(client: OpenAI, loopback: Loopback) -> 
     assert [message["role"] for message in sent] == ["system", "user", "assistant", "user"]
     assert (sent[0]["content"], sent[2]["content"]) == ("Be brief.", "A cat.")
     assert sent[3]["content"][0]["text"].endswith("Which is taller?")
+
+
+def test_the_answers_own_message_is_sent_back(client: OpenAI, loopback: Loopback) -> None:
+    loopback.will(Reply(body=completion(prompt_tokens=10_000)))
+    first = client.chat.completions.create(model=MODEL, messages=ask(data_url()))
+    echoed = first.choices[0].message.model_dump()
+    echoed |= {"tool_calls": [], "audio": None, "annotations": [{"type": "url_citation"}]}
+    echoed |= {"reasoning_content": "Fur.", "refusal": "", "name": "model"}
+    messages: Any = [*ask(data_url()), echoed, {**ask(text="Sure?")[0], "name": "ann"}]
+    client.chat.completions.create(model=MODEL, messages=messages)
+    sent = loopback.chats[-1].json["messages"]
+    assert [message["role"] for message in sent] == ["user", "assistant", "user"]
+    assert [message.keys() for message in sent] == [{"role", "content"}] * 3
+    assert sent[1]["content"] == "A cat."
 
 
 def test_texts_of_one_message_are_joined(client: OpenAI, loopback: Loopback) -> None:
@@ -183,6 +200,38 @@ def test_fields_that_cannot_be_honoured_are_refused(
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tool_calls", [{"id": "1", "type": "function", "function": {"name": "f"}}]),
+        ("audio", {"id": "audio_1"}),
+        ("made_up", 1),
+    ],
+)
+def test_fields_of_a_message_that_cannot_be_honoured_are_refused(
+    client: OpenAI, loopback: Loopback, name: str, value: object
+) -> None:
+    turn: Any = {"role": "assistant", "content": "A cat.", name: value}
+    with pytest.raises(openai.BadRequestError, match="is not supported; leave it out") as caught:
+        client.chat.completions.create(model=MODEL, messages=[turn, *ask(data_url())])
+    assert caught.value.param == f"messages.0.{name}"
+    assert caught.value.code == "unsupported_parameter"
+    assert not loopback.heard
+
+
+def test_as_many_pictures_as_are_allowed(client: OpenAI, loopback: Loopback) -> None:
+    loopback.will(Reply(body=completion(prompt_tokens=100_000)))
+    client.chat.completions.create(model=MODEL, messages=ask(*[data_url(2, 2)] * 16))
+    assert len(loopback.chats[0].json["messages"][0]["content"]) == 17
+
+
+def test_a_range_names_its_field(client: OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="less than or equal to 2") as caught:
+        client.chat.completions.create(model=MODEL, messages=ask(data_url()), temperature=9)
+    assert caught.value.param == "temperature"
+    assert "DescribeOptions" not in caught.value.message
+
+
+@pytest.mark.parametrize(
     ("messages", "options", "reason"),
     [
         ([], {}, "messages"),
@@ -191,7 +240,8 @@ def test_fields_that_cannot_be_honoured_are_refused(
         ([{"role": "user", "content": [{"type": "input_audio"}]}], {}, "input_audio"),
         (ask(data_url(), max_dynamic_patch=3), {}, "max_dynamic_patch"),
         (ask(data_url(), detail="huge"), {}, "detail"),
-        ([{"role": "system", "content": ask(data_url())[0]["content"]}], {}, "'system' cannot"),
+        ([{**ask(data_url())[0], "role": "system"}, *ask()], {}, "'system' cannot"),
+        (ask(*[data_url(2, 2)] * 17), {}, "17 pictures are more than 16"),
         (ask(data_url()), {"temperature": 9}, "temperature"),
         (ask(data_url()), {"max_completion_tokens": 0}, "max_tokens"),
         (ask("data:image/png;base64,AAAA"), {}, "not a picture"),
@@ -229,7 +279,23 @@ def test_no_private_address_is_fetched(client: OpenAI, loopback: Loopback) -> No
     with pytest.raises(openai.BadRequestError, match="loopback address") as caught:
         client.chat.completions.create(model=MODEL, messages=ask(f"{loopback.origin}/p.png"))
     assert caught.value.code == "invalid_image"
+    assert "send it in the request itself" in caught.value.message
+    assert "allow_private_urls" not in caught.value.message, "which no caller can pass"
     assert not loopback.heard
+
+
+def test_below_a_prefix_what_is_wrong_is_400_too(loopback: Loopback) -> None:
+    inner = create_app(AsyncClient(FixedBackend(loopback.url, "k", MODEL)), api_key=KEY)
+    outer = Starlette(routes=[Mount("/gw", inner)])
+    with (
+        serving(outer) as origin,
+        OpenAI(api_key=KEY, base_url=f"{origin}/gw/v1", max_retries=0) as client,
+    ):
+        with pytest.raises(openai.BadRequestError, match="temperature"):
+            client.chat.completions.create(model=MODEL, messages=ask(data_url()), temperature=9)
+        with pytest.raises(openai.BadRequestError, match="not a picture"):
+            client.chat.completions.create(model=MODEL, messages=ask("data:image/png;base64,AAAA"))
+        assert httpx.post(f"{origin}/gw/", json={}, headers=BEARER).status_code == 422
 
 
 def test_a_model_that_is_not_served(client: OpenAI, loopback: Loopback) -> None:
