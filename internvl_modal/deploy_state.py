@@ -20,6 +20,8 @@ class Record:
     environment: str | None
     api_key: str = field(repr=False)
     options: dict[str, object]
+    version: str = ""
+    """What the last deploy from this machine has published, by the app's tag."""
 
 
 def save(folder: Path, record: Record) -> None:

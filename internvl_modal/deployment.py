@@ -14,6 +14,7 @@ from internvl_modal import modal_objects
 from internvl_modal.backends.modal import ModalBackend
 from internvl_modal.errors import (
     AuthenticationError,
+    ConfigError,
     DeployError,
     MissingExtraError,
     ServerError,
@@ -106,6 +107,11 @@ class Deployment:
     def backend(self) -> ModalBackend:
         """The backend behind this deployment's clients."""
         self._require_real()
+        if self.spec.options.proxy_auth and self.proxy is None:
+            raise ConfigError(
+                f"{self.name} is behind Modal's proxy auth",
+                hint="set INTERNVL_MODAL_MODAL_KEY and INTERNVL_MODAL_MODAL_SECRET",
+            )
         return ModalBackend(
             self.name,
             environment=self.spec.environment,
@@ -141,9 +147,12 @@ class Deployment:
         headers = {name: value for name, value in endpoint.headers.items() if "Modal" in name}
         return OpenAI(
             base_url=endpoint.base_url,
-            api_key=self._key().get_secret_value(),
-            default_headers=headers,
-            **{"timeout": self._patience, **arguments},
+            **{
+                "api_key": self._key().get_secret_value(),
+                "timeout": self._patience,
+                **arguments,
+                "default_headers": headers | arguments.get("default_headers", {}),
+            },
         )
 
     def map(

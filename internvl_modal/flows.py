@@ -6,6 +6,7 @@ function) and ``Send`` (one HTTP exchange). The clients differ only in how they 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,20 +94,20 @@ class Core:
         self._model = model
         self._timeout = timeout
         self._ready: Ready | None = None
-        self._closed = False
+        self._closed = threading.Event()
 
     def start(self) -> Endpoint:
         """Start the backend unless it runs; raises ConfigError once the client is closed."""
-        if not self._closed:
+        if not self._closed.is_set():
             endpoint = self.backend.start()
-            if not self._closed:
+            if not self._closed.is_set():
                 return endpoint
             self.backend.stop()  # it has just started, after the client told it to stop
         raise ConfigError("the client is closed", hint="make a new one")
 
     def close(self) -> None:
         """Stop what the backend started, for good: another call would start it again."""
-        self._closed = True
+        self._closed.set()
         self.backend.stop()
 
     def describe(self, image: IMAGES, prompt: str | None, options: Options) -> Flow[Description]:

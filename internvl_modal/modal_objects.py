@@ -30,12 +30,16 @@ Secrets: TypeAlias = "Mapping[str, Mapping[str, str] | None]"
 """By name: the variables to make a secret of, or None for the one of that name on Modal."""
 
 
-def build(spec: DeploymentSpec, secrets: Secrets) -> modal.App:
-    """The app that ``spec`` describes; a secret that is not given is left out."""
+def build(spec: DeploymentSpec, secrets: Secrets, version: str) -> modal.App:
+    """The app that ``spec`` describes; a secret that is not given is left out.
+
+    Its tags tell ``connect`` on other machines of model and GPU, and ``version``.
+    """
     import modal
 
-    tags = {name: _to_tag(value) for name, value in told(spec).items()}
-    app = modal.App(spec.app, tags=tags)
+    told = {"model": spec.container.model, "gpu": spec.plan.gpu_string, "version": version}
+    tags = {name: _to_tag(value) for name, value in told.items()}
+    app = modal.App(spec.app, tags={n: tag for n, tag in tags.items() if len(tag) <= 63})
     images = {function.image: _image(function.image) for function in spec.functions}
     for function in spec.functions:
         _add(app, function, images[function.image], spec, secrets)
@@ -163,21 +167,27 @@ def outside_loop(function: Callable[[], T], stop: threading.Event | None = None)
     """
     if not _loop_runs():
         return function()
-    done: Future[T] = Future()
-
-    def call() -> None:
-        try:
-            done.set_result(function())
-        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
-            done.set_exception(error)
-
-    threading.Thread(target=call, daemon=True).start()
     try:
-        return done.result()
+        return in_thread(function).result()
     except KeyboardInterrupt:
         if stop is not None:
             stop.set()
         raise
+
+
+def in_thread(function: Callable[[], T]) -> Future[T]:
+    """Call ``function`` in a thread that the end of the program does not wait for."""
+    done: Future[T] = Future()
+    done.set_running_or_notify_cancel()
+
+    def call() -> None:
+        try:
+            done.set_result(function())
+        except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
+            done.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    return done
 
 
 def _loop_runs() -> bool:
@@ -249,7 +259,7 @@ def web_url(app: str, name: str, environment: str | None) -> str:
 
 
 def tags_of(app: str, environment: str | None) -> dict[str, str] | None:
-    """The options that a deployed app's tags tell of, None if there is no such app."""
+    """What a deployed app's tags tell of it, None if there is no such app."""
     import modal
 
     with errors_of(f"looking up {app}"):
@@ -257,13 +267,7 @@ def tags_of(app: str, environment: str | None) -> dict[str, str] | None:
             tags = modal.App.lookup(app, environment_name=environment).get_tags()
         except modal.exception.NotFoundError:
             return None
-    return {name: _from_tag(tags[name]) for name in ("model", "gpu") if name in tags}
-
-
-def told(spec: DeploymentSpec) -> dict[str, str]:
-    """Model and GPU, what an app's tags tell ``connect`` on other machines."""
-    known = {"model": spec.container.model, "gpu": spec.plan.gpu_string}
-    return {name: value for name, value in known.items() if len(_to_tag(value)) <= 63}
+    return {name: _from_tag(tag) for name, tag in tags.items()}
 
 
 def _to_tag(value: str) -> str:

@@ -1,0 +1,188 @@
+"""Updates that fail, are interrupted or meet somebody else's, with Modal's own client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from grpclib import Status
+
+from internvl_modal.weights import WeightsCache
+from tests.deploy.machine import Machine
+from tests.loopback_hub import LoopbackHub
+from tests.modal_plane.plane import Fault
+
+SMALL = "multimodal-internvl2_5-1b"
+QUICK = 'deploy("internvl2_5-1b", wait=False)'
+UPDATE = 'attempt(lambda: deploy("internvl2_5-1b", gpu="H100"))'
+
+Answering = Callable[[Callable[[], object], int], None]
+
+
+@pytest.fixture
+def answering(machine: Machine) -> Iterator[Answering]:
+    """The weights are on the Volume; ``serve`` does something, then answers with a status."""
+    repo = "OpenGVLab/InternVL2_5-1B"
+    with LoopbackHub() as hub:
+        hub.commit(repo, {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": b"1"})
+        volume = machine.plane.volume_path("internvl-modal-weights")
+        WeightsCache(volume, endpoint=hub.url).ensure(repo, progress=None)
+
+    def answer(first: Callable[[], object], status: int) -> None:
+        async def handle(_: web.Request) -> web.Response:
+            done = first()
+            if isinstance(done, Awaitable):
+                await done
+            return web.json_response({"message": "cannot start"}, status=status)
+
+        machine.plane.stands_in["serve"] = handle
+
+    yield answer
+    machine.plane.stands_in.clear()
+    machine.plane.faults.clear()
+
+
+def gpu(machine: Machine) -> str:
+    return machine.plane.function(SMALL, "serve").resources.gpu_config.gpu_type
+
+
+def test_what_ran_before_is_deployed_again(machine: Machine, answering: Answering) -> None:
+    machine.python(f"say(repr({QUICK}))")
+    before = gpu(machine)
+    answering(lambda: None, 500)
+    name, message, _ = machine.python(UPDATE)
+    assert name == "DeployError"
+    assert "cannot start" in message
+    assert f"what was deployed before ({before}) is deployed again" in message
+    assert gpu(machine) == before != "H100"
+    assert machine.python(f"say(connect({SMALL!r}).plan.gpu_string)") == before
+
+
+def test_a_stopped_app_stays_stopped(machine: Machine, answering: Answering) -> None:
+    machine.python(f"say(repr({QUICK}))")
+
+    def stop() -> None:
+        for app in machine.plane.apps.values():
+            app.published = False
+
+    answering(stop, 500)
+    name, message, _ = machine.python(UPDATE)
+    assert (name, "deployed again" in message) == ("DeployError", False)
+    assert machine.plane.deployed(SMALL) is None
+
+
+def test_what_somebody_else_has_deployed_meanwhile_stays(
+    machine: Machine, answering: Answering
+) -> None:
+    machine.python(f"say(repr({QUICK}))")
+
+    def deploy() -> None:
+        app = machine.plane.deployed(SMALL)
+        assert app
+        app.tags["version"] = "of-another-machine"
+
+    answering(deploy, 500)
+    name, message, _ = machine.python(UPDATE)
+    assert (name, "deployed again" in message) == ("DeployError", False)
+    assert gpu(machine) == "H100"
+
+
+def test_what_another_machine_deployed_before_is_not_guessed(
+    machine: Machine, tmp_path: Path, answering: Answering
+) -> None:
+    machine.python(f"say(repr({QUICK}))")
+    other = Machine(machine.plane, tmp_path / "other")
+    other.env = {"INTERNVL_MODAL_API_KEY": machine.key}
+    other.python('say(repr(deploy("internvl2_5-1b", gpu="L4", wait=False)))')
+    answering(lambda: None, 500)
+    name, message, _ = machine.python(UPDATE)
+    assert (name, "deployed again" in message) == ("DeployError", False)
+
+
+def test_what_cannot_be_put_back(machine: Machine, answering: Answering) -> None:
+    machine.python(f"say(repr({QUICK}))")
+    fault = Fault(Status.RESOURCE_EXHAUSTED, "because of the test")
+    answering(lambda: machine.plane.faults.update(AppPublish=fault), 500)
+    _, message, _ = machine.python(UPDATE)
+    assert "cannot start" in message
+    assert "could not be put back" in message
+    assert "because of the test" in message
+
+
+def test_without_a_log_the_reason_is_still_told(machine: Machine, answering: Answering) -> None:
+    answering(lambda: None, 500)
+    with machine.plane.failing("AppFetchLogs", Status.INTERNAL, "no logs today"):
+        _, message, _ = machine.python(UPDATE)
+    assert "cannot start" in message
+    assert "(no log: " in message
+
+
+@pytest.mark.parametrize("key", ["-dash", "two words"])
+def test_a_key_of_the_environment_that_cannot_be_served(
+    machine: Machine, tmp_path: Path, key: str
+) -> None:
+    machine.python(f"say(repr({QUICK}))")
+    other = Machine(machine.plane, tmp_path / "other")
+    other.env = {"INTERNVL_MODAL_API_KEY": key}
+    machine.plane.forget()
+    name, message, _ = other.python(f"attempt(lambda: {QUICK})")
+    assert (name, key in message) == ("ConfigError", False)
+    assert not machine.plane.calls("AppPublish")
+
+
+def test_an_update_that_fails_leaves_no_wrong_key(machine: Machine, tmp_path: Path) -> None:
+    machine.python(f"say(repr({QUICK}))")
+    other = Machine(machine.plane, tmp_path / "other")
+    with machine.plane.failing("AppPublish", Status.RESOURCE_EXHAUSTED):
+        other.python('attempt(lambda: deploy("internvl2_5-1b", api_key="new", wait=False))')
+    other.env = {"INTERNVL_MODAL_API_KEY": machine.key}
+    assert other.python("say(connect('internvl2_5-1b').api_key.get_secret_value())") == machine.key
+
+
+def test_stopped_before_it_is_published(machine: Machine) -> None:
+    name, message, _ = machine.python(
+        "from internvl_modal.deploy_options import DeployOptions\n"
+        "from internvl_modal.publishing import Publication\n"
+        "options = DeployOptions.load(model='internvl2_5-1b')\n"
+        "work = Publication(options, None, wait=False, force=False, dry_run=False)\n"
+        "work.stop.set()\n"
+        "attempt(work.run)"
+    )
+    assert (name, "interrupted" in message) == ("DeployError", True)
+    assert not machine.plane.calls("AppPublish")
+
+
+def test_a_cancelled_adeploy_holds_up_nothing(machine: Machine, answering: Answering) -> None:
+    answering(lambda: asyncio.sleep(600), 200)
+    said = machine.python(
+        "import asyncio\n"
+        "async def main():\n"
+        "    try:\n"
+        '        await asyncio.wait_for(adeploy("internvl2_5-1b"), 8)\n'
+        "    except asyncio.TimeoutError:\n"
+        '        say("cancelled")\n'
+        "asyncio.run(main())",
+        timeout=100,
+    )
+    assert said == "cancelled"
+
+
+def test_connect_finds_what_deploy_has_named(machine: Machine) -> None:
+    machine.env = {
+        "INTERNVL_MODAL_DEPLOY_MODEL": "internvl2_5-1b",
+        "INTERNVL_MODAL_MODEL": "internvl2_5-8b",
+    }
+    made, found = machine.python("say([deploy(wait=False).name, connect().name])")
+    assert made == found == SMALL
+
+
+def test_behind_proxy_auth_without_a_token(machine: Machine) -> None:
+    machine.env = {"INTERNVL_MODAL_MODAL_KEY": "wk-1", "INTERNVL_MODAL_MODAL_SECRET": "ws-1"}
+    machine.python('say(repr(deploy("internvl2_5-1b", proxy_auth=True, wait=False)))')
+    machine.env = {}
+    name, _, hint = machine.python(f"attempt(connect({SMALL!r}).client)")
+    assert (name, "INTERNVL_MODAL_MODAL_KEY" in hint) == ("ConfigError", True)
+    assert machine.python(f"d = connect({SMALL!r})\nd.stop()\nsay(d.status().state)") == "stopped"
