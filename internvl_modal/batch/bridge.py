@@ -114,6 +114,10 @@ _under_way: list[_UnderWay] = []
 """Batches of the main thread that no signal has stopped."""
 _before: dict[int, Any] = {}
 """Handlers of signals that were there before the first of them."""
+_DEFAULTS: dict[int, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+}
 
 
 @contextmanager
@@ -140,28 +144,34 @@ def _signals_wait(batch: _UnderWay) -> Iterator[None]:
 def _install() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         handler = signal.getsignal(number)
-        if handler is not None and handler != signal.SIG_IGN:
+        if handler not in (None, signal.SIG_IGN, _handle):
             _before[number] = handler
             signal.signal(number, _handle)
 
 
 def _restore() -> None:
-    while _before:
-        number, handler = _before.popitem()
+    """Put the handlers back; where a batch ends in another thread, the next signal does that."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number, handler in list(_before.items()):
         signal.signal(number, handler)
+        del _before[number]
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
     """Stop them all, then let the signal do what it would have done."""
     _restore()
-    with suppress(OSError, RuntimeError, ValueError):  # closed, or in the middle of a print
-        print(  # noqa: T201 - whoever pressed Ctrl-C waits for a word
-            "stopping: finishing what is under way; the same call goes on from here later",
-            file=sys.stderr,
-            flush=True,
-        )
+    if signal.getsignal(number) == _handle:  # put back by somebody who had found it there
+        signal.signal(number, _DEFAULTS[number])
     told = [each for each in _under_way if each.loop.is_running()]
     _under_way.clear()
+    if told:
+        with suppress(OSError, RuntimeError, ValueError):  # closed, or in the middle of a print
+            print(  # noqa: T201 - whoever pressed Ctrl-C waits for a word
+                "stopping: finishing what is under way; the same call goes on from here later",
+                file=sys.stderr,
+                flush=True,
+            )
     stops = {}
     for each in told:
         each.told = True

@@ -161,3 +161,58 @@ def test_a_batch_that_was_left_alone_does_not_keep_the_process(
     with run(LEFT, fast().url, pictures(300)) as process:
         output, errors = process.communicate(timeout=60)
     assert (process.returncode, output) == (0, "True\n"), errors
+
+
+ELSEWHERE = """
+import os, signal, sys, threading
+import internvl_modal as ivl
+url, folder, how, number = sys.argv[1:]
+outcomes = ivl.Client(base_url=url).describe_many(folder, detail=1)
+next(outcomes)
+thread = threading.Thread(target=list if how == "ended" else type(outcomes).close, args=[outcomes])
+thread.start()
+thread.join()
+if how == "again":
+    outcomes = ivl.Client(base_url=url).describe_many(folder, detail=1)
+    list(outcomes)
+    assert signal.getsignal(int(number)) in (signal.SIG_DFL, signal.default_int_handler)
+print("ended", flush=True)
+os.kill(os.getpid(), int(number))
+threading.Event().wait(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", ["ended", "closed", "again"])
+def test_a_batch_that_ends_in_another_thread_leaves_signals_as_they_were(
+    fast: Callable[..., Fast], pictures: Callable[[int], Path], how: str, number: int
+) -> None:
+    with run(ELSEWHERE, fast().url, pictures(30), how, int(number)) as process:
+        output, errors = process.communicate(timeout=50)
+    assert (process.returncode, output) == (-number, "ended\n"), errors
+    assert "goes on from here" not in errors
+    assert "RecursionError" not in errors
+
+
+PUT_BACK = """
+import os, signal, sys, threading
+import internvl_modal as ivl
+url, folder, number = sys.argv[1:]
+outcomes = ivl.Client(base_url=url).describe_many(folder, detail=1)
+next(outcomes)
+found = signal.signal(int(number), print)
+list(outcomes)
+signal.signal(int(number), found)
+os.kill(os.getpid(), int(number))
+threading.Event().wait(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_handler_that_was_put_back_late_obeys_the_signal(
+    fast: Callable[..., Fast], pictures: Callable[[int], Path], number: int
+) -> None:
+    with run(PUT_BACK, fast().url, pictures(30), int(number)) as process:
+        _, errors = process.communicate(timeout=50)
+    assert process.returncode == -number, errors
+    assert "RecursionError" not in errors
