@@ -100,7 +100,7 @@ def show_status(path: Path) -> int:
         empty = dict[str, Any](model=None, described=0, completion_tokens=0, failed=Counter())
         found = runs.setdefault(str(line.run), empty)
         if line.failed:
-            found["failed"][line.document["error"].get("type")] += 1
+            found["failed"][str(line.document["error"].get("type"))] += 1
         else:
             found["described"] += 1
             found["model"] = line.document.get("model")

@@ -42,7 +42,9 @@ def line_of(raw: bytes, number: int, name: object) -> Line:
     except ValueError:
         document = None
     known = isinstance(document, dict) and (
-        isinstance(document.get("text"), str) or isinstance(document.get("error"), dict)
+        isinstance(document["error"], dict)
+        if "error" in document
+        else isinstance(document.get("text"), str)
     )
     if not known or "key" not in document:
         raise ConfigError(

@@ -290,6 +290,9 @@ def test_the_command_on_a_folder_with_50_broken_files(
     assert "is a folder" in folder.stderr
     Path("keys.jsonl").write_text('{"key": "a"}\n')
     assert "line 1 of keys.jsonl is not one of a batch" in command("--status", "keys.jsonl").stderr
+    for error in ('"boom"', "null"):
+        Path("odd.jsonl").write_text(f'{{"key": "a", "text": "b", "error": {error}}}\n')
+        assert "line 1 of odd.jsonl is not one of" in command("--status", "odd.jsonl").stderr
     Path("short.jsonl").write_text('{"key": "a", "text": "b"}\n')
     assert json.loads(command("--status", "short.jsonl").stdout)["described"] == 1
 
