@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, Future
 from dataclasses import replace
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeGuard, TypeVar
 
 from internvl_modal.batch.concurrency import Limiter
 from internvl_modal.batch.dedupe import Known
@@ -23,6 +23,7 @@ from internvl_modal.errors import (
     RateLimitedError,
     RequestRejectedError,
     ServerError,
+    ServerUnavailableError,
 )
 from internvl_modal.flows import Core, Flow, Ready, Work
 from internvl_modal.schema import Description
@@ -160,6 +161,18 @@ def is_fatal(error: Exception) -> bool:
     return gone or isinstance(error, AuthenticationError | ConfigError)
 
 
-def is_lost(error: Exception) -> bool:
-    """Whether the server failed, and perhaps not because of the picture."""
-    return isinstance(error, DeadlineExceededError) or getattr(error, "retryable", False)
+def is_unanswered(error: Exception | None) -> TypeGuard[ServerError]:
+    """Whether the server gave no answer about the picture: it failed, or was not there."""
+    return isinstance(error, ServerError) and (
+        error.retryable or isinstance(error, DeadlineExceededError)
+    )
+
+
+def is_answer(error: Exception | None) -> bool:
+    """Whether the server said something about the picture, be it a refusal."""
+    return error is None or (isinstance(error, ServerError) and not is_unanswered(error))
+
+
+def is_absence(error: Exception | None) -> bool:
+    """Whether the server was not there, or took nothing on, which is not the picture's doing."""
+    return isinstance(error, ServerUnavailableError | RateLimitedError)

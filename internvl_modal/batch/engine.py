@@ -6,16 +6,24 @@ One task reads and admits, each admitted picture is a task, one task writes; the
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
 import time
 from collections import deque
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from internvl_modal.batch.asking import Asker, Exchange, is_fatal, is_lost
+from internvl_modal.batch.asking import (
+    Asker,
+    Exchange,
+    is_absence,
+    is_answer,
+    is_fatal,
+    is_unanswered,
+)
 from internvl_modal.batch.concurrency import Limiter
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import Outcome, fingerprint
@@ -24,7 +32,7 @@ from internvl_modal.batch.progress import Meter
 from internvl_modal.batch.reading import items
 from internvl_modal.batch.sinks import SYNC_SECONDS
 from internvl_modal.batch.sources import Images, Item, size_of
-from internvl_modal.errors import InternVLError
+from internvl_modal.errors import InternVLError, ServerError
 from internvl_modal.flows import Core
 from internvl_modal.transport import Retry
 
@@ -38,8 +46,8 @@ THREADS = min(8, (os.cpu_count() or 1) + 2)
 MOST = 64
 """Requests at once that "auto" may reach where nothing else says how many."""
 GONE = 10
-"""Pictures that the server failed, with all their attempts and no answer between them, before the
-batch gives up."""
+"""Pictures that the server left unanswered, with all their attempts and no answer between them,
+before the batch gives up."""
 
 
 @dataclass
@@ -70,7 +78,7 @@ class Run:
         self._main: asyncio.Task[None] | None = None
         self._error: Exception | None = None
         self._grace = 0.0
-        self._lost: list[tuple[int, Outcome]] = []
+        self._withheld: list[tuple[int, Outcome]] = []
         self._unanswered = 0
 
     async def take(self) -> list[Outcome]:
@@ -127,7 +135,7 @@ class Run:
                 writing = asyncio.create_task(self._write())
                 await self._until_done()
                 if not self._halt.is_set():
-                    self._pass_lost()
+                    self._release()
                 self._done.put_nowait(None)
                 await writing
                 self._meter.close(self._limiter.limit)
@@ -217,31 +225,32 @@ class Run:
     def _judge(self, index: int, outcome: Outcome) -> None:
         """Pass an outcome on, unless it ends the batch: then the next run asks again.
 
-        What the server failed waits for an answer, which says that the server is there, unless
-        all that may be under way waits for it, to come in order.
+        That the server was not there says nothing of the picture: it is withheld until an answer
+        says that it is there, unless all that may be under way waits for it, to come in order.
         """
         error, settings = outcome.error, self._job.settings
         if error is not None and (settings.on_error == "raise" or is_fatal(error)):
             self._end(error)
             return
-        if error is None:
+        if is_answer(error) and outcome.attempts:  # what was known says nothing of the server
             self._unanswered = 0
-            self._pass_lost()
-        if error is not None and is_lost(error):
-            self._lost.append((index, outcome))
-            self._unanswered += 1
-            if self._unanswered >= GONE:
-                self._end(error)
-                return
+            self._release()
+        if is_absence(error):
+            self._withheld.append((index, outcome))
         else:
             self._done.put_nowait((index, outcome))
+        if is_unanswered(error):
+            self._unanswered += 1
+            if self._unanswered >= GONE:
+                self._end(_gone(error))
+                return
         if settings.ordered and self._window.locked():
-            self._pass_lost()
+            self._release()
 
-    def _pass_lost(self) -> None:
-        for each in self._lost:
+    def _release(self) -> None:
+        for each in self._withheld:
             self._done.put_nowait(each)
-        self._lost.clear()
+        self._withheld.clear()
 
     async def _write(self) -> None:
         """Write what is done, all there is at once, then let the caller have it."""
@@ -250,8 +259,11 @@ class Run:
         following, more = 0, True
         while more:
             news: list[tuple[int, Outcome] | None] = []
-            with suppress(asyncio.TimeoutError):
+            try:
                 news.append(await asyncio.wait_for(self._done.get(), SYNC_SECONDS))
+            except asyncio.TimeoutError:
+                if not self._tickets and not self._window.locked():
+                    self._release()  # the inputs may wait for it
             while not self._done.empty():
                 news.append(self._done.get_nowait())
             more = None not in news
@@ -276,3 +288,12 @@ class Run:
                     self._meter.add(outcome, self._limiter.limit)
             except Exception as error:  # noqa: BLE001 - the same; what is done is written all the same
                 self._end(error)
+
+
+def _gone(error: ServerError) -> ServerError:
+    """The error that ends a batch whose server gives no answers; that of the picture stays."""
+    ending = copy.copy(error)
+    ending.__cause__ = error.__cause__
+    again = "the same call goes on; with retry_errors=True it asks again what is recorded as failed"
+    ending.hint = f"{error.hint}; {again}" if error.hint else again
+    return ending

@@ -1,9 +1,8 @@
-"""Every input gets its outcome, whatever is wrong with it; what is wrong with all stops at once."""
+"""Every input gets its outcome, whatever it is and whatever is wrong with it."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,11 +23,10 @@ from internvl_modal.batch.concurrency import Limiter
 from internvl_modal.batch.engine import Ticket
 from internvl_modal.batch.sources import item
 from internvl_modal.flows import Core
-from internvl_modal.images import prepare
 from internvl_modal.schema import ImageSource
 from internvl_modal.transport import AsyncTransport
 from tests.batch.conftest import Fast, lines
-from tests.loopback import Heard, Loopback, Reply, completion
+from tests.loopback import Loopback, Reply, completion
 
 QUICK = ivl.Retry(attempts=3, initial=0.01)
 
@@ -166,111 +164,6 @@ def test_leaving_the_loop_ends_the_batch(
     assert len(server.report()["log"]) < 300
     assert not [t for t in threading.enumerate() if t.name == "internvl-batch"]
     assert threading.active_count() <= before + 6
-
-
-@pytest.mark.parametrize(
-    ("status", "error"),
-    [(401, ivl.AuthenticationError), (404, ivl.RequestRejectedError)],
-)
-def test_what_fails_all_stops_at_once(
-    client: ivl.Client,
-    server: Fast,
-    pictures: Callable[[int], Path],
-    tmp_path: Path,
-    status: int,
-    error: type,
-) -> None:
-    seen, out = 0, tmp_path / "out.jsonl"
-    with pytest.raises(error):
-        for _ in client.describe_many(pictures(300), out=out, concurrency=4, detail=1):
-            seen += 1
-            if seen == 50:
-                server.set(status=status)
-    log = server.report()["log"]
-    assert Counter(s for _, s in log)[status] <= 4
-    assert len(lines(out)) == seen >= 50
-    server.set(status=200)
-    rest = list(client.describe_many(pictures(300), out=out, detail=1))
-    assert len(rest) + len(log) - Counter(s for _, s in log)[status] == 300
-    assert len(lines(out)) == 300 == sum("text" in line for line in lines(out))
-
-
-def test_a_server_that_is_gone_stops_it(
-    client: ivl.Client, server: Fast, pictures: Callable[[int], Path]
-) -> None:
-    outcomes = client.describe_many(pictures(300), concurrency=4, detail=1)
-    next(outcomes)
-    server.process.kill()
-    with pytest.raises(ivl.ServerUnavailableError, match="no answer"):
-        list(outcomes)
-
-
-@pytest.mark.parametrize("status", [500, 0])
-def test_what_a_server_that_is_gone_failed_is_asked_again(
-    client: ivl.Client,
-    server: Fast,
-    pictures: Callable[[int], Path],
-    tmp_path: Path,
-    status: int,
-) -> None:
-    folder, out = pictures(60), tmp_path / "out.jsonl"
-    for number in range(40):
-        (folder / f"broken{number}.png").write_bytes(b"")  # says nothing of the server
-    how: dict[str, Any] = {"out": out, "concurrency": 2, "detail": 1}
-    server.set(status=status or 200, latency=0 if status else 30)
-    with pytest.raises(ivl.ServerError):
-        list(client.describe_many(folder, timeout=60 if status else 0.2, **how))
-    assert not [line for line in lines(out) if line["error"]["type"] != "ImageError"]
-    assert len({name for name, _ in server.report()["log"]}) < 60
-    server.set(status=200, latency=0)
-    list(client.describe_many(folder, **how))
-    assert Counter("text" in line for line in lines(out)) == {True: 60, False: 40}
-
-
-def test_order_waits_for_no_answer(
-    client: ivl.Client, server: Fast, pictures: Callable[[int], Path]
-) -> None:
-    """More broken files than are read ahead, after a picture that the server failed."""
-    server.set(status=500)
-    given = [*pictures(1).iterdir(), *(b"%d" % number for number in range(100))]
-    outcomes = list(client.describe_many(given, ordered=True, concurrency=1, detail=1))
-    assert [type(outcome.error) for outcome in outcomes] == [ivl.EngineError] + [
-        ivl.ImageError
-    ] * 100
-
-
-def test_failures_at_the_very_end_are_recorded(
-    client: ivl.Client, server: Fast, pictures: Callable[[int], Path]
-) -> None:
-    server.set(status=500)
-    outcomes = list(client.describe_many(pictures(3), out="out.jsonl", detail=1))
-    assert [type(outcome.error) for outcome in outcomes] == [ivl.EngineError] * 3
-    assert len(lines(Path("out.jsonl"))) == 3
-
-
-def test_a_poisoned_picture_stops_nothing(
-    loopback: Loopback, pictures: Callable[[int], Path]
-) -> None:
-    files = sorted(map(str, pictures(30).iterdir()))
-    replies = {base64.b64encode(prepare(files[n], detail=1).payload): n for n in range(30)}
-
-    def answer(heard: Heard) -> Reply:
-        number = next(n for picture, n in replies.items() if picture in heard.body)
-        return {3: Reply(500, "poison"), 5: Reply(400, "no")}.get(number, Reply(body=completion()))
-
-    loopback.will(answer)
-    with ivl.Client(base_url=loopback.url, retry=QUICK) as client:
-        done = list(client.describe_many(files, concurrency=2, ordered=True, detail=1))
-    assert type(done[3].error) is ivl.EngineError
-    assert type(done[5].error) is ivl.RequestRejectedError
-    assert sum(outcome.ok for outcome in done) == 28
-    assert [outcome.attempts for outcome in done[2:6]] == [1, 3, 1, 1]
-
-
-def test_raise_at_the_first_error(client: ivl.Client, tmp_path: Path) -> None:
-    for _ in range(2):  # the same call asks again
-        with pytest.raises(ivl.ImageError, match=r"missing\.png"):
-            list(client.describe_many([tmp_path / "missing.png"], out="a.jsonl", on_error="raise"))
 
 
 def test_a_row_without_a_picture_is_that_rows_failure(
