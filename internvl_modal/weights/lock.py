@@ -3,7 +3,8 @@
 Modal Volumes have no ``flock``, and clocks of two containers differ. So a lock is a file whose
 content changes while its holder lives; who waits takes it over when, by the waiter's own clock,
 it has not changed for ``STALE`` seconds, or at once when the holder was a process of this machine
-that is gone. A holder that could not change it for as long counts it as lost.
+that is gone. A holder that could not commit a change for as long counts it as lost; where all see
+the same file, it is lost once it names another.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class Lock:
         self._path, self._shared, self._pull, self._push = path, shared, pull, push
         self._lost, self._interval, self._stale = lost, beat, stale
         self._me = _Holder(uuid.uuid4().hex, _machine(), os.getpid(), 0)
-        self._released = threading.Event()
+        self._released, self._gone = threading.Event(), False
         self._heart = threading.Thread(target=self._beat, daemon=True, name="weights-lock")
 
     def __enter__(self) -> Lock:
@@ -96,8 +97,9 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         self._released.set()
-        self._heart.join()
-        if self._mine():
+        while self._heart.is_alive() and not self._gone:  # a commit can hang
+            self._heart.join(POLL)
+        if self._mine() and not self._gone:
             self._path.with_suffix(".beat").unlink(missing_ok=True)
             self._path.unlink(missing_ok=True)
             self._push()
@@ -189,7 +191,7 @@ class Lock:
         beat, alarm = 0, self._alarm()
         while not self._released.wait(self._interval):
             if not self._mine():
-                self._lost.set()
+                self._lose()
                 break
             beat += 1
             next_alarm = self._alarm()
@@ -203,11 +205,20 @@ class Lock:
         alarm.cancel()
 
     def _alarm(self) -> threading.Timer:
-        """Set ``lost`` when others may take a lock that changes no more; a commit can hang."""
-        timer = threading.Timer(self._stale, self._lost.set)
+        """Look when others may take a lock that changes no more; a commit can hang."""
+        timer = threading.Timer(self._stale, self._overdue)
         timer.daemon = True
         timer.start()
         return timer
+
+    def _overdue(self) -> None:
+        """Others may not see what our file says here; else it tells whether one came."""
+        if self._shared or not self._mine():
+            self._lose()
+
+    def _lose(self) -> None:
+        self._gone = True
+        self._lost.set()
 
     def _change(self, beat: int) -> None:
         fresh = self._path.with_suffix(".beat")
