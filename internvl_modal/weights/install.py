@@ -137,12 +137,17 @@ class Installation:
     ) -> list[CachedFile]:
         """Bring the files into ``staging``: left there before, equal elsewhere, or fetched."""
         staging.mkdir(parents=True, exist_ok=True)
-        local = {file.path: self._local(staging, file) for file in missing}
+        local: dict[str, CachedFile | None] = {}
+        unlinked: dict[str, list[Path]] = {}
+        for file in missing:
+            local[file.path], unlinked[file.path] = self._linked(staging, file)
+        self._check_room(sum(_left(staging, f) for f in missing if local[f.path] is None))
+        for file in missing:
+            for source in unlinked[file.path]:
+                local[file.path] = local[file.path] or self._copy(source, staging, file)
         fetch = [file for file in missing if local[file.path] is None]
-        begun = sum(_size(staging / f"{file.path}.part") for file in fetch)
-        self._check_room(sum(file.size for file in fetch) - begun)
         total = sum(file.size for file in missing)
-        already = total - sum(file.size for file in fetch) + begun
+        already = total - sum(_left(staging, file) for file in fetch)
         task = f"Fetching {repository.name}"
         with Reporter(self.progress, task, len(local), total, already) as report:
             downloads = Downloads(
@@ -151,27 +156,31 @@ class Installation:
             fetched = downloads.run(fetch)
         return [*(file for file in local.values() if file), *fetched]
 
-    def _local(self, staging: Path, file: RemoteFile) -> CachedFile | None:
-        """Find a file in ``staging``, or link or copy its equal from another commit; verified."""
+    def _linked(self, staging: Path, file: RemoteFile) -> tuple[CachedFile | None, list[Path]]:
+        """Find a file in ``staging``, or link its equal from another commit; verified.
+
+        Where it could not be linked, its equals come with the None.
+        """
         target = staging / file.path
-        if target.is_file() and (found := self._read(target, file)):
-            return found
+        if found := self._read(target, file):
+            return found, []
         target.parent.mkdir(parents=True, exist_ok=True)
+        unlinked = []
         for source in self._equals(file):
             target.unlink(missing_ok=True)
             try:
                 os.link(source, target)
             except OSError:  # a file system without hard links
-                found = self._copy(source, target, file)
+                unlinked.append(source)
             else:
-                found = self._read(target, file)
-            if found:
-                return found
+                if found := self._read(target, file):
+                    return found, []
         target.unlink(missing_ok=True)
-        return None
+        return None, unlinked
 
-    def _copy(self, source: Path, target: Path, file: RemoteFile) -> CachedFile | None:
+    def _copy(self, source: Path, staging: Path, file: RemoteFile) -> CachedFile | None:
         """Copy as a download that goes on where the last one stopped, verified on the way."""
+        target = staging / file.path
         part = target.with_name(f"{target.name}.part")
         with PartialFile(part, file, self.stop, lambda _: None) as sink:
             with source.open("rb") as content:
@@ -244,6 +253,11 @@ def _merged(old: tuple[str, ...], new: str | None) -> tuple[str, ...]:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+def _left(staging: Path, file: RemoteFile) -> int:
+    """Bytes that a file in ``staging`` lacks."""
+    return file.size - _size(staging / f"{file.path}.part")
 
 
 def _strip(folder: Path, keep: set[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import socket
@@ -221,13 +222,39 @@ def test_offline_mode_of_huggingface_hub(hub: LoopbackHub, root: Path) -> None:
     assert not hub.requests
 
 
-def test_space_is_checked_before_the_first_byte(hub: LoopbackHub, cache: WeightsCache) -> None:
-    entries = hub.siblings(REPO, hub.branches[REPO]["main"])
-    shard = next(entry for entry in entries if entry["rfilename"] == SHARD)
+def claim_more_than_a_disk_holds(hub: LoopbackHub) -> str:
+    """The commit whose first shard the Hub says is so large."""
+    commit = hub.branches[REPO]["main"]
+    shard = next(entry for entry in hub.siblings(REPO, commit) if entry["rfilename"] == SHARD)
     shard["size"] = shard["lfs"]["size"] = 10**17
+    return commit
+
+
+def test_space_is_checked_before_the_first_byte(hub: LoopbackHub, cache: WeightsCache) -> None:
+    claim_more_than_a_disk_holds(hub)
     with pytest.raises(WeightsError, match=r"the disk is full: 1\d{8}\.\d\d GB are needed"):
         cache.ensure(REPO, progress=None)
     assert not hub.downloads()
+
+
+def test_space_is_checked_before_the_first_copy(
+    hub: LoopbackHub, cache: WeightsCache, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a file system without hard links; what was begun before stays."""
+
+    def link(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    cache.ensure(REPO, progress=None)
+    hub.commit(REPO, {**model_files(), SHARD: noise(400_000, 60)})
+    commit = claim_more_than_a_disk_holds(hub)
+    begun = root / ".partial" / REPO / commit / f"{SHARD}.part"
+    begun.parent.mkdir(parents=True)
+    begun.write_bytes(b"half")
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(WeightsError, match="the disk is full"):
+        cache.ensure(REPO, commit, progress=None)
+    assert [path for path in (root / ".partial").rglob("*") if path.is_file()] == [begun]
 
 
 def test_a_cache_that_changes_while_it_is_listed(cache: WeightsCache) -> None:
