@@ -144,9 +144,9 @@ class WeightsCache:
             bad = damage(self._store, manifest)
             if deep:
                 folder = self._folder("verify checksums")
-                bad = self._hash(folder, manifest, progress)
+                bad = self._hash(folder, manifest, manifest.files, progress)
                 if set(bad) != set(manifest.bad):
-                    self._note(folder, manifest, bad)
+                    bad = self._note(folder, manifest, bad)
         files = len(manifest.files)
         return Verification(manifest.model, manifest.commit, manifest.variants, files, bad, deep)
 
@@ -223,26 +223,31 @@ class WeightsCache:
                 return max(named, key=lambda manifest: manifest.time)
         raise _unknown(self._store, model, revision)
 
-    def _note(self, folder: Folder, seen: Manifest, bad: tuple[str, ...]) -> None:
-        """Note bad files in the manifest as it is now: meanwhile it may have grown, or be gone."""
+    def _note(self, folder: Folder, seen: Manifest, bad: tuple[str, ...]) -> tuple[str, ...]:
+        """Note in the manifest as it is now what is still bad: it may have grown, or be gone."""
         with self._guard(seen.model):
             for now in manifests(folder, seen.model):
                 if now.commit == seen.commit:
-                    unseen = set(now.bad) - set(seen.paths)
-                    noted = tuple(sorted(unseen | set(bad)))
-                    changed = now.model_copy(update={"bad": noted})
+                    doubtful = [f for f in now.files if f.path in {*bad, *now.bad}]
+                    bad = self._hash(folder, now, doubtful, None)
+                    changed = now.model_copy(update={"bad": bad})
                     write_manifest(folder.root / now.folder, changed)
             folder.push()
+        return bad
 
     def _hash(
-        self, folder: Folder, manifest: Manifest, progress: ProgressOption
+        self,
+        folder: Folder,
+        manifest: Manifest,
+        files: Sequence[CachedFile],
+        progress: ProgressOption,
     ) -> tuple[str, ...]:
         """Names of the files whose content is not the manifest's, read in parallel."""
         home, stop = folder.root / manifest.folder, threading.Event()
-        total = sum(file.size for file in manifest.files)
+        total = sum(file.size for file in files)
         task = f"Verifying {manifest.model}"
         with (
-            Reporter(progress, task, len(manifest.files), total) as report,
+            Reporter(progress, task, len(files), total) as report,
             ThreadPoolExecutor(self._workers) as pool,
         ):
 
@@ -254,10 +259,10 @@ class WeightsCache:
                 return digest.verified() is not None
 
             try:
-                sound = tuple(pool.map(check, manifest.files))
+                sound = tuple(pool.map(check, files))
             finally:
                 stop.set()
-        return tuple(f.path for f, good in zip(manifest.files, sound, strict=True) if not good)
+        return tuple(f.path for f, good in zip(files, sound, strict=True) if not good)
 
     def _folder(self, what: str) -> Folder:
         if isinstance(self._store, Folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -41,7 +42,9 @@ WEIGHTS = {
 def _inside(path: str) -> str:
     """Refuse a name that would leave the model's folder: names come from the network."""
     parts = PurePosixPath(path).parts
-    outside = path.startswith("/") or ".." in parts or re.search(r"[\\:]", path)
+    outside = path.startswith("/") or ".." in parts
+    if sys.platform == "win32":  # a drive, a stream or a separator there; elsewhere mere letters
+        outside = outside or re.search(r"[\\:]", path) is not None
     if not parts or outside or parts == (MANIFEST,):
         raise ValueError(f"{path!r} is not a file name inside a repository")
     return path

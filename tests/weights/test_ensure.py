@@ -291,10 +291,41 @@ def test_a_verification_leaves_what_was_added_meanwhile(
     assert cache.verify(REPO, deep=True).ok
 
 
-def test_names_that_are_drives_elsewhere() -> None:
-    for name in ("C:/x", "C:x", "a/b:stream", "a\\b", "/x", "a/../../x", MANIFEST):
+def test_a_verification_notes_nothing_that_was_repaired_meanwhile(cache: WeightsCache) -> None:
+    snapshot = cache.ensure(REPO, progress=None)
+    snapshot.file("tokenizer.json").write_bytes(b"cut")
+    repaired: list[Snapshot] = []
+
+    def repair(now: Progress) -> None:
+        if now.files == now.total_files and not repaired:
+            repaired.append(cache.ensure(REPO, progress=None))
+
+    assert cache.verify(REPO, deep=True, progress=repair).ok
+    assert repaired == [snapshot] == [cache.ensure(REPO, offline=True)]
+
+
+@pytest.mark.parametrize(
+    ("platform", "names"),
+    [
+        ("linux", ["/x", "a/../../x", MANIFEST]),
+        ("win32", ["C:/x", "C:x", "a/b:stream", "a\\b", "/x", "a/../../x", MANIFEST]),
+    ],
+)
+def test_names_that_lie_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, platform: str, names: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    for name in names:
         with pytest.raises(ValidationError, match="not a file name inside"):
             RemoteFile(path=name, size=1, oid="0")
+
+
+def test_names_that_only_windows_reads_otherwise(hub: LoopbackHub, cache: WeightsCache) -> None:
+    hub.commit(REPO, {**model_files(), "runs/12:00:00/events": b"x", "a\\b": b"y"})
+    assert cache.ensure(REPO, progress=None).files == NEEDED
+    odd = ("a\\b", "runs/12:00:00/events")
+    snapshot = cache.ensure(REPO, files=odd, progress=None)
+    assert [snapshot.file(name).read_bytes() for name in odd] == [b"y", b"x"]
 
 
 UTF_8 = """
