@@ -77,6 +77,8 @@ def test_written_in_a_container_and_managed_from_outside(
     summary = "[(e.model, e.commit, e.complete) for e in cache.list()]"
     assert run(plane, hub, tmp_path, summary) == [[REPO, commit, True]]
     verify = f"cache.verify({REPO!r}).bad"
+    with plane.failing("VolumeGetFile2", Status.NOT_FOUND, "the file was removed meanwhile"):
+        assert run(plane, hub, tmp_path, summary) == [[REPO, commit, False]]
     assert run(plane, hub, tmp_path, verify) == []
     (mount / REPO / commit / "config.json").write_text("cut")
     assert run(plane, hub, tmp_path, verify) == ["config.json"]
