@@ -294,7 +294,7 @@ def _gateway(options: DeployOptions, container: ContainerConfig) -> FunctionSpec
         volumes={},
         read_only=True,
         cpu=2,
-        memory=2048,
+        memory=4096,
         timeout=container.startup_timeout + options.timeout,
         startup_timeout=120,
         max_containers=4,
