@@ -16,7 +16,7 @@ from internvl_modal.deploy_options import DeployArguments, DeployOptions
 from internvl_modal.deploy_spec import describe
 from internvl_modal.deployment import Deployment
 from internvl_modal.errors import DeployError
-from internvl_modal.modal_objects import in_thread, outside_loop
+from internvl_modal.modal_objects import outside_loop
 from internvl_modal.publishing import (
     Publication,
     app_secrets,
@@ -28,6 +28,7 @@ from internvl_modal.publishing import (
     required_proxy,
 )
 from internvl_modal.settings import Settings
+from internvl_modal.threads import in_daemon
 
 if TYPE_CHECKING:
     import modal
@@ -71,7 +72,7 @@ async def adeploy(
     chosen = DeployOptions.load(model=model, **options)
     work = Publication(chosen, api_key, wait=wait, force=force, dry_run=dry_run)
     try:
-        return await asyncio.wrap_future(in_thread(work.run))
+        return await asyncio.wrap_future(in_daemon(work.run))
     finally:
         work.stop.set()
 

@@ -10,13 +10,13 @@ import builtins
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from internvl_modal import modal_runtime
 from internvl_modal.errors import DeployError
+from internvl_modal.threads import in_daemon
 
 if TYPE_CHECKING:
     import modal
@@ -168,26 +168,11 @@ def outside_loop(function: Callable[[], T], stop: threading.Event | None = None)
     if not _loop_runs():
         return function()
     try:
-        return in_thread(function).result()
+        return in_daemon(function).result()
     except KeyboardInterrupt:
         if stop is not None:
             stop.set()
         raise
-
-
-def in_thread(function: Callable[[], T]) -> Future[T]:
-    """Call ``function`` in a thread that the end of the program does not wait for."""
-    done: Future[T] = Future()
-    done.set_running_or_notify_cancel()
-
-    def call() -> None:
-        try:
-            done.set_result(function())
-        except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
-            done.set_exception(error)
-
-    threading.Thread(target=call, daemon=True).start()
-    return done
 
 
 def _loop_runs() -> bool:

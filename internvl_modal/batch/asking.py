@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any, Protocol, TypeAlias, TypeGuard, TypeVar
 
@@ -27,6 +26,7 @@ from internvl_modal.errors import (
 )
 from internvl_modal.flows import Core, Flow, Ready, Work
 from internvl_modal.schema import Description
+from internvl_modal.threads import in_daemon
 from internvl_modal.transport import Retry, Send, Sent
 
 Exchange: TypeAlias = "Callable[[Send[Any]], Awaitable[Sent[Any]]]"
@@ -142,17 +142,7 @@ class Asker:
 
 
 def _in_daemon(function: Callable[[], Any]) -> Awaitable[Any]:
-    done: Future[Any] = Future()
-    done.set_running_or_notify_cancel()
-
-    def work() -> None:
-        try:
-            done.set_result(function())
-        except BaseException as error:  # noqa: BLE001 - raised where it is awaited
-            done.set_exception(error)
-
-    threading.Thread(target=work, name="internvl-start", daemon=True).start()
-    return asyncio.wrap_future(done)
+    return asyncio.wrap_future(in_daemon(function))
 
 
 def is_fatal(error: Exception) -> bool:
