@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import internvl_modal as ivl
+
 REPOSITORY = Path(__file__).parents[2]
+QUICK = ivl.Retry(attempts=3, initial=0.01)
 
 
 class Fast:
@@ -60,6 +63,17 @@ def fast() -> Iterator[Callable[..., Fast]]:
     yield start
     for each in started:
         each.end()
+
+
+@pytest.fixture
+def server(fast: Callable[..., Fast]) -> Fast:
+    return fast()
+
+
+@pytest.fixture
+def client(server: Fast) -> Iterator[ivl.Client]:
+    with ivl.Client(base_url=server.url, retry=QUICK) as made:
+        yield made
 
 
 def make_pictures(folder: Path, count: int) -> Path:

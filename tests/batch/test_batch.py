@@ -25,21 +25,8 @@ from internvl_modal.batch.sources import item
 from internvl_modal.flows import Core
 from internvl_modal.schema import ImageSource
 from internvl_modal.transport import AsyncTransport
-from tests.batch.conftest import Fast, lines
+from tests.batch.conftest import QUICK, Fast, lines
 from tests.loopback import Loopback, Reply, completion
-
-QUICK = ivl.Retry(attempts=3, initial=0.01)
-
-
-@pytest.fixture
-def server(fast: Callable[..., Fast]) -> Fast:
-    return fast()
-
-
-@pytest.fixture
-def client(server: Fast) -> Iterator[ivl.Client]:
-    with ivl.Client(base_url=server.url, retry=QUICK) as made:
-        yield made
 
 
 def test_a_folder_with_broken_files(

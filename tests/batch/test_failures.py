@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,8 @@ import pytest
 import internvl_modal as ivl
 from internvl_modal.batch import engine
 from internvl_modal.images import prepare
-from tests.batch.conftest import Fast, lines
+from tests.batch.conftest import QUICK, Fast, lines
 from tests.loopback import Heard, Loopback, Reply, completion
-
-QUICK = ivl.Retry(attempts=3, initial=0.01)
-
-
-@pytest.fixture
-def server(fast: Callable[..., Fast]) -> Fast:
-    return fast()
-
-
-@pytest.fixture
-def client(server: Fast) -> Iterator[ivl.Client]:
-    with ivl.Client(base_url=server.url, retry=QUICK) as made:
-        yield made
 
 
 @pytest.mark.parametrize(
