@@ -103,8 +103,8 @@ def test_a_container_that_runs_sees_what_another_has_made(
 def test_two_containers_at_once_download_once(
     plane: Plane, hub: LoopbackHub, tmp_path: Path
 ) -> None:
-    """Each commits its claim before it can see the other's."""
-    plane.commit_seconds = 1.0
+    """Each has made its claim before it can see the other's, and both are committed."""
+    plane.rivals, hub.rate = 2, 200_000
     both = [
         start(plane, hub, tmp_path, ENSURE, **plane.container_env(tmp_path, "weights"))
         for _ in range(2)
