@@ -185,12 +185,9 @@ def app_secrets(
     version_key: SecretStr | None = None,
 ) -> Secrets:
     """The API key, and what Hugging Face token there is: on Modal, here, or none."""
-    variables = {KEY: key.get_secret_value()}
+    variables = Deployment(spec, key, proxy).secrets
     if version_key is not None:
         variables[VERSION_KEY] = version_key.get_secret_value()
-    if proxy is not None:
-        names = ("INTERNVL_MODAL_MODAL_KEY", "INTERNVL_MODAL_MODAL_SECRET")
-        variables |= {n: v.get_secret_value() for n, v in zip(names, proxy, strict=True)}
     found: dict[str, dict[str, str] | None] = {KEY: variables}
     if modal_objects.secret_exists(HUGGING_FACE, spec.environment):
         found[HUGGING_FACE] = None

@@ -11,7 +11,7 @@ import pytest
 
 from tests.batch.conftest import REPOSITORY, lines, make_pictures
 from tests.deploy.machine import Machine
-from tests.deploy.workspace import MARKS, log, workspace
+from tests.deploy.workspace import MARKS, deployed, workspace
 from tests.modal_plane import Plane
 
 pytestmark = MARKS
@@ -26,11 +26,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
 
 @pytest.fixture(scope="module")
 def machine(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    deployer = Machine(plane, tmp_path_factory.mktemp("deployer"))
-    code = "from internvl_modal.deploying import deploy; print(deploy('internvl2_5-1b'))"
-    done = deployer.command(sys.executable, "-c", code, timeout=280)
-    assert done.returncode == 0, done.stderr + log(plane)
-    return deployer
+    return deployed(plane, tmp_path_factory.mktemp("deployer"))
 
 
 def call(source: str = "photos/2024", more: str = "part_size=5, detail=1", key: str = "") -> str:

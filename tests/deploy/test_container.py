@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from tests.deploy.machine import Machine
-from tests.deploy.workspace import MARKS, log, workspace
+from tests.deploy.workspace import MARKS, deployed, log, workspace
 from tests.loopback import completion
 from tests.modal_plane import Plane
 from tests.modal_plane.edge import PROXY_TOKEN
@@ -36,13 +36,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
 
 @pytest.fixture(scope="module")
 def machine(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    """A machine from which the model was deployed, weights and all."""
-    deployer = Machine(plane, tmp_path_factory.mktemp("deployer"))
-    code = "from internvl_modal.deploying import deploy; print(deploy('internvl2_5-1b'))"
-    done = deployer.command(sys.executable, "-c", code, timeout=280)
-    assert done.returncode == 0, done.stderr + log(plane)
-    assert f"{REPO} is on the Volume" in done.stderr
-    return deployer
+    return deployed(plane, tmp_path_factory.mktemp("deployer"))
 
 
 def picture(width: int = 900, height: int = 450) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.environment import lmdeploy_executable
+from tests.deploy.machine import Machine
 from tests.loopback_hub import LoopbackHub
 from tests.modal_plane import Host, Plane
 
@@ -36,6 +38,16 @@ def workspace(folder: Path, *models: str) -> Iterator[Plane]:
             hub.commit(model, {**files, "model.safetensors": os.urandom(3_000_000)})
         plane.host = Host({"/opt/py3": folder}, {"HF_ENDPOINT": hub.url})
         yield plane
+
+
+def deployed(plane: Plane, home: Path) -> Machine:
+    """A machine from which the smallest model was deployed, weights and all."""
+    machine = Machine(plane, home)
+    code = "from internvl_modal.deploying import deploy; print(deploy('internvl2_5-1b'))"
+    done = machine.command(sys.executable, "-c", code, timeout=280)
+    assert done.returncode == 0, done.stderr + log(plane)
+    assert "OpenGVLab/InternVL2_5-1B is on the Volume" in done.stderr
+    return machine
 
 
 def log(plane: Plane) -> str:
