@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import pty
 import signal
 import stat
+import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -270,6 +275,39 @@ def test_inside_a_running_loop_without_a_warning(machine: Machine) -> None:
         "    d.stop()\n"
         "asyncio.run(main())"
     ) == ["cold", True]
+
+
+def read_all(terminal: int) -> str:
+    """What is written to the other side of a terminal until that is closed."""
+    shown = b""
+    with contextlib.suppress(OSError):
+        while piece := os.read(terminal, 1 << 16):
+            shown += piece
+    return shown.decode()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_modals_own_output_is_shown_on_a_terminal(machine: Machine, terminal: bool) -> None:
+    ours, theirs = pty.openpty()
+    code = f"from internvl_modal.deploying import deploy; {QUICK}"
+    environment = {n: value for n, value in machine.environment.items() if value}
+    with ThreadPoolExecutor(1) as pool:
+        shown_later = pool.submit(read_all, ours)
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment | {"TERM": "xterm", "COLUMNS": "100"},
+            cwd=machine.home,
+            check=False,
+            timeout=120,
+            stdout=theirs,
+            stderr=theirs if terminal else subprocess.PIPE,
+        )
+        os.close(theirs)
+        shown = shown_later.result()
+    os.close(ours)
+    assert done.returncode == 0, done.stderr
+    assert ("App deployed" in shown) == terminal
+    assert machine.key not in shown
 
 
 def test_from_threads(machine: Machine) -> None:
