@@ -19,6 +19,7 @@ from tests.weights.conftest import NEEDED, REPO, noise
 
 MANY = "OpenGVLab/InternVL2_5-78B"
 CHUNK = 1 << 20
+SMALL, LARGE = 50_000, 6_000_000
 
 
 class ForkServer:
@@ -57,7 +58,7 @@ def fork_server() -> Iterator[ForkServer]:
 
 def thirty_files() -> dict[str, bytes]:
     shards = {
-        f"model-{index:05}-of-00028.safetensors": noise(50_000 if index % 4 else 6_000_000, index)
+        f"model-{index:05}-of-00028.safetensors": noise(SMALL if index % 4 else LARGE, index)
         for index in range(1, 29)
     }
     return {"config.json": b"{}", "tokenizer.json": noise(3000), **shards}
@@ -78,28 +79,29 @@ def test_killed_fifty_times(root: Path) -> None:
     with LoopbackHub(rate=30e6) as hub, fork_server() as server:
         hub.commit(MANY, thirty_files())
         cache, dice = WeightsCache(root, endpoint=hub.url), random.Random(7)
-        rounds = 0
-        for _ in range(50):
+        starts: list[int] = []
+        for number in range(50):
             before, sent = persisted(root), dict(hub.sent)
             hub.requests.clear()
             child = server.start(root, hub.url, MANY)
-            if dice.random() < 0.2:
+            if number == 0:
+                wait_for_verified_and_begun(root)
+            elif dice.random() < 0.2:
                 time.sleep(dice.random() * 0.03)
             else:
                 wait_for_bytes(hub, dice.randrange(10_000, 700_000))
             os.kill(child, signal.SIGKILL)
-            rounds += server.result() == ""
-            check_requests(hub, before)
+            assert server.result() == ""
+            starts += check_requests(hub, before)
             check_lost(hub, sent, before, persisted(root))
             assert not any(entry.complete for entry in cache.list())
-        assert rounds == 50
         before = persisted(root)
         hub.requests.clear()
         server.start(root, hub.url, MANY)
         assert server.result() == "complete: 30"
-        check_requests(hub, before)
+        starts += check_requests(hub, before)
+        assert any(starts)
         assert any(size == -1 for size in before.values())
-        assert any(request.start for request in hub.downloads())
         assert cache.verify(MANY, deep=True).ok
 
 
@@ -132,9 +134,25 @@ def wait_for_bytes(hub: LoopbackHub, count: int) -> None:
         time.sleep(0.001)
 
 
-def check_requests(hub: LoopbackHub, before: dict[str, int]) -> None:
-    for request in hub.downloads("^/cdn"):
+def wait_for_verified_and_begun(root: Path) -> None:
+    """Return when the disk holds a verified file, and a part of a large one."""
+    sizes: dict[str, int] = {}
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with suppress(FileNotFoundError):  # renamed meanwhile
+            sizes = persisted(root)
+            if -1 in sizes.values() and any(SMALL < n < LARGE for n in sizes.values()):
+                return
+        time.sleep(0.001)
+    raise AssertionError(sizes)
+
+
+def check_requests(hub: LoopbackHub, before: dict[str, int]) -> list[int]:
+    """Where each download began: where the last run's bytes on the disk end."""
+    requests = hub.downloads("^/cdn")
+    for request in requests:
         assert request.start == before.get(Path(request.path).name, 0), request.path
+    return [request.start for request in requests]
 
 
 def check_lost(
