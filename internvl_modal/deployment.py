@@ -170,8 +170,8 @@ class Deployment:
 
         ``source`` and ``out`` are VOLUME/FOLDER; ``source`` can be s3://BUCKET/FOLDER or gs://...,
         whose credentials are in Modal's Secret ``bucket_secret``. ``out`` gets a ``.jsonl`` for
-        each ``part_size`` pictures. Parts that are there are not made again. ``containers`` prepare
-        pictures, on CPUs.
+        each ``part_size`` pictures; pictures that are in one are not described again.
+        ``containers`` prepare pictures, on CPUs.
         """
         from internvl_modal.batch.mapping import map_pictures
 

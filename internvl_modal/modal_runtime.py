@@ -10,13 +10,13 @@ import json
 import logging
 import os
 import queue
-import shutil
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -122,29 +122,43 @@ def list_bucket() -> list[str]:
 def describe_part(part: dict[str, Any]) -> dict[str, int]:
     """Describe files of a Volume or bucket through this app's ``serve``.
 
-    All lines are written, or none.
+    All lines are written, but only those with a text when something ends it before: then the
+    others are asked for again.
     """
     _log_to_stdout()
     config = ContainerConfig.from_environment()
-    import modal
-
     from internvl_modal.client import Client
 
     pairs = ((key, part["folder"] + key.removeprefix(part["address"])) for key in part["keys"])
     counts = {"described": 0, "failed": 0}
     with tempfile.TemporaryDirectory() as folder:
-        lines = f"{folder}/part.jsonl"
-        with Client(_backend(config), timeout=config.startup_timeout + 600) as client:
-            for outcome in client.describe_many(
-                pairs, part["prompt"], out=lines, **part["options"]
-            ):
-                counts["described" if outcome.ok else "failed"] += 1
-        target = f"{VOLUMES}/{part['out']}"
-        os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120
-        shutil.copyfile(lines, target)
-    volume = part["out"].partition("/")[0]
-    modal.Volume.from_name(volume, environment_name=config.environment).commit()
+        lines = Path(folder, "part.jsonl")
+        try:
+            with Client(_backend(config), timeout=config.startup_timeout + 600) as client:
+                for outcome in client.describe_many(
+                    pairs, part["prompt"], out=lines, **part["options"]
+                ):
+                    counts["described" if outcome.ok else "failed"] += 1
+        except BaseException:
+            if lines.exists():
+                _put(lines, part["out"], config, with_errors=False)
+            raise
+        _put(lines, part["out"], config, with_errors=True)
     return counts
+
+
+def _put(lines: Path, out: str, config: ContainerConfig, *, with_errors: bool) -> None:
+    """Copy lines of a batch to a Volume."""
+    import modal
+
+    from internvl_modal.batch.lines import read_lines
+
+    target = Path(VOLUMES, out)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as file:
+        file.writelines(line.raw for line in read_lines(lines) if with_errors or not line.failed)
+    volume = out.partition("/")[0]
+    modal.Volume.from_name(volume, environment_name=config.environment).commit()
 
 
 def _backend(config: ContainerConfig) -> ModalBackend:

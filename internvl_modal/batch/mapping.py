@@ -135,7 +135,7 @@ def map_pictures(
     if errors:
         raise DeployError(
             f"{len(errors)} parts of {source} failed, the first with {errors[0]!r}",
-            hint="the same call makes only those",
+            hint="the same call describes only what they have not",
         )
     counts = [result for result in results if not isinstance(result, Exception)]
     return Mapped(

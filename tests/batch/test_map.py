@@ -94,6 +94,31 @@ def test_the_page(plane: Plane, machine: Machine) -> None:
     assert done.stdout.endswith("\n3\n"), done.stderr
 
 
+def test_a_lost_server_costs_nothing_that_was_described(plane: Plane, machine: Machine) -> None:
+    make_pictures(plane.volume_path("lost"), 30)
+    (plane.volume_path("lost") / "broken.png").write_bytes(b"")
+    tell = f"""
+import urllib.request
+base = connect({APP!r}).urls["openai"].removesuffix("/v1") + "/_standin/"
+
+def tell(path, how=None):
+    body = json.dumps(how).encode()
+    head = {{"Authorization": "Bearer {machine.key}", "Content-Type": "application/json"}}
+    urllib.request.urlopen(urllib.request.Request(base + path, body, head)).close()
+"""
+    failing = "tell('next', {'times': 5})\ntell('next', {'times': 1000, 'fail_after': 0})\n"
+    describe = f"connect({APP!r}).map('lost', 'captions/lost', detail=1)"
+    kind, message, _ = machine.python(f"{tell}{failing}attempt(lambda: {describe})", timeout=280)
+    assert kind == "DeployError"
+    assert "1 parts of lost failed, the first with EngineError" in message
+    out = plane.volume_path("captions") / "lost"
+    assert [line["text"] for path in out.iterdir() for line in lines(path)] == ["A picture."] * 5
+    again = f"{tell}tell('forget')\nm = {describe}\nsay([m.described, m.failed, m.skipped])"
+    assert machine.python(again, timeout=280) == [25, 1, 5]
+    keys = [line["key"] for path in out.iterdir() for line in lines(path)]
+    assert len(keys) == len(set(keys)) == 31
+
+
 def test_what_cannot_work_is_said(plane: Plane, machine: Machine) -> None:
     make_pictures(plane.volume_path("more"), 2)
     for name in ("part_size", "containers"):
@@ -108,7 +133,7 @@ def test_what_cannot_work_is_said(plane: Plane, machine: Machine) -> None:
     assert f"line 1 of captions/damaged/{damaged.name} is not one of a batch" in message
     wrong = f"attempt(lambda: connect({APP!r}, api_key='wrong').map('more', 'captions/wrong'))"
     kind, message, hint = machine.python(wrong, timeout=200)
-    assert (kind, hint) == ("DeployError", "the same call makes only those")
+    assert (kind, hint) == ("DeployError", "the same call describes only what they have not")
     assert "1 parts of more failed, the first with AuthenticationError" in message
     missing = f"attempt(lambda: connect({APP!r}).map('nothing', 'captions/wrong'))"
     kind, message, _ = machine.python(missing)
