@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -37,6 +38,8 @@ from internvl_modal.errors import (
 )
 from internvl_modal.gateway_metrics import Metrics
 
+log = logging.getLogger(__name__)
+
 RETRY_AFTER = 30
 """Seconds to wait for a cold server when it does not say itself."""
 SEND = "send it in the request itself, as an ordinary JPEG or PNG"
@@ -51,7 +54,9 @@ STATUS: tuple[tuple[type[InternVLError], int, str | None], ...] = (
     (ServerUnavailableError, 503, None),
     (DeadlineExceededError, 504, None),
 )
-"""Status and code of each error; any other of TOLD is a 502, the fault of the model's server."""
+"""Status and code of each error; any other of TOLD is a BAD_GATEWAY."""
+BAD_GATEWAY = 502
+"""The model's server is at fault; what helps, a hint for whoever runs the gateway, is logged."""
 TOLD = (ImageError, ServerError)
 """Errors of ours that callers are told; the others are for whoever runs the gateway."""
 
@@ -85,10 +90,13 @@ class Failure:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, error: Exception) -> Failure:
+    def of(cls, error: Exception, request: Request) -> Failure:
         """Of any error; what the caller cannot have caused is told to the log only."""
         if isinstance(error, TOLD):
-            return cls._of_ours(error)
+            found = cls._of_ours(error)
+            if found.status == BAD_GATEWAY:
+                log.warning("request %s: %s", request.state.request_id, error)
+            return found
         if isinstance(error, RefusedError):
             kind = HTTPStatus(error.status).name.lower()
             return cls(error.status, str(error), kind, error.param, error.code, error.headers)
@@ -101,14 +109,18 @@ class Failure:
     @classmethod
     def _of_ours(cls, error: ImageError | ServerError) -> Failure:
         found = ((status, code) for kind, status, code in STATUS if isinstance(error, kind))
-        status, code = next(found, (502, None))
+        status, code = next(found, (BAD_GATEWAY, None))
         headers: Mapping[str, str] = {}
         if error.retryable or isinstance(error, DeadlineExceededError):
             wait = getattr(error, "retry_after", None) or RETRY_AFTER
             headers = {"Retry-After": str(int(wait))}
         elif status >= 500:
             headers = NO_RETRY
-        told = f"{error.message} ({SEND})" if isinstance(error, ImageError) else str(error)
+        told = str(error)
+        if isinstance(error, ImageError):
+            told = f"{error.message} ({SEND})"
+        elif status == BAD_GATEWAY:
+            told = error.message
         return cls(status, told, type(error).__name__, code=code, headers=headers)
 
     def document(self, request: Request) -> dict[str, dict[str, str | None]]:
@@ -133,7 +145,7 @@ def add_errors(app: FastAPI) -> None:
     """Answer every error that callers are told in one form; ``Observed`` answers the others."""
 
     async def answer(request: Request, error: Exception) -> Response:
-        return Failure.of(error).response(request)
+        return Failure.of(error, request).response(request)
 
     for kind in (*TOLD, RefusedError, HTTPException):
         app.add_exception_handler(kind, answer)
@@ -168,7 +180,7 @@ class Observed:
             await self._app(scope, receive, watch)
         except Exception as error:
             if not status:
-                await Failure.of(error).response(request)(scope, receive, watch)
+                await Failure.of(error, request).response(request)(scope, receive, watch)
             raise  # for the server's log
         finally:
             told = getattr(request.state, "failed", status)

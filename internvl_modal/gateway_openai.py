@@ -298,7 +298,7 @@ class _Said:
                 for event in self._end(answer.description):
                     yield event
             except Exception as error:
-                failure = Failure.of(error)
+                failure = Failure.of(error, self._request)
                 self._request.state.failed = failure.status
                 yield _event(failure.document(self._request))
                 if not isinstance(error, TOLD):

@@ -316,6 +316,17 @@ def test_a_picture_the_model_did_not_see_is_no_description(
     assert answer.json()["error"]["type"] == "ImageNotSeenError"
 
 
+def test_whoever_runs_the_gateway_is_told_what_helps(
+    loopback: Loopback, gateway: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    loopback.will(Reply(401, {"message": "no"}))
+    answer = gateway.post("/", json={"image_data": PICTURE}, headers=BEARER)
+    assert answer.json()["error"]["message"] == "the server answered 401: no"
+    (record,) = [record for record in caplog.records if "answered 401" in record.message]
+    assert "INTERNVL_MODAL_API_KEY" in record.message
+    assert answer.headers["X-Request-ID"] in record.message
+
+
 def test_request_ids(loopback: Loopback, gateway: httpx.Client) -> None:
     mine = gateway.get("/health", headers={"X-Request-ID": "abc"})
     assert mine.headers["X-Request-ID"] == "abc"
