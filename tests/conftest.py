@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 from tests.loopback import Loopback
 
 CI = bool(os.environ.get("CI"))
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so in a shell's background, and inherited
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
