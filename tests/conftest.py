@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.loopback import Loopback
 
@@ -16,6 +17,12 @@ CI = bool(os.environ.get("CI"))
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so in a shell's background, and inherited
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same examples in every run, however long one of them takes.
+settings.register_profile(
+    "steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import av
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import BaseModel, RootModel, SecretStr
@@ -180,7 +180,6 @@ class TestDescribe:
             assert getattr(parsed, name) == options[name]
 
     @given(st.integers() | st.floats() | st.text() | st.none())
-    @settings(suppress_health_check=[HealthCheck.too_slow])
     def test_a_detail_is_valid_or_named(self, detail: Any) -> None:
         try:
             parsed = DescribeOptions.parse({"detail": detail}).detail
