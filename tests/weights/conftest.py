@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
 
 from internvl_modal.weights import WeightsCache
 from tests.loopback_hub import LoopbackHub
@@ -48,8 +47,7 @@ NEEDED = (
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
-    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 1)
+def hub() -> Iterator[LoopbackHub]:
     with LoopbackHub() as server:
         server.commit(REPO, model_files())
         yield server
