@@ -79,7 +79,8 @@ class LoopbackHub:
         self.requests: list[Request] = []
         self.sent: dict[str, int] = {}
         self.cas: str | None = None
-        self.lock = threading.Lock()
+        self.left: float = float("inf")
+        self.lock, self.over = threading.Lock(), threading.Event()
         self.closing = threading.Event()
         self._infos: dict[str, list[dict[str, Any]]] = {}
         handler = type("Handler", (_Handler,), {"hub": self})
@@ -95,6 +96,7 @@ class LoopbackHub:
 
     def __exit__(self, *_: object) -> None:
         self.closing.set()
+        self.over.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -136,6 +138,20 @@ class LoopbackHub:
                     fault.times -= 1
                     return fault
         return None
+
+    def allow(self, left: float) -> None:
+        """End every transfer; those that begin now get so many bytes together, then wait."""
+        with self.lock:
+            self.over.set()
+            self.left, self.over = left, threading.Event()
+
+    def may_send(self, count: int, over: threading.Event) -> bool:
+        """Whether a transfer that began with ``over`` may send so many bytes more."""
+        with self.lock:
+            if over.is_set() or self.left < count:
+                return False
+            self.left -= count
+            return True
 
     def downloads(self, pattern: str = "") -> list[Request]:
         """The requests for file contents so far."""
@@ -305,6 +321,7 @@ class _Handler(BaseHTTPRequestHandler):
             with body.open("rb") as file:
                 self.connection.sendfile(file, start, stop - start)
             return
+        over = self.hub.over
         data = body if isinstance(body, bytes) else body.read_bytes()
         for offset in range(start, stop, BLOCK):
             gone = offset - start
@@ -316,6 +333,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return
             block = data[offset : min(offset + BLOCK, stop)]
+            if not self.hub.may_send(len(block), over):
+                over.wait()
+                self.close_connection = True
+                return
             self.wfile.write(block)
             with self.hub.lock:
                 self.hub.sent[path] = self.hub.sent.get(path, 0) + len(block)
