@@ -19,13 +19,17 @@ from tests.loopback import completion, models_list
 
 
 class Server:
-    """``slots`` requests take ``latency`` seconds each; the others wait in line."""
+    """``slots`` requests take ``latency`` seconds each; the others wait in line.
+
+    None is answered before ``together`` were there at once.
+    """
 
     def __init__(self, **how: Any) -> None:
         self.how = {
             "fail": 0.0,
             "latency": 0.0,
             "slots": 0,
+            "together": 0,
             "status": 200,
             "until": 0,
             "retry_after": "",
@@ -33,6 +37,7 @@ class Server:
         }
         self.log: list[tuple[str, int]] = []
         self.most = self.now = 0
+        self.arrived = asyncio.Condition()
         self.random = random.Random(4)
         self.slots = asyncio.Semaphore(int(self.how["slots"]) or 100_000)
 
@@ -41,6 +46,9 @@ class Server:
         self.now += 1
         self.most = max(self.most, self.now)
         try:
+            async with self.arrived:
+                self.arrived.notify_all()
+                await self.arrived.wait_for(lambda: self.most >= self.how["together"])
             async with self.slots:
                 if self.how["latency"]:
                     await asyncio.sleep(self.how["latency"])

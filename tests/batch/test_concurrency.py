@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from statistics import mean
 import pytest
 
 import internvl_modal as ivl
-from internvl_modal.batch.concurrency import Climber, is_congestion
+from internvl_modal.batch.concurrency import START, Climber, Limiter, is_congestion
 from tests.batch.conftest import Fast
 
 
@@ -103,11 +104,39 @@ def test_everybody_waits_when_one_is_told_to(
     assert Counter(s for _, s in server.report()["log"]) == {429: 8, 200: 40}
 
 
-@pytest.mark.parametrize(("given", "most"), [({"concurrency": 5}, 5), ({"max_concurrency": 6}, 6)])
+@pytest.mark.parametrize(
+    ("given", "first", "most"), [({"concurrency": 5}, 5, 5), ({"max_concurrency": 6}, START, 6)]
+)
 def test_never_more_than_told(
-    fast: Callable[..., Fast], pictures: Callable[[int], Path], given: dict[str, int], most: int
+    fast: Callable[..., Fast],
+    pictures: Callable[[int], Path],
+    given: dict[str, int],
+    first: int,
+    most: int,
 ) -> None:
     server = fast("--latency", "0.01")
-    with ivl.Client(base_url=server.url) as client:
-        list(client.describe_many(str(pictures(200)), detail=1, **given))  # type: ignore[arg-type]
-    assert server.report()["most"] == most
+    server.set(together=first)
+    with ivl.Client(base_url=server.url, timeout=60) as client:
+        done = list(client.describe_many(str(pictures(200)), detail=1, **given))  # type: ignore[arg-type]
+    assert all(outcome.ok for outcome in done)
+    assert first <= server.report()["most"] <= most
+
+
+def test_it_climbs_to_what_it_was_told_and_no_further() -> None:
+    """While somebody always waits for a slot."""
+    now = most = 0
+
+    async def one(limiter: Limiter) -> None:
+        nonlocal now, most
+        async with limiter.slot():
+            now += 1
+            most = max(most, now)
+            await asyncio.sleep(0)
+            now -= 1
+
+    async def main() -> None:
+        limiter = Limiter(None, 6, 0)
+        await asyncio.gather(*(one(limiter) for _ in range(200)))
+
+    asyncio.run(main())
+    assert most == 6
