@@ -235,12 +235,15 @@ class TestDiscovery:
         assert not answers
 
     def test_waiting_in_vain(self, loopback: Loopback) -> None:
-        loopback.models = Reply(503, "loading")
+        """Until the next pause would be longer than what is left, which cuts no answer off."""
+        later = [Reply(503, "loading"), Reply(503, "still loading", {"Retry-After": "100"})]
+        loopback.models = lambda _: later.pop(0)
         with (
             ivl.Client(base_url=loopback.url) as client,
-            pytest.raises(ivl.ServerUnavailableError, match="loading"),
+            pytest.raises(ivl.ServerUnavailableError, match="still loading"),
         ):
-            client.wait_until_ready(timeout=0.5)
+            client.wait_until_ready(timeout=50)
+        assert not later
 
 
 class TestSettings:
