@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 _KEPT_LINES = 200
 _LONGEST_LINE = 4096
+_LAST_WORDS = 5.0
+"""Seconds to read them; what a dead command has started may hold its output open."""
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 
 
@@ -88,7 +90,7 @@ class ChildProcess:
         pause = 0.02
         while not probe():
             if (code := self.poll()) is not None:
-                self._reader.join(timeout=1)
+                self._reader.join(_LAST_WORDS)
                 raise error(self._failure(f"ended with code {code} before it was ready"))
             if time.monotonic() >= deadline:
                 raise error(self._failure(f"was not ready within {timeout:g} s"))
