@@ -119,16 +119,14 @@ class TestEngine:
             client.describe(scene())
             (pid,) = set(engine_pids(os.getpid())) - before
             os.kill(pid, signal.SIGKILL)
-            while alive(pid):
-                time.sleep(0.05)
-            time.sleep(0.3)  # its main thread ends before the process does
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # all its threads, too
             assert "red circle" in client.describe(scene()).text
 
     def test_a_long_log_does_not_lose_its_address(self) -> None:
         with ivl.Client(LocalBackend("demo", n_ctx=512)) as client:
             endpoint = client.backend.start()
             wrong = {"messages": [{"role": "user", "content": "x"}], "grammar": "root ::= bad bad"}
-            with httpx.Client(headers=dict(endpoint.headers), trust_env=False) as noisy:
+            with httpx.Client(headers=dict(endpoint.headers), trust_env=False, timeout=60) as noisy:
                 for _ in range(60):  # each is six lines in the engine's log, which keeps 200
                     noisy.post(f"{endpoint.base_url}/chat/completions", json=wrong)
             assert client.backend.start() == endpoint
@@ -140,7 +138,7 @@ class TestEngine:
             "import internvl_modal as ivl, time\n"
             "ivl.Client('local', model='demo').backend.start()\n"
             "print('up', flush=True)\n"
-            "time.sleep(60)"
+            "time.sleep(600)"
         )
         parent = subprocess.Popen(
             [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -150,8 +148,8 @@ class TestEngine:
             assert output.readline() == b"up\n"
             (pid,) = engine_pids(parent.pid)
             parent.send_signal(how)
-            parent.wait(timeout=10)
-        deadline = time.monotonic() + 10
+            parent.wait(timeout=60)
+        deadline = time.monotonic() + 60
         while alive(pid) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not alive(pid)
@@ -247,7 +245,7 @@ class TestModels:
             pytest.raises(ivl.WeightsError, match="--model demo runs offline") as caught,
         ):
             client.describe(scene())
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 20
         message = str(caught.value)
         assert "Q8_0.gguf" in message
         assert "mmproj-" in message
