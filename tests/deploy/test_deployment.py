@@ -423,16 +423,16 @@ def test_behind_proxy_auth_from_another_machine(machine: Machine, tmp_path: Path
 
 def test_an_interrupt_is_not_held_back_by_what_runs_beside_a_loop() -> None:
     stop, ended = threading.Event(), threading.Event()
-    interrupt = threading.Timer(
-        0.2, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)
-    )
+    main_thread = threading.main_thread().ident
+    assert main_thread
 
     def work() -> None:
+        stop.wait(0.2)
+        signal.pthread_kill(main_thread, signal.SIGINT)
         stop.wait(60)
         ended.set()
 
     async def main() -> None:
-        interrupt.start()
         outside_loop(work, stop)
 
     loop = asyncio.new_event_loop()

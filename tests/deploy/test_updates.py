@@ -156,13 +156,24 @@ def test_stopped_before_it_is_published(machine: Machine) -> None:
 
 
 def test_a_cancelled_adeploy_holds_up_nothing(machine: Machine, answering: Answering) -> None:
-    answering(lambda: asyncio.sleep(600), 200)
+    """While it waits for the first answer."""
+
+    def hang() -> Awaitable[None]:
+        (machine.home / "asked").touch()
+        return asyncio.sleep(600)
+
+    answering(hang, 200)
     said = machine.python(
         "import asyncio\n"
+        "from pathlib import Path\n"
         "async def main():\n"
+        '    work = asyncio.create_task(adeploy("internvl2_5-1b"))\n'
+        '    while not (Path("asked").exists() or work.done()):\n'
+        "        await asyncio.sleep(0.05)\n"
+        "    work.cancel()\n"
         "    try:\n"
-        '        await asyncio.wait_for(adeploy("internvl2_5-1b"), 8)\n'
-        "    except asyncio.TimeoutError:\n"
+        "        await work\n"
+        "    except asyncio.CancelledError:\n"
         '        say("cancelled")\n'
         "asyncio.run(main())",
         timeout=100,
