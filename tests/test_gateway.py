@@ -48,7 +48,7 @@ def gateway(loopback: Loopback) -> Iterator[httpx.Client]:
     backend = FixedBackend(loopback.url, "upstream-key", "internvl2_5-78b")
     client = AsyncClient(backend, retry=Retry(attempts=1))
     app = create_app(client, api_key=KEY, max_body=1_000_000)
-    with serving(app) as url, httpx.Client(base_url=url) as http:
+    with serving(app) as url, httpx.Client(base_url=url, timeout=60) as http:
         yield http
 
 
@@ -87,7 +87,7 @@ def test_a_large_picture_as_a_field_of_a_form(loopback: Loopback) -> None:
     app = create_app(AsyncClient(FixedBackend(loopback.url, "k", "internvl2_5-78b")), api_key=KEY)
     with serving(app) as url:
         form = {"image_data": (None, data), "detail": (None, "1")}
-        answer = httpx.post(url, files=form, headers=BEARER)
+        answer = httpx.post(url, files=form, headers=BEARER, timeout=60)
     assert answer.json()["description"] == "A cat."
 
 
@@ -159,7 +159,7 @@ def test_a_gateway_without_a_key_is_not_made(loopback: Loopback, key: str) -> No
 
 def test_white_space_around_the_key_locks_nobody_out(loopback: Loopback) -> None:
     with serving(create_app(AsyncClient(loopback.url), api_key=f" {KEY}\n")) as url:
-        assert httpx.get(f"{url}/metrics", headers=BEARER).status_code == 200
+        assert httpx.get(f"{url}/metrics", headers=BEARER, timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize("user", [b"any", b"", "jürgen".encode(), "jürgen".encode("latin-1")])
@@ -228,8 +228,8 @@ class Failing:
 
 def test_an_error_that_nobody_expected(capfd: pytest.CaptureFixture[str]) -> None:
     with serving(create_app(AsyncClient(Failing()), api_key=KEY)) as url:
-        answer = httpx.post(url, json={"image_data": PICTURE}, headers=BEARER)
-        metrics = httpx.get(f"{url}/metrics", headers=BEARER).text
+        answer = httpx.post(url, json={"image_data": PICTURE}, headers=BEARER, timeout=60)
+        metrics = httpx.get(f"{url}/metrics", headers=BEARER, timeout=60).text
     assert answer.status_code == 500
     assert answer.json()["error"]["request_id"] == answer.headers["X-Request-ID"]
     assert "a secret detail" not in answer.text
@@ -254,7 +254,7 @@ def test_what_is_wrong_with_the_gateways_own_client_is_not_the_callers(
     client = AsyncClient(FixedBackend(loopback.url, "upstream-key", "internvl2_5-78b"))
     asyncio.run(client.aclose())
     with serving(create_app(client, api_key=KEY)) as url:
-        answer = httpx.post(f"{url}{path}", json=body, headers=BEARER)
+        answer = httpx.post(f"{url}{path}", json=body, headers=BEARER, timeout=60)
     assert answer.status_code == 500
     assert answer.json()["error"]["message"] == "the gateway failed; its log says why"
     assert answer.headers["X-Should-Retry"] == "false"

@@ -295,7 +295,7 @@ def test_below_a_prefix_what_is_wrong_is_400_too(loopback: Loopback) -> None:
             client.chat.completions.create(model=MODEL, messages=ask(data_url()), temperature=9)
         with pytest.raises(openai.BadRequestError, match="not a picture"):
             client.chat.completions.create(model=MODEL, messages=ask("data:image/png;base64,AAAA"))
-        assert httpx.post(f"{origin}/gw/", json={}, headers=BEARER).status_code == 422
+        assert httpx.post(f"{origin}/gw/", json={}, headers=BEARER, timeout=60).status_code == 422
 
 
 def test_a_model_that_is_not_served(client: OpenAI, loopback: Loopback) -> None:
@@ -396,10 +396,10 @@ def test_a_stream(client: OpenAI, loopback: Loopback, usage: bool) -> None:
 def test_a_stream_over_the_wire(url: str, loopback: Loopback) -> None:
     loopback.will(Reply(chunks=stream_events("A dog.")))
     body = {"messages": ask(data_url()), "stream": True}
-    answer = httpx.post(f"{url}/chat/completions", json=body, headers=BEARER)
+    answer = httpx.post(f"{url}/chat/completions", json=body, headers=BEARER, timeout=60)
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert answer.text.endswith("data: [DONE]\n\n")
-    metrics = httpx.get(url.removesuffix("/v1") + "/metrics", headers=BEARER).text
+    metrics = httpx.get(url.removesuffix("/v1") + "/metrics", headers=BEARER, timeout=60).text
     assert "internvl_gateway_completion_tokens_total 1.0" in metrics
 
 
@@ -428,10 +428,10 @@ def test_an_error_in_the_middle_of_a_stream(
     assert pieces == ["A ", "dog."]
     assert caught.value.type == kind
     body = {"messages": ask(data_url()), "stream": True}
-    raw = httpx.post(f"{url}/chat/completions", json=body, headers=BEARER)
+    raw = httpx.post(f"{url}/chat/completions", json=body, headers=BEARER, timeout=60)
     assert raw.status_code == 200
     assert "[DONE]" not in raw.text
-    metrics = httpx.get(url.removesuffix("/v1") + "/metrics", headers=BEARER).text
+    metrics = httpx.get(url.removesuffix("/v1") + "/metrics", headers=BEARER, timeout=60).text
     assert f'internvl_gateway_requests_total{{status="{status}"}} 2.0' in metrics
 
 

@@ -95,7 +95,7 @@ class Front:
 
     def next(self, **behaviour: object) -> None:
         """Say how the next request is answered; see ``Behaviour`` of the stand-in."""
-        httpx.post(f"{self._root}/_standin/next", json=behaviour).raise_for_status()
+        httpx.post(f"{self._root}/_standin/next", json=behaviour, timeout=60).raise_for_status()
 
     def post(self, document: object, **headers: str) -> httpx.Response:
         """A chat completion request as it is, without our client."""
@@ -109,7 +109,7 @@ class Front:
 
     def reports(self) -> list[dict[str, Any]]:
         """The requests since this was last asked, oldest first."""
-        reports = httpx.get(f"{self._root}/_standin/seen").raise_for_status().json()
+        reports = httpx.get(f"{self._root}/_standin/seen", timeout=60).raise_for_status().json()
         assert isinstance(reports, list)
         return reports
 
@@ -149,5 +149,5 @@ def running(executable: str, model_folder: Path) -> Iterator[Front]:
 @pytest.fixture
 def lmdeploy(running: Front) -> Front:
     """The server, with nothing left over from the test before."""
-    httpx.post(f"{running._root}/_standin/forget").raise_for_status()
+    httpx.post(f"{running._root}/_standin/forget", timeout=60).raise_for_status()
     return running

@@ -99,12 +99,11 @@ def test_serve(loopback: Loopback, machine: Machine, key: str) -> None:
     with served(machine, loopback, key=key) as told:
         key = key or told.partition("\n")[0].removeprefix("key: ")
         url = told.split()[-1]
-        answer = httpx.post(
-            url, files={"image": picture()}, headers={"Authorization": f"Bearer {key}"}
-        )
-        refused = httpx.post(
-            url, files={"image": picture()}, headers={"Authorization": "Bearer of-the-model"}
-        )
+        with httpx.Client(timeout=60) as http:
+            answer, refused = (
+                http.post(url, files={"image": picture()}, headers={"Authorization": f"Bearer {k}"})
+                for k in (key, "of-the-model")
+            )
     assert answer.json()["description"] == "A cat."
     assert loopback.chats[0].headers["authorization"] == "Bearer of-the-model"
     assert refused.status_code == 401
@@ -124,7 +123,7 @@ def test_serve_on_ipv6(loopback: Loopback, machine: Machine) -> None:
     with served(machine, loopback, "--host", "::1", key="chosen") as told:
         url = told.split()[-1]
         assert re.fullmatch(r"http://\[::1\]:\d+/", url)
-        assert httpx.get(f"{url}health").json() == {"status": "ok"}
+        assert httpx.get(f"{url}health", timeout=60).json() == {"status": "ok"}
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "nowhere.invalid"])

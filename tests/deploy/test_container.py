@@ -82,7 +82,7 @@ SLOWLY = """
 import httpx
 d = connect(APP)
 url = d.urls["openai"].removesuffix("/v1") + "/_standin/next"
-httpx.post(url, json={"text": "Slowly.", "token_seconds": 0.2})
+httpx.post(url, json={"text": "Slowly.", "token_seconds": 0.2}, timeout=120)
 with d.client() as client:
 """
 
@@ -311,7 +311,7 @@ def test_behind_modals_proxy_auth(machine: Machine, plane: Plane) -> None:
     )
     headers = {"Authorization": f"Bearer {key_of(machine, 'closed')}"}
     body = {"image_data": base64.b64encode(picture()).decode()}
-    assert httpx.post(urls["rest"], json=body, headers=headers).status_code == 401
+    assert httpx.post(urls["rest"], json=body, headers=headers, timeout=120).status_code == 401
     headers |= {"Modal-Key": PROXY_TOKEN[0], "Modal-Secret": PROXY_TOKEN[1]}
     answer = httpx.post(urls["rest"], json=body, headers=headers, timeout=120)
     assert answer.json()["description"] == "A picture."
