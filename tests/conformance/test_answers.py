@@ -48,7 +48,7 @@ def test_a_plain_answer(lmdeploy: Front) -> None:
 
 def test_a_stream(lmdeploy: Front) -> None:
     text = "Zwei Bären 🐻🐻, 两只熊。"
-    lmdeploy.next(text=text, token_seconds=0.001)
+    lmdeploy.next(text=text, one_by_one=True)
     stream = lmdeploy.client.stream(PICTURE)
     pieces = list(stream)
     assert "".join(pieces) == text
@@ -192,6 +192,6 @@ def test_a_server_that_dies_while_it_answers(
     )
     with ivl.Client(backend, retry=ivl.Retry(attempts=1)) as client:
         front = Front.of(backend, client)
-        front.next(text="A picture.", exit_after=3, token_seconds=0.05)
+        front.next(text="A picture.", exit_after=3, one_by_one=True)
         with pytest.raises(EngineError if streamed else (EngineError, ServerUnavailableError)):
             ask(client, [PICTURE], streamed)

@@ -19,7 +19,7 @@ import time
 import types
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -66,6 +66,8 @@ class Behaviour(BaseModel):
 
     text: str = "A picture."
     token_seconds: float = 0
+    one_by_one: bool = False
+    """Whether each token waits until LMDeploy has taken the one before it."""
     fail_after: int | None = None
     """Tokens before the engine reports an error."""
     exit_after: int | None = None
@@ -119,9 +121,12 @@ class Progress:
 
     status: int = RUNNING
     seq_len: int = 0
+    taken: threading.Event = field(default_factory=threading.Event)
 
     def consume(self) -> "Progress":
-        return self
+        now = replace(self)
+        self.taken.set()
+        return now
 
 
 class TokenGenerator:
@@ -173,7 +178,10 @@ class TokenGenerator:
                 break
             buffer[progress.seq_len] = token
             progress.seq_len += 1
+            progress.taken.clear()
             signal()
+            if behaviour.one_by_one:
+                progress.taken.wait()
             if token in config.eos_ids:
                 break
         return FINISHED
