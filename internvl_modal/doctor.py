@@ -23,6 +23,7 @@ EXTRAS = {
     "gateway": "fastapi",
     "parquet": "pyarrow",
     "plot": "matplotlib",
+    "openai": "openai",
     "lmdeploy": "lmdeploy",
 }
 
@@ -73,7 +74,7 @@ def _runs(name: str, settings: Settings) -> str:
         "endpoint": "" if settings.base_url else "needs a URL (INTERNVL_MODAL_BASE_URL)",
         "local": "" if find_spec("xllamacpp") else "needs internvl-modal[local]",
         "lmdeploy": "" if shutil.which("lmdeploy") else "needs lmdeploy and a CUDA machine",
-        "modal": "" if _modal_credentials() else "needs Modal credentials (modal setup)",
+        "modal": "" if _modal_credentials() else "needs Modal credentials (modal token new)",
     }
     return missing.get(name, "") or "ready"
 

@@ -170,7 +170,8 @@ def _modal_errors(where: str) -> Iterator[None]:
     try:
         yield
     except (modal.exception.Error, ConnectionError, RuntimeError) as error:
-        raise WeightsError(f"{where}: {error}", hint="check modal setup and the network") from error
+        hint = "run `modal token new` where credentials are missing, and check the network"
+        raise WeightsError(f"{where}: {error}", hint=hint) from error
 
 
 def open_volume(name: str, environment: str | None, root: str | None) -> Store:

@@ -129,4 +129,4 @@ def test_a_mount_that_cannot_be_reloaded_is_an_error_of_ours(
     mount = inside["INTERNVL_MODAL_WEIGHTS_ROOT"]
     with plane.failing("VolumeReload", Status.NOT_FOUND, "the Volume was deleted"):
         said = run(plane, hub, tmp_path, "cache.list()", **inside)
-    assert said == f"{mount}: the Volume was deleted (check modal setup and the network)"
+    assert said.startswith(f"{mount}: the Volume was deleted (run `modal token new` where")
