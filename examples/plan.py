@@ -14,7 +14,7 @@ best = plan(model)
 for choice in best.choices:
     low, high = choice.cost.per_1000
     print(
-        f"{choice.gpu_string:13} {choice.capacity.sessions:5} requests at once  "
+        f"{choice.gpu_string:13} {choice.capacity.max_batch_size:3} requests at once  "
         f"{choice.cost.per_hour:5.2f} USD/h  {low:.2f}-{high:.2f} USD for 1,000 pictures"
     )
 if len(sys.argv) > 2:

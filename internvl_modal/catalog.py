@@ -9,10 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 
 from internvl_modal.errors import ConfigError, PlanError
 
-__all__ = ["MODELS", "LlmShape", "ModelSpec", "VitShape", "find_model", "spec_from_config"]
+__all__ = [
+    "MODELS",
+    "LlmShape",
+    "ModelSpec",
+    "VitShape",
+    "find_model",
+    "spec_from_config",
+    "unknown_model",
+]
 
 TILE_TOKENS = 256  # one 448x448 tile after pixel unshuffle: (448 / 14 / 2) ** 2
 _AWQ_GROUP = 128  # w4a16 group size of every published AWQ repository
@@ -197,8 +206,9 @@ _V25 = (
     ("38B", _QWEN_32B, VIT_6B, _APACHE),
     ("78B", _QWEN_72B, VIT_6B, _QWEN),
 )
-# InternVL3-9B is left out: its LLM is InternLM3, for which LMDeploy 0.7.3's InternVL reader
-# (turbomind/deploy/source_model/internvl.py) has no entry.
+# InternVL3-9B and 3.5 are left out: their LLMs are InternLM3, Qwen3 and others, for which LMDeploy
+# 0.7.3's InternVL reader (turbomind/deploy/source_model/internvl.py) has no entry.
+_UNREADABLE = ("internvl3-9b", "internvl3_5", "internvl3.5")
 _V3 = (
     ("1B", _QWEN_05B, VIT_300M, _APACHE),
     ("2B", _QWEN_15B, VIT_300M, _APACHE),
@@ -248,6 +258,17 @@ def find_model(name: str) -> ModelSpec | None:
     """Look a short name or a repository id up, whatever its case; None if it is not listed."""
     wanted = name.strip().lower()
     return MODELS.get(wanted.removeprefix("opengvlab/"))
+
+
+def unknown_model(name: str) -> ConfigError:
+    """Say that ``name`` is neither listed nor a repository: why, or what may be meant."""
+    wanted, where = name.strip().lower(), "`internvl-modal plan --list` shows the catalog"
+    message, near = f"unknown model {name!r}", get_close_matches(wanted, MODELS, n=3)
+    if wanted.startswith(_UNREADABLE):
+        message += ": LMDeploy 0.7.3 cannot load InternVL3-9B and InternVL3.5"
+    elif near:
+        where = f"did you mean {', '.join(near)}? {where}"
+    return ConfigError(message, hint=f"{where}; another repository of InternVL is owner/name")
 
 
 def spec_from_config(

@@ -27,7 +27,10 @@ def register(app: typer.Typer) -> None:
 
 def deploy(
     model: Annotated[
-        str | None, typer.Argument(help="Catalog name or owner/name; internvl2_5-78b by default.")
+        str | None,
+        typer.Argument(
+            help="A name of the catalog (plan --list) or owner/name; internvl2_5-78b by default."
+        ),
     ] = None,
     gpu: Annotated[str | None, typer.Option(help="Modal's GPU string: A100-80GB:4.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the app.")] = None,

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from internvl_modal import modal_runtime
 from internvl_modal.deploy_options import PLANNED, DeployOptions
-from internvl_modal.errors import ConfigError, DeployError
+from internvl_modal.errors import ConfigError
 from internvl_modal.gpus import parse_gpu
 from internvl_modal.modal_runtime import MOUNT, PORT, ContainerConfig
 from internvl_modal.planner import Plan
@@ -60,7 +60,8 @@ BUCKETS: dict[str, tuple[str | None, tuple[str, str]]] = {
 """Endpoint and credentials by scheme, as ``modal.CloudBucketMount`` documents them."""
 
 DEFAULT_GPUS = {"internvl2_5-78b": "A100-80GB:4", "internvl2_5-78b-mpo": "A100-80GB:4"}
-"""Where the documentation of InternVL names one; else the planner's cheapest."""
+"""InternVL documents ``--tp 4`` for its 78B, and measures on A100-80GB; others take the planner's
+cheapest."""
 
 HUGGING_FACE = "huggingface-secret"
 GATEWAY_CONCURRENCY = 64
@@ -194,8 +195,21 @@ class DeploymentSpec:
             f"command   {' '.join(self.argv)}",
             f"cost      {self.cost_per_hour:.2f} USD an hour while a GPU container runs, "
             f"at most {self.options.max_containers}{surcharge}",
+            *_cheapest_lines(self.plan),
         ]
         return "\n".join(lines)
+
+
+def _cheapest_lines(plan: Plan) -> list[str]:
+    """The plan's first choice, where it is another."""
+    if not plan.choices or plan.choices[0].gpu_string == plan.gpu_string:
+        return []
+    best = plan.choices[0]
+    there, here = ("-".join(f"{usd:.2f}" for usd in each.cost.per_1000) for each in (best, plan))
+    return [
+        f"cheapest  {best.gpu_string} by the plan: {best.cost.per_hour:.2f} USD an hour, "
+        f"1,000 pictures {there} USD, and {here} on {plan.gpu_string}"
+    ]
 
 
 def _function_lines(function: FunctionSpec) -> list[str]:
@@ -214,13 +228,16 @@ def _function_lines(function: FunctionSpec) -> list[str]:
 def describe(
     options: DeployOptions, *, force: bool = False, prices: Literal["auto", "catalogue"] = "auto"
 ) -> DeploymentSpec:
-    """Decide all of a deployment; raises PlanError where it cannot work, unless ``force``."""
+    """Decide all of a deployment; raises PlanError where it cannot work, unless ``force``.
+
+    Raises ConfigError for options that name nothing: a model, a GPU, an app.
+    """
     planned = _plan(options, prices)
     if not force:
         planned.require()
     app = options.name or f"multimodal-{planned.spec.name}"
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,63}", app):
-        raise DeployError(
+        raise ConfigError(
             f"{app!r} cannot be the name of a Modal app",
             hint="name= takes up to 63 letters, digits, dots, dashes and underscores",
         )
@@ -245,12 +262,9 @@ def describe(
 def _plan(options: DeployOptions, prices: Literal["auto", "catalogue"]) -> Plan:
     wishes: dict[str, Any] = {name: getattr(options, name) for name in PLANNED}
     gpu = options.gpu or DEFAULT_GPUS.get(options.model.lower().removeprefix("opengvlab/"))
-    try:
-        if options.download_gpu:
-            parse_gpu(options.download_gpu)
-        return plan(options.model, gpu=gpu, prices=prices, **wishes)
-    except ConfigError as error:
-        raise DeployError(error.message, hint=error.hint) from error
+    if options.download_gpu:
+        parse_gpu(options.download_gpu)
+    return plan(options.model, gpu=gpu, prices=prices, **wishes)
 
 
 def _startup_timeout(options: DeployOptions, planned: Plan) -> int:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from internvl_modal.catalog import MODELS
 from internvl_modal.errors import MissingExtraError
 from internvl_modal.memory import MARGIN, MIB
 from internvl_modal.planner import Plan
 
-__all__ = ["as_html", "as_text", "draw"]
+__all__ = ["as_html", "as_text", "draw", "models_text"]
 
 _SHOWN = 8  # choices in a table or a picture
 
@@ -20,8 +21,17 @@ def as_text(plan: Plan) -> str:
     sections = [[_headline(plan)], _aligned(_memory_rows(plan)), _aligned(_fact_rows(plan))]
     sections.append([f"- {each}" for each in plan.cost.assumptions])
     if plan.choices:
-        sections.append(["What works, cheapest first:", *_aligned(_choice_rows(plan))])
+        heading = "What works, cheapest picture first (by the middle of the range):"
+        sections.append([heading, *_aligned(_choice_rows(plan))])
     return "\n\n".join("\n".join(lines) for lines in sections)
+
+
+def models_text() -> str:
+    """The catalog: names, bytes of the weights, and which have files for this machine's CPU."""
+    rows: list[tuple[str, ...]] = [("model", "GB", "local")]
+    for spec in MODELS.values():
+        rows.append((spec.name, f"{spec.disk_bytes / 1e9:.1f}", "yes" if spec.gguf else ""))
+    return "\n".join(_aligned(rows))
 
 
 def as_html(plan: Plan) -> str:
@@ -100,8 +110,8 @@ def _fact_rows(plan: Plan) -> list[tuple[str, ...]]:
 def _choice_rows(plan: Plan) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("GPU", "requests", "USD/h", "USD/1,000 pictures")]
     for choice in plan.choices[:_SHOWN]:
-        cost, sessions = choice.cost, f"{choice.capacity.sessions:,}"
-        rows.append((choice.gpu_string, sessions, f"{cost.per_hour:.2f}", _range(cost.per_1000)))
+        cost, requests = choice.cost, str(choice.capacity.max_batch_size)
+        rows.append((choice.gpu_string, requests, f"{cost.per_hour:.2f}", _range(cost.per_1000)))
     return rows
 
 

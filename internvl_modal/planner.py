@@ -105,7 +105,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Capacity:
-    """Tokens, and requests of the planned size."""
+    """Tokens, and requests of the planned size.
+
+    ``sessions`` fit into the KV cache; the server takes ``max_batch_size`` at once, no more.
+    """
 
     kv_tokens: int
     request_tokens: int
@@ -118,7 +121,8 @@ class Capacity:
 class Plan:
     """One model on one choice of GPUs.
 
-    ``reason`` says why it does not fit, ``choices`` are the plans that do, cheapest picture first.
+    ``reason`` says why it does not fit, ``choices`` are the plans that do, cheapest picture (in the
+    middle of its range) first.
     """
 
     spec: ModelSpec
@@ -204,6 +208,7 @@ class Plan:
                 {
                     "gpu": choice.gpu_string,
                     "sessions": choice.capacity.sessions,
+                    "max_batch_size": choice.capacity.max_batch_size,
                     "usd_per_hour": choice.cost.per_hour,
                     "usd_per_1000": choice.cost.per_1000,
                 }

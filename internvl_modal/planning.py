@@ -7,12 +7,11 @@ import os
 import threading
 from collections.abc import Mapping
 from datetime import date
-from difflib import get_close_matches
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
-from internvl_modal.catalog import MODELS, ModelSpec, find_model, spec_from_config
+from internvl_modal.catalog import ModelSpec, find_model, spec_from_config, unknown_model
 from internvl_modal.costs import CORES, HOST_GIB
 from internvl_modal.errors import ConfigError
 from internvl_modal.gpus import CATALOGUE_PRICES, Prices, parse_gpu
@@ -75,11 +74,7 @@ def model_spec(model: str, *, endpoint: str | None = None) -> ModelSpec:
     if found := find_model(model):
         return found
     if "/" not in model:
-        near = get_close_matches(model.lower(), MODELS, n=3)
-        raise ConfigError(
-            f"unknown model {model!r}",
-            hint=f"did you mean {', '.join(near)}?" if near else "name a repository as owner/name",
-        )
+        raise unknown_model(model)
     config, sizes = _read_repository(model, endpoint)
     return spec_from_config(model, config, sizes)
 

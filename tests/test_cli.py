@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -9,10 +10,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+import internvl_modal
+from internvl_modal import cli
+from internvl_modal.backends.local import HUB_MODELS
+from internvl_modal.catalog import MODELS
+from internvl_modal.plan_report import models_text
 from tests.loopback import Loopback, Reply, completion, stream_events
 from tests.loopback_hub import LoopbackHub
 
@@ -192,9 +200,13 @@ def test_warnings_go_to_standard_error(loopback: Loopback) -> None:
     assert "warning: the answer was cut" in result.stderr
 
 
-def test_models(loopback: Loopback) -> None:
+def test_models(loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("models", "--base-url", loopback.url).stdout == "internvl\n"
-    assert json.loads(run("models", "--model", "demo", "--json").stdout) == ["demo"]
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nothing can be fetched
+    assert run("models").stdout.splitlines() == ["demo", *HUB_MODELS]
+    demo = ROOT / "internvl_modal" / "demo"
+    pair = f"{demo / 'demo.gguf'},{demo / 'mmproj-demo.gguf'}"
+    assert json.loads(run("models", "--model", pair, "--json").stdout) == ["demo"]
 
 
 def test_doctor() -> None:
@@ -205,13 +217,34 @@ def test_doctor() -> None:
     found = json.loads(run("doctor", "--json").stdout)
     assert found["self_test"]["ok"]
     assert found["cache"]["models"] == {}
+    extras = metadata.metadata("internvl-modal").get_all("Provides-Extra") or []
+    assert sorted(found["extras"]) == sorted(set(extras) - {"all"})
 
 
 def test_plan() -> None:
     result = run("plan", "internvl2_5-78b", "--gpu", "A100-80GB:2")
     assert result.returncode == 1
     assert "A100-80GB" in result.stdout
-    assert json.loads(run("plan", "--json").stdout)["fits"]
+    larger = run("plan", "--json", "--max-batch-size", "5", "--images-per-request", "2")
+    planned = json.loads(larger.stdout)
+    assert (planned["fits"], planned["capacity"]["max_batch_size"]) == (True, 5)
+    assert planned["capacity"]["request_tokens"] > 2 * 13 * 256
+
+
+def test_plan_lists_the_catalog() -> None:
+    assert run("plan", "--list").stdout == f"{models_text()}\n"
+    assert json.loads(run("plan", "--list", "--json").stdout) == list(MODELS)
+
+
+def test_plan_takes_what_the_call_takes() -> None:
+    def defaults(function: Callable[..., object]) -> dict[str, object]:
+        parameters = inspect.signature(function).parameters
+        return {name: parameter.default for name, parameter in parameters.items()}
+
+    command, call = defaults(cli.plan), defaults(internvl_modal.plan)
+    assert {**call, **command} == {**command, **call}
+    assert set(command) - set(call) == {"list_", "as_json"}
+    assert set(call) - set(command) == {"prices"}
 
 
 def test_help_names_every_command() -> None:

@@ -8,16 +8,22 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from grpclib import Status
 from modal_proto import api_pb2
 
+from internvl_modal.backends.local import HUB_MODELS
+from internvl_modal.catalog import MODELS
+from internvl_modal.deploying import deploy
 from internvl_modal.errors import ConfigError, PlanError, WeightsError
 from internvl_modal.gpus import CATALOGUE_PRICES
 from internvl_modal.memory import MIB
+from internvl_modal.plan_report import models_text
 from internvl_modal.planning import live_prices, model_spec, plan
+from internvl_modal.weights import WeightsCache
 from tests.loopback_hub import Fault, LoopbackHub
 from tests.modal_plane import Plane
 from tests.test_catalog import CONFIG
@@ -79,7 +85,8 @@ def test_the_example_runs(tmp_path):
     picture = tmp_path / "memory.png"
     command = [sys.executable, str(ROOT / "examples" / "plan.py"), "internvl2_5-8b", str(picture)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "USD for 1,000 pictures" in done.stdout
+    requests = plan("internvl2_5-8b", gpu="H100", prices="catalogue").settings["max_batch_size"]
+    assert re.search(rf"H100 +{requests} requests at once .* USD for 1,000 pictures", done.stdout)
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
@@ -87,13 +94,32 @@ def test_the_example_runs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"),
-    [("internvl2.5-78b", "internvl2_5-78b"), ("gpt-4", "name a repository as owner/name")],
+    ("name", "told"),
+    [
+        ("internvl2.5-78b", "did you mean internvl2_5-78b,"),
+        ("qwen2-vl", "unknown model 'qwen2-vl' (`internvl-modal plan --list` shows the catalog"),
+        ("internvl3-9b", "LMDeploy 0.7.3 cannot load InternVL3-9B"),
+        ("InternVL3_5-8B", "cannot load InternVL3-9B and InternVL3.5"),
+    ],
 )
-def test_unknown_short_names_are_refused_with_what_may_be_meant(name, hint):
-    with pytest.raises(ConfigError, match="unknown model") as caught:
-        plan(name)
-    assert hint in caught.value.hint
+def test_unknown_short_names_are_refused_alike_wherever_they_are_given(tmp_path, name, told):
+    said = []
+    for attempt in (plan, partial(deploy, dry_run=True), WeightsCache(tmp_path).ensure):
+        with pytest.raises(ConfigError, match="unknown model") as caught:
+            attempt(name)
+        said.append(str(caught.value))
+    assert told in said[0]
+    assert len(set(said)) == 1
+    assert said[0].endswith("another repository of InternVL is owner/name)")
+
+
+def test_the_page_lists_the_catalog():
+    listed = models_text()
+    assert listed in PAGE, "paste models_text() there"
+    names = [line.split()[0] for line in listed.splitlines()[1:]]
+    assert names == list(MODELS)
+    local = {line.split()[0] for line in listed.splitlines()[1:] if line.endswith("yes")}
+    assert local == set(HUB_MODELS)
 
 
 def test_a_repository_is_described_by_its_files_on_the_hub():
@@ -217,10 +243,19 @@ def test_planning_imports_nothing_heavy():
 # -- reports ------------------------------------------------------------------------------------
 
 
+def test_requests_are_what_the_server_takes():
+    shown = plan("internvl2_5-78b", prices="catalogue")
+    for choice in shown.choices[:8]:
+        taken = choice.argv[choice.argv.index("--max-batch-size") + 1]
+        assert re.search(rf"^{choice.gpu_string} +{taken} ", str(shown), flags=re.M)
+        assert int(taken) < choice.capacity.sessions
+    assert {choice["max_batch_size"] for choice in shown.to_dict()["choices"][:8]} == {12}
+
+
 def test_a_refused_plan_shows_its_numbers_and_what_works():
     text = str(plan("internvl2_5-78b", gpu="A100-80GB", prices="catalogue"))
     assert "does not fit: weights and runtime take 150,052 MiB of the 81,039 MiB" in text
-    assert "What works, cheapest first:" in text
+    assert "What works, cheapest picture first (by the middle of the range):" in text
     assert "H200:2" in text
 
 

@@ -140,6 +140,11 @@ class LocalBackend:
         tokens = 256 if isinstance(self.model, str) else None
         return Capabilities("llamacpp", tokens_per_tile=tokens, max_tiles=12, json_schema=True)
 
+    @property
+    def models(self) -> list[str]:
+        """Names it can run, known without starting it: one alone where it was given files."""
+        return [DEMO, *HUB_MODELS] if isinstance(self.model, str) else [self.model[0].stem]
+
     @classmethod
     def from_settings(cls, settings: Settings) -> LocalBackend:
         """The model that the settings name; ``model.gguf,mmproj.gguf`` is a pair of paths."""
@@ -205,7 +210,9 @@ class LocalBackend:
             snapshot = cache.ensure(self.model, variant="gguf")
         except WeightsError as error:
             error.message += f"; {self._missing()}"
-            error.hint = "; ".join(filter(None, (error.hint, "--model demo runs offline")))
+            command = f"`internvl-modal weights ensure {self.model} --variant gguf`"
+            hints = (error.hint, f"{command} fetches them ahead", "--model demo runs offline")
+            error.hint = "; ".join(filter(None, hints))
             raise
         mmproj = next(name for name in snapshot.files if Path(name).name.startswith("mmproj"))
         model = next(n for n in snapshot.files if n.endswith(".gguf") and n != mmproj)

@@ -89,8 +89,13 @@ class WeightsCache:
         cache._store = open_volume(name, environment, os.environ.get("INTERNVL_MODAL_WEIGHTS_ROOT"))
         return cache
 
+    @property
+    def where(self) -> str:
+        """Its folder, or which Volume it is."""
+        return self._store.where
+
     def __repr__(self) -> str:
-        return f"WeightsCache({self._store.where!r})"
+        return f"WeightsCache({self.where!r})"
 
     def ensure(
         self,
@@ -107,7 +112,7 @@ class WeightsCache:
         ``model`` is a name of the catalog or a repository ``owner/name``. ``files`` names exactly
         what to fetch; else ``variant`` chooses: "auto" takes safetensors, or .bin files where
         there are none; "gguf" the pair for llama.cpp. A model that is complete costs no network.
-        Raises WeightsError.
+        Raises WeightsError, and ConfigError for a name that means no model.
         """
         folder = self._folder("download")
         names = tuple(sorted(set(files))) if files is not None else None
@@ -275,20 +280,19 @@ class WeightsCache:
 
 def repository_name(model: str, variant: Variant) -> str:
     """The repository of a catalog name, or ``owner/name`` as it is."""
-    from internvl_modal.catalog import find_model
+    from internvl_modal.catalog import MODELS, find_model, unknown_model
 
     spec = find_model(model)
     if spec is not None and variant == "gguf":
         if spec.gguf is None:
-            raise WeightsError(f"there are no GGUF files of {model}", hint="choose a smaller model")
+            names = ", ".join(each.name for each in MODELS.values() if each.gguf)
+            raise WeightsError(f"there are no GGUF files of {model}", hint=f"there are of {names}")
         return spec.gguf
     if spec is not None:
         return spec.repo
     if model.count("/") == 1 and not model.startswith((".", "/")) and ".." not in model:
         return model
-    raise WeightsError(
-        f"unknown model {model!r}", hint="name one of the catalog or a repository as owner/name"
-    )
+    raise unknown_model(model)
 
 
 def _repositories(model: str) -> tuple[str, ...]:

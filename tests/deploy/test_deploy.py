@@ -213,10 +213,10 @@ def test_the_hugging_face_token(
     [
         ('deploy(gpu="A100-80GB:1")', "PlanError", "A100-80GB:4"),
         ('deploy(gpu="A100-80GB:3")', "PlanError", "heads"),
-        ('deploy(gpu="GTX")', "DeployError", "one of T4"),
-        ('deploy(download_gpu="GTX")', "DeployError", "one of T4"),
-        ('deploy("internvl9")', "DeployError", "unknown model"),
-        ('deploy(name="a b")', "DeployError", "name="),
+        ('deploy(gpu="GTX")', "ConfigError", "one of T4"),
+        ('deploy(download_gpu="GTX")', "ConfigError", "one of T4"),
+        ('deploy("internvl9")', "ConfigError", "unknown model"),
+        ('deploy(name="a b")', "ConfigError", "name="),
         ("deploy(max_containers=0)", "ConfigError", "max_containers"),
         ("deploy(min_containers=2)", "ConfigError", "min_containers"),
         ("deploy(gpus=2)", "ConfigError", "options:"),
@@ -261,8 +261,10 @@ def test_a_dry_run_says_it_all_and_calls_nobody(machine: Machine) -> None:
         "internvl-modal-weights at /mnt/weights",
         "huggingface-secret",
         "USD an hour",
+        "\ncheapest  H200:2 by the plan: ",
     ):
         assert part in text
+    assert "cheapest" not in machine.python('say(str(deploy(gpu="H200:2", dry_run=True).spec))')
     assert not machine.plane.recorded
 
 

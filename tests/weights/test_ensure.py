@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from internvl_modal.errors import WeightsError
+from internvl_modal.errors import ConfigError, WeightsError
 from internvl_modal.weights import Progress, Snapshot, WeightsCache
 from internvl_modal.weights.manifest import MANIFEST, RemoteFile
 from tests.loopback_hub import LoopbackHub
@@ -121,8 +121,14 @@ def test_credentials_in_the_endpoint_are_not_stored(hub: LoopbackHub, root: Path
 
 @pytest.mark.parametrize("name", ["internvl9", "../../etc", "a/b/c", "./b"])
 def test_unknown_names(cache: WeightsCache, name: str) -> None:
-    with pytest.raises(WeightsError, match="unknown model"):
-        cache.ensure(name)
+    for call in (cache.ensure, cache.verify, cache.remove):
+        with pytest.raises(ConfigError, match="unknown model"):
+            call(name)
+
+
+def test_without_gguf_files_the_models_that_have_them_are_named(cache: WeightsCache) -> None:
+    with pytest.raises(WeightsError, match=r"no GGUF files of internvl2_5-78b .*internvl2_5-1b,"):
+        cache.ensure("internvl2_5-78b", variant="gguf")
 
 
 @pytest.fixture(params=[None, errno.EPERM, errno.EXDEV], ids=["links", "EPERM", "EXDEV"])
