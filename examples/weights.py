@@ -1,6 +1,6 @@
 """Fetch a small model for the laptop, check it, and tidy the cache.
 
-Run it as ``python examples/weights.py FOLDER``; a second run needs no network.
+Run it as ``python examples/weights.py [FOLDER]``; a second run needs no network.
 """
 
 import sys
@@ -23,4 +23,4 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1] if len(sys.argv) > 1 else "models")

@@ -250,3 +250,4 @@ class TestModels:
         assert "Q8_0.gguf" in message
         assert "mmproj-" in message
         assert str(tmp_path / "models") in message
+        assert f"`internvl-modal weights ensure {model} --variant gguf` fetches" in message

@@ -18,7 +18,10 @@ __all__ = ["app"]
 
 app = typer.Typer(help="Model files: complete and verified, or not there.", no_args_is_help=True)
 
-Model = Annotated[str, typer.Argument(help="A name of the catalog, or a repository owner/name.")]
+Model = Annotated[
+    str,
+    typer.Argument(help="A name of the catalog (plan --list), or a repository owner/name."),
+]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit; main by default.")]
 Folder = Annotated[
     Path | None, typer.Option(help="The cache; INTERNVL_MODAL_CACHE_DIR by default.")
@@ -102,7 +105,11 @@ def verify(
 @app.command("list")
 def list_(folder: Folder = None, volume: Volume = None, environment: Environment = None) -> None:
     """List the models: name, commit, size, state, last use."""
-    _table(_cache(folder, volume, environment).list())
+    cache = _cache(folder, volume, environment)
+    if found := cache.list():
+        _table(found)
+    else:
+        typer.echo(f"no models in {cache.where}", err=True)
 
 
 @app.command()

@@ -49,7 +49,8 @@ def test_a_model_comes_and_goes(hub: LoopbackHub, root: Path) -> None:
     assert isinstance(bad.exception, WeightsError)
     assert "bad files: config.json" in str(bad.exception)
     assert run("prune", "--keep", 0, "--folder", folder).stdout.startswith(f"{REPO}  ")
-    assert run("list", "--folder", folder).stdout == ""
+    empty = run("list", "--folder", folder)
+    assert (empty.stdout, empty.stderr) == ("", f"no models in {folder}\n")
     gone = run("remove", REPO, "--folder", folder)
     assert isinstance(gone.exception, WeightsError)
 
