@@ -23,15 +23,15 @@ def code(name: str) -> str:
     return (REPOSITORY / "examples/weights.py").read_text()
 
 
-@pytest.mark.parametrize("name", ["page", "example"])
-def test_runs_as_shown(hub: LoopbackHub, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "folder"), [("page", []), ("example", []), ("example", ["x"])])
+def test_runs_as_shown(hub: LoopbackHub, tmp_path: Path, name: str, folder: list[str]) -> None:
     files = {
         "InternVL2_5-1B-Q8_0.gguf": noise(5000),
         "mmproj-InternVL2_5-1B-Q8_0.gguf": noise(4000),
     }
     hub.commit("ggml-org/InternVL2_5-1B-GGUF", files)
     done = subprocess.run(
-        [sys.executable, "-c", code(name), str(tmp_path / "models")],
+        [sys.executable, "-c", code(name), *folder],
         env={**os.environ, "HF_ENDPOINT": hub.url},
         check=True,
         stdout=subprocess.PIPE,
@@ -39,6 +39,7 @@ def test_runs_as_shown(hub: LoopbackHub, tmp_path: Path, name: str) -> None:
     )
     if name == "example":
         assert "2 files verified" in done.stdout
+        assert (tmp_path / (folder or ["models"])[0] / "ggml-org").is_dir()
     else:
         assert "OpenGVLab/InternVL2_5-1B" in done.stdout
         assert not list((tmp_path / "models").rglob("config.json"))
