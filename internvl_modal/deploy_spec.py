@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from internvl_modal import modal_runtime
 from internvl_modal.deploy_options import PLANNED, DeployOptions
-from internvl_modal.errors import ConfigError
+from internvl_modal.errors import ConfigError, DeployError
 from internvl_modal.gpus import parse_gpu
 from internvl_modal.modal_runtime import MOUNT, PORT, ContainerConfig
 from internvl_modal.planner import Plan
@@ -228,16 +228,13 @@ def _function_lines(function: FunctionSpec) -> list[str]:
 def describe(
     options: DeployOptions, *, force: bool = False, prices: Literal["auto", "catalogue"] = "auto"
 ) -> DeploymentSpec:
-    """Decide all of a deployment; raises PlanError where it cannot work, unless ``force``.
-
-    Raises ConfigError for options that name nothing: a model, a GPU, an app.
-    """
+    """Decide all of a deployment; raises PlanError where it cannot work, unless ``force``."""
     planned = _plan(options, prices)
     if not force:
         planned.require()
     app = options.name or f"multimodal-{planned.spec.name}"
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,63}", app):
-        raise ConfigError(
+        raise DeployError(
             f"{app!r} cannot be the name of a Modal app",
             hint="name= takes up to 63 letters, digits, dots, dashes and underscores",
         )
@@ -262,9 +259,12 @@ def describe(
 def _plan(options: DeployOptions, prices: Literal["auto", "catalogue"]) -> Plan:
     wishes: dict[str, Any] = {name: getattr(options, name) for name in PLANNED}
     gpu = options.gpu or DEFAULT_GPUS.get(options.model.lower().removeprefix("opengvlab/"))
-    if options.download_gpu:
-        parse_gpu(options.download_gpu)
-    return plan(options.model, gpu=gpu, prices=prices, **wishes)
+    try:
+        if options.download_gpu:
+            parse_gpu(options.download_gpu)
+        return plan(options.model, gpu=gpu, prices=prices, **wishes)
+    except ConfigError as error:
+        raise DeployError(error.message, hint=error.hint) from error
 
 
 def _startup_timeout(options: DeployOptions, planned: Plan) -> int:

@@ -18,7 +18,7 @@ from modal_proto import api_pb2
 from internvl_modal.backends.local import HUB_MODELS
 from internvl_modal.catalog import MODELS
 from internvl_modal.deploying import deploy
-from internvl_modal.errors import ConfigError, PlanError, WeightsError
+from internvl_modal.errors import ConfigError, DeployError, PlanError, WeightsError
 from internvl_modal.gpus import CATALOGUE_PRICES
 from internvl_modal.memory import MIB
 from internvl_modal.plan_report import models_text
@@ -104,8 +104,12 @@ def test_the_example_runs(tmp_path):
 )
 def test_unknown_short_names_are_refused_alike_wherever_they_are_given(tmp_path, name, told):
     said = []
-    for attempt in (plan, partial(deploy, dry_run=True), WeightsCache(tmp_path).ensure):
-        with pytest.raises(ConfigError, match="unknown model") as caught:
+    for attempt, kind in (
+        (plan, ConfigError),
+        (partial(deploy, dry_run=True), DeployError),
+        (WeightsCache(tmp_path).ensure, WeightsError),
+    ):
+        with pytest.raises(kind, match="unknown model") as caught:
             attempt(name)
         said.append(str(caught.value))
     assert told in said[0]

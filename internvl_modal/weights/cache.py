@@ -112,7 +112,7 @@ class WeightsCache:
         ``model`` is a name of the catalog or a repository ``owner/name``. ``files`` names exactly
         what to fetch; else ``variant`` chooses: "auto" takes safetensors, or .bin files where
         there are none; "gguf" the pair for llama.cpp. A model that is complete costs no network.
-        Raises WeightsError, and ConfigError for a name that means no model.
+        Raises WeightsError.
         """
         folder = self._folder("download")
         names = tuple(sorted(set(files))) if files is not None else None
@@ -292,7 +292,8 @@ def repository_name(model: str, variant: Variant) -> str:
         return spec.repo
     if model.count("/") == 1 and not model.startswith((".", "/")) and ".." not in model:
         return model
-    raise unknown_model(model)
+    unknown = unknown_model(model)
+    raise WeightsError(unknown.message, hint=unknown.hint)
 
 
 def _repositories(model: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from internvl_modal.errors import ConfigError, WeightsError
+from internvl_modal.errors import WeightsError
 from internvl_modal.weights import Progress, Snapshot, WeightsCache
 from internvl_modal.weights.manifest import MANIFEST, RemoteFile
 from tests.loopback_hub import LoopbackHub
@@ -122,7 +122,7 @@ def test_credentials_in_the_endpoint_are_not_stored(hub: LoopbackHub, root: Path
 @pytest.mark.parametrize("name", ["internvl9", "../../etc", "a/b/c", "./b"])
 def test_unknown_names(cache: WeightsCache, name: str) -> None:
     for call in (cache.ensure, cache.verify, cache.remove):
-        with pytest.raises(ConfigError, match="unknown model"):
+        with pytest.raises(WeightsError, match="unknown model"):
             call(name)
 
 
