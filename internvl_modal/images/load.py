@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, cast
+from typing import cast
 
 from PIL import (
     BmpImagePlugin,
@@ -25,9 +25,6 @@ from internvl_modal.errors import ImageError
 from internvl_modal.images.address import Fetch, read_bytes, source_name
 from internvl_modal.images.pixels import flatten, from_array, is_srgb, to_srgb
 from internvl_modal.schema import BinaryFile, ImageSource
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 Opener = Callable[[BytesIO], Image.Image]
 
@@ -113,12 +110,12 @@ def open_picture(
     data = None
     if isinstance(source, Image.Image):
         image, kind = source, source.format or "PIL"
-    elif hasattr(source, "__array_interface__"):
-        image, kind = from_array(cast("NDArray[Any]", source), name), "array"
     elif isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview, BinaryFile)):
         data = read_bytes(source, fetch=fetch, timeout=timeout, allow_private=allow_private)
         image = _open_file(data, name)
         kind = image.format or ""
+    elif hasattr(source, "__array_interface__"):  # after texts: numpy's own have it too
+        image, kind = from_array(source, name), "array"
     else:
         raise ImageError(
             "not a kind of picture that can be read",

@@ -71,8 +71,12 @@ def test_orientation_written_behind_the_pixels_of_a_png_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    "sort", ["path", "str", "bytes", "bytearray", "memoryview", "file", "open", "data", "percent"]
-)
+    "sort",
+    [
+        "path", "str", "bytes", "bytearray", "memoryview", "file", "open", "data", "percent",
+        "numpy.str_", "numpy.bytes_",
+    ],
+)  # fmt: skip
 def test_every_source_gives_the_same_picture(sort: str, tmp_path: Path) -> None:
     data = encoded(corners(), "PNG")
     path = tmp_path / "p.txt"  # the name says nothing
@@ -87,6 +91,8 @@ def test_every_source_gives_the_same_picture(sort: str, tmp_path: Path) -> None:
         "open": path.open("rb"),
         "data": "data:image/png;base64," + base64.b64encode(data).decode(),
         "percent": "data:image/png," + "".join(f"%{byte:02x}" for byte in data),
+        "numpy.str_": np.array([str(path)])[0],
+        "numpy.bytes_": np.array([data])[0],
     }
     with sources["open"]:
         assert prepare(sources[sort]).payload == data
