@@ -15,14 +15,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from starlette.datastructures import FormData, UploadFile
 
 from internvl_modal.backends.base import checked_key
 from internvl_modal.client import AsyncClient
-from internvl_modal.errors import ConfigError
+from internvl_modal.errors import ConfigError, MissingExtraError
+
+try:
+    from fastapi import APIRouter, Depends, FastAPI, Request, Response
+    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+    from starlette.datastructures import FormData, UploadFile
+except ImportError as missing:
+    raise MissingExtraError(missing.name or "fastapi", "gateway") from missing
 from internvl_modal.gateway_http import Observed, RefusedError, add_errors, key_check, limited
 from internvl_modal.gateway_metrics import Metrics
 from internvl_modal.gateway_openai import openai_router

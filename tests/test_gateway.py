@@ -7,6 +7,7 @@ import base64
 import io
 import re
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -50,6 +51,19 @@ def gateway(loopback: Loopback) -> Iterator[httpx.Client]:
     app = create_app(client, api_key=KEY, max_body=1_000_000)
     with serving(app) as url, httpx.Client(base_url=url, timeout=60) as http:
         yield http
+
+
+@pytest.mark.parametrize("package", ["fastapi", "prometheus_client"])
+def test_without_the_extra(package: str) -> None:
+    code = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from internvl_modal.errors import MissingExtraError\n"
+        "try:\n    import internvl_modal.gateway\n"
+        "except MissingExtraError as error:\n    print(error)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert package in told.stdout
+    assert "pip install 'internvl-modal[gateway]'" in told.stdout
 
 
 def test_json_as_the_old_users_send_it(loopback: Loopback, gateway: httpx.Client) -> None:
