@@ -188,6 +188,8 @@ def _describe_one(
     except (ConfigError, WeightsError):  # nothing to do with this picture: the rest would fail too
         raise
     except InternVLError as error:
+        if isinstance(error.__cause__, FileNotFoundError) and (" " in image or image[-1:] == "?"):
+            error.hint = "is it the prompt? that goes after --prompt; " + error.hint
         if as_json:
             print(json.dumps({"image": image, "error": error_document(error)}))
             return exit_code(error)

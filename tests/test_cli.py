@@ -90,6 +90,13 @@ def test_one_bad_picture_does_not_stop_the_rest(loopback: Loopback, tmp_path: Pa
     assert lines[1].startswith("error: gone.jpg: ")
 
 
+@pytest.mark.parametrize("prompt", ["What is this?", "Why?", "Describe it"])
+def test_a_prompt_among_the_pictures(loopback: Loopback, prompt: str) -> None:
+    result = run("describe", PHOTO, prompt, "--base-url", loopback.url)
+    assert result.stdout == f"{PHOTO}: A cat.\n"
+    assert "that goes after --prompt" in result.stderr
+
+
 def test_errors_in_json(loopback: Loopback, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
     result = run("describe", "bad.jpg", PHOTO, "--base-url", loopback.url, "--json")

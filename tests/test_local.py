@@ -222,9 +222,20 @@ class TestTiles:
 
 
 class TestModels:
-    def test_an_unknown_name(self) -> None:
-        with pytest.raises(ivl.ConfigError, match=r"no model 'gpt-5' .*demo"):
-            ivl.Client("local", model="gpt-5")
+    @pytest.mark.parametrize(
+        ("model", "hint"),
+        [
+            ("gpt-5", "(use demo, internvl2_5-1b, "),
+            ("internvl2_5-78b", "(it needs GPUs: deploy it and use backend 'modal', or give the"),
+            ("internvl25-78b", "(did you mean 'internvl2_5-78b'? it needs GPUs"),
+            ("OpenGVLab/InternVL2_5-1B", "(did you mean 'internvl2_5-1b'? use demo, "),
+            ("internvl2.5-4b", "(did you mean 'internvl2_5-4b'? use demo, "),
+        ],
+    )
+    def test_an_unknown_name(self, model: str, hint: str) -> None:
+        with pytest.raises(ivl.ConfigError) as caught:
+            ivl.Client("local", model=model)
+        assert f"no model {model!r} {hint}" in str(caught.value)
 
     def test_a_missing_file(self) -> None:
         with pytest.raises(ivl.ConfigError, match=r"a\.gguf is not a file"):

@@ -9,10 +9,12 @@ import secrets
 import sys
 import threading
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from internvl_modal.backends.base import Capabilities, Endpoint
 from internvl_modal.backends.llama_engine import ADDRESS, KEY_VARIABLE
+from internvl_modal.catalog import MODELS, find_model
 from internvl_modal.errors import (
     ConfigError,
     MissingExtraError,
@@ -220,8 +222,6 @@ class LocalBackend:
 
     def _missing(self) -> str:
         """Which files are wanted and where they would lie."""
-        from internvl_modal.catalog import find_model
-
         spec = find_model(str(self.model))
         repo = spec.gguf if spec and spec.gguf else str(self.model)
         stem = repo.rpartition("/")[2].removesuffix("-GGUF")
@@ -234,13 +234,23 @@ def _checked(
 ) -> str | tuple[Path, Path]:
     if isinstance(model, str):
         if model not in (DEMO, *HUB_MODELS):
-            raise ConfigError(
-                f"the local backend has no model {model!r}",
-                hint=f"use {', '.join((DEMO, *HUB_MODELS))} or MODEL.gguf,MMPROJ.gguf",
-            )
+            raise ConfigError(f"the local backend has no model {model!r}", hint=_instead_of(model))
         return model
     files = (Path(model[0]).absolute(), Path(model[1]).absolute())
     for file in files:
         if not file.is_file():
             raise ConfigError(f"{file} is not a file", hint="give the model and its mmproj")
     return files
+
+
+def _instead_of(model: str) -> str:
+    """What to do about a name that the local backend does not know."""
+    here, found = (DEMO, *HUB_MODELS), find_model(model)
+    near = [found.name] if found else get_close_matches(model.lower(), (*here, *MODELS), n=1)
+    meant = f"did you mean {near[0]!r}? " if near and near[0] != model else ""
+    if near and near[0] not in here:
+        return (
+            f"{meant}it needs GPUs: deploy it and use backend 'modal', "
+            "or give the base_url of a server that has it"
+        )
+    return f"{meant}use {', '.join(here)} or MODEL.gguf,MMPROJ.gguf"
