@@ -348,6 +348,8 @@ def _capabilities(model: str, listed: Sequence[Json]) -> Capabilities:
     """What ``owned_by`` in ``/v1/models`` tells: each server signs its own name there."""
     owner = str(listed[0].get("owned_by")) if listed else ""
     tokens = 256 if "internvl" in model.lower() else None
+    if owner == "internvl-modal":
+        return Capabilities("gateway")
     if owner == "lmdeploy":
         return Capabilities("lmdeploy", tokens_per_tile=tokens)
     if owner == "llamacpp":

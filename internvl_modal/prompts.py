@@ -2,6 +2,7 @@
 
 LMDeploy 0.7.3 keeps only the first text item of a message and puts pictures where that text
 says ``<IMAGE_TOKEN>``; servers that keep the order of parts get text and pictures interleaved.
+This package's gateway numbers the pictures itself.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def render(
     turns: Sequence[Turn], dialect: Dialect, attach: Callable[[PreparedImage], str]
 ) -> list[Json]:
     """The ``messages`` of a chat completion request; ``attach`` gives a picture's URL."""
-    content = _lmdeploy_content if dialect == "lmdeploy" else _interleaved_content
+    contents = {"lmdeploy": _lmdeploy_content, "gateway": _gateway_content}
+    content = contents.get(dialect, _interleaved_content)
     return [
         {
             "role": turn.role,
@@ -62,6 +64,14 @@ def _lmdeploy_content(turn: Turn, attach: Callable[[PreparedImage], str]) -> lis
     parts: list[Json] = [{"type": "text", "text": marks + neutralise(turn.text)}]
     for image in turn.images:
         url = {"url": attach(image), "max_dynamic_patch": image.info.max_tiles}
+        parts.append({"type": "image_url", "image_url": url})
+    return parts
+
+
+def _gateway_content(turn: Turn, attach: Callable[[PreparedImage], str]) -> list[Json]:
+    parts: list[Json] = [{"type": "text", "text": neutralise(turn.text)}]
+    for image in turn.images:
+        url = {"url": attach(image), "detail": image.info.max_tiles}
         parts.append({"type": "image_url", "image_url": url})
     return parts
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 
 from internvl_modal.errors import EngineError, ServerError
+from internvl_modal.prompts import Json
 from internvl_modal.replies import HttpResponse, error_from_response
 from internvl_modal.schema import Description, Usage
 from internvl_modal.stops import StopCutter
@@ -63,6 +64,7 @@ class CompletionStream:
         self._finish: object = None
         self._usage: Usage | None = None
         self._model: object = None
+        self._proof: Json = {}
         self._done = False
         self.request_id: str | None = None
 
@@ -87,7 +89,8 @@ class CompletionStream:
                 request_id=self.request_id,
             )
         finish = "stop" if self._stops.stopped else self._finish
-        answer = Answer("".join(self._text), finish, self._usage, self._model, self.request_id)
+        text = "".join(self._text)
+        answer = Answer(text, finish, self._usage, self._model, self.request_id, self._proof)
         return conclude(answer, self._call)
 
     def _take(self, data: str) -> str:
@@ -103,6 +106,7 @@ class CompletionStream:
             raise error_from_response(HttpResponse(status, {}, data.encode()))
         self._usage = usage_of(event.get("usage")) or self._usage
         self._model = event.get("model") or self._model
+        self._proof = event if "seen" in event else self._proof
         self.request_id = self.request_id or id_of(event)
         choices = event.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from internvl_modal.errors import ImageNotSeenError
@@ -45,6 +45,14 @@ def check_seen(
     text = sum(len(neutralise(turn.text).encode("utf-8", "replace")) for turn in turns)
     explained = expected - smallest_loss + text + TEMPLATE_TOKENS + 16 * len(tokens)
     return "confirmed" if usage.prompt_tokens > explained else "unverifiable"
+
+
+def proven(proof: Mapping[str, object]) -> tuple[Seen, tuple[str, ...]]:
+    """``seen`` and the warnings in an answer of our gateway, which has checked it."""
+    warnings = proof.get("warnings")
+    told = warnings if isinstance(warnings, list) else []
+    seen: Seen = "confirmed" if proof.get("seen") == "confirmed" else "unverifiable"
+    return seen, tuple(item for item in told if isinstance(item, str))
 
 
 def _not_seen(expected: int, actual: int, request_id: str | None) -> ImageNotSeenError:

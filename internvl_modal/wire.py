@@ -26,7 +26,7 @@ from internvl_modal.replies import (
 )
 from internvl_modal.schema import DescribeOptions, Description, Usage
 from internvl_modal.stops import StopCutter
-from internvl_modal.truth import answer_warnings, check_seen
+from internvl_modal.truth import answer_warnings, check_seen, proven
 
 if TYPE_CHECKING:
     from internvl_modal.images import PreparedImage
@@ -101,7 +101,7 @@ def sampling(options: DescribeOptions, capabilities: Capabilities) -> Json:
     """The sampling parameters, so that 0 means what the user means by it."""
     lmdeploy = capabilities.dialect == "lmdeploy"
     top_k, seed = options.top_k, options.seed
-    if options.temperature == 0 and capabilities.dialect != "openai":
+    if options.temperature == 0 and capabilities.dialect in ("lmdeploy", "llamacpp"):
         top_k = 1
     if seed == 0 and lmdeploy:
         seed = ZERO_SEED
@@ -136,6 +136,7 @@ def decode_completion(response: HttpResponse, call: ChatCall) -> Description:
         usage=usage_of(body.get("usage")),
         model=body.get("model"),
         request_id=response.request_id or id_of(body),
+        proof=body,
     )
     return conclude(answer, call)
 
@@ -149,6 +150,8 @@ class Answer:
     usage: Usage | None
     model: object
     request_id: str | None
+    proof: Json
+    """Where our gateway says ``seen`` and ``warnings``."""
 
 
 def conclude(answer: Answer, call: ChatCall) -> Description:
@@ -174,6 +177,10 @@ def conclude(answer: Answer, call: ChatCall) -> Description:
             request_id=answer.request_id,
         )
     seen = check_seen(call.turns, call.capabilities, answer.usage, request_id=answer.request_id)
+    warnings = answer_warnings(text, reason, usage, call)
+    if call.capabilities.dialect == "gateway":
+        seen, told = proven(answer.proof)
+        warnings = tuple(dict.fromkeys((*told, *warnings)))
     return Description(
         text=text,
         model=answer.model if isinstance(answer.model, str) and answer.model else call.model,
@@ -182,7 +189,7 @@ def conclude(answer: Answer, call: ChatCall) -> Description:
         images=tuple(image.info for image in call.images),
         seen=seen,
         request_id=answer.request_id,
-        warnings=answer_warnings(text, reason, usage, call),
+        warnings=warnings,
     )
 
 

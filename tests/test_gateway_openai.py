@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from internvl_modal.backends.modal import FixedBackend
-from internvl_modal.client import AsyncClient
+from internvl_modal.client import AsyncClient, Client
 from internvl_modal.gateway import create_app
 from internvl_modal.transport import Retry
 from tests.asgi import serving
@@ -471,6 +471,41 @@ def test_the_async_client(url: str, loopback: Loopback) -> None:
                 await create(model="gpt-4o", messages=ask(data_url()))
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("detail", "tiles"), [("high", 24), ("low", 6), ("auto", 2), (5, 5)])
+def test_our_own_client(
+    url: str, loopback: Loopback, detail: Any, tiles: int, stream: bool
+) -> None:
+    cut: Any = {"finish": "length", "prompt_tokens": 40_000}
+    loopback.will(
+        Reply(chunks=stream_events("A cat.", **cut)) if stream else Reply(body=completion(**cut))
+    )
+    pictures: Any = [data_url(900, 450), data_url(450, 900)]
+    with Client(base_url=url, api_key=KEY) as client:
+        if stream:
+            pieces = client.stream(pictures, "Alike?", detail=detail, max_tokens=3)
+            assert "".join(pieces) == "A cat."
+            found = pieces.description
+        else:
+            found = client.describe(pictures, "Alike?", detail=detail, max_tokens=3)
+    (warning,) = found.warnings
+    assert warning.startswith("the answer was cut at")
+    assert found.seen == "confirmed"
+    sent = loopback.chats[0].json["messages"][0]["content"]
+    assert [part["image_url"]["max_dynamic_patch"] for part in sent[1:]] == [tiles, tiles]
+    assert sent[0]["text"] == "Image-1: <IMAGE_TOKEN>\nImage-2: <IMAGE_TOKEN>\nAlike?"
+
+
+def test_our_own_client_learns_of_a_detail_without_effect(loopback: Loopback) -> None:
+    loopback.models = Reply(body=models_list("vllm", "internvl"))
+    app = create_app(AsyncClient(loopback.url), api_key=KEY)
+    with serving(app) as origin, Client(base_url=origin, api_key=KEY) as client:
+        found = client.describe(picture(900, 450), detail="high")
+    assert "top_k" not in loopback.chats[0].json, "which not every server takes"
+    (warning,) = found.warnings
+    assert warning.startswith("detail=24 had no effect")
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -10,7 +10,8 @@ from pydantic import SecretStr
 
 from internvl_modal.errors import ConfigError
 
-Dialect: TypeAlias = Literal["openai", "lmdeploy", "llamacpp"]
+Dialect: TypeAlias = Literal["openai", "lmdeploy", "llamacpp", "gateway"]
+"""``gateway`` is this package's own, in front of any of the others."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Capabilities:
     tile_pixels: int = 448
     """Side of a square tile, pixels."""
     tokens_per_tile: int | None = None
-    """Prompt tokens of one tile; None when unknown, and then no answer can be checked."""
+    """Prompt tokens of one tile; None when unknown, and then no answer can be checked here."""
     max_tiles: int | None = None
     """Tiles per picture when the server fixes them; None when each request may choose."""
     json_schema: bool = False
