@@ -171,16 +171,23 @@ class TestEngine:
         ):
             stranger.describe(scene())
 
-    def test_its_last_words_are_in_the_error(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("kept", "reason"), [(None, "this GGUF file is version"), (100_000, "incomplete")]
+    )
+    def test_a_broken_file(self, tmp_path: Path, kept: int | None, reason: str) -> None:
+        whole = Path(ivl.__file__).parent / "demo" / "demo.gguf"
         broken = tmp_path / "broken.gguf"
-        broken.write_bytes(b"GGUF but not really")
+        broken.write_bytes(whole.read_bytes()[:kept] if kept else b"GGUF but not really")
         with (
             ivl.Client(LocalBackend((broken, broken))) as client,
             pytest.raises(
-                ivl.ServerUnavailableError, match=r"(?s)local engine \(broken\) ended.*broken\.gguf"
-            ),
+                ivl.ServerUnavailableError, match=rf"^local engine \(broken\) ended.*{reason}"
+            ) as caught,
         ):
             client.describe(scene())
+        assert len(caught.value.message) < 400
+        assert str(broken) in caught.value.hint
+        assert "load_model" in str(caught.value.__cause__), "which has all of its last words"
 
 
 class TestTiles:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import secrets
 import sys
 import threading
@@ -77,6 +78,15 @@ class _Running:
             self.process.wait_ready(
                 self._answers, timeout=START_TIMEOUT, error=ServerUnavailableError
             )
+        except ServerUnavailableError as error:
+            said = _reasons(self.process.tail(200)) if self.process.poll() is not None else ""
+            self.process.stop()
+            if not said:
+                raise
+            raise ServerUnavailableError(
+                f"{self.process.name} ended before it was ready: {said}",
+                hint=f"are {engine.model} and {engine.mmproj} whole files of one model?",
+            ) from error
         except BaseException:
             self.process.stop()
             raise
@@ -88,6 +98,14 @@ class _Running:
         self.address = next(said, "")
         return bool(self.address)
 
+
+def _reasons(log: str) -> str:
+    """llama.cpp's errors, each once, without its clock and those that only repeat another."""
+    said = (line.partition(" E ")[2] for line in log.splitlines())
+    return "; ".join(dict.fromkeys(text for text in said if text and not _REPEATS.search(text)))
+
+
+_REPEATS = re.compile(r"failed to (load|read)|exiting due to")
 
 _running: dict[Engine, _Running] = {}
 _lock = threading.Lock()
