@@ -5,7 +5,9 @@ Exit codes: 0; 1 for a failed description or check; 2 for wrong usage.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,6 +65,11 @@ def main() -> NoReturn:
         code = 130
     except KeyboardInterrupt:
         code = 130
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushed again at the end
+        code = fail(InternVLError(f"cannot write: {error}", hint="make room"))
     except Exception as error:
         if not hasattr(error, "format_message"):  # of click's, for wrong usage
             raise

@@ -134,6 +134,16 @@ def test_a_reader_that_leaves_and_a_closed_input(loopback: Loopback) -> None:
     assert closed.stderr.startswith(b"error: bytes (0 bytes): empty")
 
 
+@pytest.mark.parametrize("how", ["", "--stream", "--json"])
+def test_a_full_disk(loopback: Loopback, how: str) -> None:
+    command = f"{sys.executable} -m internvl_modal describe --base-url {loopback.url}"
+    full = subprocess.run(
+        ["bash", "-c", f"{command} {PHOTO} {how} > /dev/full"], capture_output=True, check=False
+    )
+    assert full.returncode == 1
+    assert full.stderr == b"error: cannot write: [Errno 28] No space left on device (make room)\n"
+
+
 def test_a_stream_that_breaks_is_an_error(loopback: Loopback) -> None:
     loopback.will(Reply(chunks=stream_events("A ", done=False)))
     result = run("describe", PHOTO, "--base-url", loopback.url, "--stream")
