@@ -113,9 +113,11 @@ def _get(
 def _resolve(url: httpx.URL, name: str, allow_private: bool) -> list[str]:
     """The addresses of a URL's host, each judged."""
     host = url.raw_host.decode("ascii")
-    if url.scheme not in ("http", "https") or not host:
+    if url.scheme not in ("http", "https"):
         hint = "only http and https URLs are fetched"
         raise ImageError(f"leads to a {url.scheme or 'relative'} URL", source=name, hint=hint)
+    if not host:
+        raise ImageError("a URL without a host", source=name, hint="check the address")
     port = url.port or (443 if url.scheme == "https" else 80)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)

@@ -31,7 +31,8 @@ class _Collected:
         flow, self._flow = self._flow, None
         if flow is None:
             raise ConfigError(
-                "the stream has been read already", hint="ask again for another answer"
+                "the stream has been begun already: it is read once",
+                hint="ask again, or keep iter(stream) to go on after a break",
             )
         return flow
 

@@ -241,9 +241,14 @@ def test_servers_that_are_not_there_or_break_off(loopback: Loopback) -> None:
     assert "is not known" in str(refused("http://no-such-host.invalid/?key=secret"))
 
 
-@pytest.mark.parametrize("url", ["http://", "http://host:99999/", "http://[x/", "https://a b/"])
+@pytest.mark.parametrize("url", ["http://host:99999/", "http://[x/", "https://a b/"])
 def test_urls_that_are_none(url: str) -> None:
     refused(url)
+
+
+@pytest.mark.parametrize("url", ["http://", "http:///scene.png"])
+def test_urls_without_a_host(url: str) -> None:
+    assert "a URL without a host" in str(refused(url))
 
 
 def test_proxies_of_the_environment_are_not_used(

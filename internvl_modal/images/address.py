@@ -145,7 +145,8 @@ def _read_path(path: str | os.PathLike[str], name: str) -> bytes:
     try:
         status = Path(text).stat()
         if stat.S_ISDIR(status.st_mode):
-            raise ImageError("a directory, not a picture", source=name, hint="give one file in it")
+            hint = "give one file in it, or all of it to describe_many"
+            raise ImageError("a directory, not a picture", source=name, hint=hint)
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("not a regular file", source=name, hint="read it and give the bytes")
         return Path(text).read_bytes()
@@ -157,6 +158,8 @@ def _read_path(path: str | os.PathLike[str], name: str) -> bytes:
 def _hint(text: str) -> str:
     if _BASE64.fullmatch(text):
         return "base64 text goes into a data URL: data:image/jpeg;base64,..."
+    if text.startswith("~"):
+        return "~ is not expanded: give the whole path"
     return "give a path, an http(s) URL, a data URL or the bytes of a picture"
 
 

@@ -111,6 +111,8 @@ def test_what_is_not_a_picture(data: bytes, what: str, hint: str) -> None:
 def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
     assert "No such file" in str(refused(tmp_path / "missing.jpg"))
     assert "a directory" in str(refused(str(tmp_path)))
+    assert "describe_many" in refused(tmp_path).hint
+    assert "~ is not expanded" in refused("~/missing.jpg").hint
     assert "cannot be read" in str(refused("with\0null"))
     assert "cannot be read" in str(refused("x" * 5000))
     assert "data:image/jpeg;base64" in refused("QUJD" * 100).hint
