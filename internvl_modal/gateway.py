@@ -30,6 +30,7 @@ except ImportError as missing:
 from internvl_modal.gateway_http import Observed, RefusedError, add_errors, key_check, limited
 from internvl_modal.gateway_metrics import Metrics
 from internvl_modal.gateway_openai import openai_router
+from internvl_modal.images.address import is_url
 from internvl_modal.schema import DEFAULT_PROMPT, Detail, Options, Usage, explain
 
 MAX_BODY = 32 * 1024 * 1024
@@ -142,6 +143,9 @@ _REQUEST_BODY: dict[str, Any] = {
 }
 
 
+_HOW = "send JSON with image_data, or a multipart form with a file named image"
+
+
 async def _read(request: Request, max_body: int) -> tuple[bytes, DescribeBody]:
     """The picture's bytes and the rest of the body; raises RefusedError."""
     request = limited(request, max_body)
@@ -152,7 +156,8 @@ async def _read(request: Request, max_body: int) -> tuple[bytes, DescribeBody]:
                 return await _read_form(form)
         body = DescribeBody.model_validate_json(await request.body())
     except ValidationError as error:
-        raise RefusedError(422, explain(error)) from error
+        absent = error.errors()[0]["type"] in ("json_invalid", "missing")
+        raise RefusedError(422, explain(error) + (f" ({_HOW})" if absent else "")) from error
     return _decode(body.image_data), body
 
 
@@ -170,6 +175,9 @@ async def _read_form(form: FormData) -> tuple[bytes, DescribeBody]:
 
 def _decode(image_data: str) -> bytes:
     """Bytes of a picture from base64, with or without a data URL around it."""
+    if is_url(image_data):
+        text = "image_data is an URL, not base64; POST /v1/chat/completions fetches URLs"
+        raise RefusedError(422, text)
     encoded = image_data.partition(",")[2] if image_data.startswith("data:") else image_data
     try:
         return base64.b64decode("".join(encoded.split()), validate=True)

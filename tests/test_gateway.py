@@ -203,6 +203,29 @@ def test_what_is_wrong_is_named_and_the_model_not_asked(
     assert not loopback.heard
 
 
+HOW = "(send JSON with image_data, or a multipart form with a file named image)"
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        ({"files": {"file": picture()}}, f"image_data is missing {HOW}"),
+        ({"json": {}}, f"image_data is missing {HOW}"),
+        ({"content": picture()}, "Invalid JSON: "),
+        ({"content": picture()}, HOW),
+        ({"json": {"image_data": "https://host/a.jpg"}}, "POST /v1/chat/completions fetches URLs"),
+    ],
+)
+def test_a_picture_sent_in_another_way(
+    loopback: Loopback, gateway: httpx.Client, sent: Any, told: str
+) -> None:
+    answer = gateway.post("/", **sent, headers=BEARER)
+    assert answer.status_code == 422
+    assert told in answer.json()["error"]["message"]
+    assert "x89" not in answer.text
+    assert not loopback.heard
+
+
 def test_a_picture_whose_decoder_is_missing(
     loopback: Loopback, gateway: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
