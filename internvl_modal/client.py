@@ -60,12 +60,13 @@ class _Base:
         return f"{type(self).__name__}({self._core.backend!r})"
 
 
-def _own(http_client: H | None, kind: type[H]) -> H | None:
-    if http_client is not None and not isinstance(http_client, kind):
+def _own(name: str, given: H | None, kind: type[H]) -> H | None:
+    if given is not None and not isinstance(given, kind):
+        package = kind.__module__.partition(".")[0]
         raise ConfigError(
-            f"http_client is a {type(http_client).__name__}", hint=f"pass an httpx.{kind.__name__}"
+            f"{name} is of type {type(given).__name__}", hint=f"pass an {package}.{kind.__name__}"
         )
-    return http_client
+    return given
 
 
 class Client(_Base):
@@ -89,8 +90,8 @@ class Client(_Base):
         http_client: httpx.Client | None = None,
     ) -> None:
         super().__init__(backend, base_url=base_url, api_key=api_key, model=model, timeout=timeout)
-        self._retry = retry or Retry()
-        self._transport = Transport(_own(http_client, httpx.Client), self._retry)
+        self._retry = _own("retry", retry, Retry) or Retry()
+        self._transport = Transport(_own("http_client", http_client, httpx.Client), self._retry)
         self._http_client = http_client
 
     def describe(
@@ -230,8 +231,9 @@ class AsyncClient(_Base):
         http_client: httpx.AsyncClient | None = None,
     ) -> None:
         super().__init__(backend, base_url=base_url, api_key=api_key, model=model, timeout=timeout)
-        self._retry = retry or Retry()
-        self._transport = AsyncTransport(_own(http_client, httpx.AsyncClient), self._retry)
+        self._retry = _own("retry", retry, Retry) or Retry()
+        own = _own("http_client", http_client, httpx.AsyncClient)
+        self._transport = AsyncTransport(own, self._retry)
 
     async def describe(
         self, image: IMAGES, prompt: str | None = None, **options: Unpack[Options]

@@ -6,7 +6,8 @@ Everything here is plain data; nothing reads a file or a socket.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from pydantic import (
@@ -14,17 +15,21 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetPydanticSchema,
+    ModelWrapValidatorHandler,
     ValidationError,
     field_validator,
     model_validator,
 )
-from typing_extensions import TypedDict
+from typing_extensions import Self, TypedDict
 
 from internvl_modal.errors import ConfigError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
+    from pydantic_core import CoreSchema, ErrorDetails
 
 DEFAULT_PROMPT = "Describe this image in detail."
 DETAIL_TILES = {"low": 6, "medium": 12, "high": 24}
@@ -72,7 +77,19 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class DescribeOptions(_Frozen):
+class _Given(_Frozen):
+    """What users make themselves: what is wrong with it is a ConfigError."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _as_config_error(cls, value: object, check: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return check(value)
+        except ValidationError as error:
+            raise ConfigError(explain(error), hint=f"see help({cls.__name__})") from error
+
+
+class DescribeOptions(_Given):
     """The options of one call, checked before anything is sent."""
 
     detail: Detail = Field("medium", description="Tiles per picture: a level or a count 1-40.")
@@ -102,28 +119,60 @@ class DescribeOptions(_Frozen):
         return value
 
     @classmethod
-    def parse(cls, options: Options) -> DescribeOptions:
-        """Check ``options``; raises ConfigError that names each wrong one."""
-        try:
-            return cls.model_validate(options)
-        except ValidationError as error:
-            raise ConfigError(explain(error), hint="see DescribeOptions for the ranges") from error
+    def parse(cls, options: Options, others: Iterable[str] = ()) -> DescribeOptions:
+        """Check ``options``; raises ConfigError that names each wrong one.
+
+        ``others`` are names that the call takes besides, for whoever misspells one.
+        """
+        known = (*cls.model_fields, *others)
+        for name in options:
+            if name not in known:
+                raise ConfigError(f"there is no option {name}", hint=_instead_of(name, known))
+        return cls.model_validate(options)
+
+
+_OF_CLIENTS = ("backend", "base_url", "api_key", "model", "retry", "http_client")
+
+
+def _instead_of(name: str, known: Sequence[str]) -> str:
+    if name in _OF_CLIENTS:
+        return f"it belongs to the client: Client({name}=...)"
+    near = get_close_matches(name, (*known, *_OF_CLIENTS), n=1)
+    return f"did you mean {near[0]}?" if near else f"options: {', '.join(known)}"
 
 
 def explain(error: ValidationError) -> str:
     """One line for a pydantic error: each field, what is wrong and the value given."""
-    parts = []
+    found: dict[str, list[str]] = {}
     for item in error.errors():
-        name = ".".join(str(part) for part in item["loc"] if not _is_branch(part)) or "value"
-        secret = any(word in name.lower() for word in ("key", "secret", "hf_token"))
-        value = "***" if secret else repr(item["input"])[:60]
-        parts.append(f"{name}={value}: {item['msg']}")
-    return "; ".join(dict.fromkeys(parts))
+        name = ".".join(str(part) for part in item["loc"] if not _is_branch(part))
+        subject, wrong = _explained(name, item)
+        said = found.setdefault(subject, [])  # more than once for each branch of a union
+        if said:
+            wrong = wrong.removeprefix("Input should be ").partition(", ")[0]
+        if wrong not in said:
+            said.append(wrong)
+    return "; ".join(f"{subject}{', or '.join(said)}" for subject, said in found.items())
+
+
+def _explained(name: str, item: ErrorDetails) -> tuple[str, str]:
+    """What one error is about, and what is wrong with it."""
+    kind, given, wrong = item["type"], item["input"], item["msg"].removeprefix("Value error, ")
+    if kind == "missing":
+        return f"{name} ", "is missing"
+    if kind == "extra_forbidden":
+        return f"{name}: ", "there is no such field"
+    if not name and kind in ("value_error", "json_invalid"):
+        return "", wrong
+    secret = any(word in name.lower() for word in ("key", "secret", "hf_token"))
+    value = "***" if secret else "bytes" if isinstance(given, bytes) else repr(given)[:60]
+    return f"{name or 'value'}={value}: ", wrong
 
 
 def _is_branch(part: object) -> bool:
     """Whether pydantic added this part of a location to tell the members of a union apart."""
-    return isinstance(part, str) and (part == "constrained-int" or "[" in part or "(" in part)
+    named = part in ("constrained-int", "int", "str")
+    return isinstance(part, str) and (named or "[" in part or "(" in part)
 
 
 class ImageInfo(_Frozen):
@@ -202,17 +251,24 @@ class Description(_Frozen):
         return self.text
 
 
-class Message(_Frozen):
-    """One turn of a conversation; pictures only in the user's turns."""
+def _as_tuple(_: object, schema_of: GetCoreSchemaHandler) -> CoreSchema:
+    return schema_of(tuple[Any, ...])
+
+
+class Message(_Given):
+    """One turn of a conversation; pictures only in the user's turns. Raises ConfigError."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     role: Literal["user", "assistant", "system"]
     text: str = Field("", validation_alias=AliasChoices("text", "content"))
-    images: tuple[Any, ...] = ()
+    images: Annotated[Sequence[Any], GetPydanticSchema(_as_tuple)] = ()
 
     @model_validator(mode="after")
     def _pictures_from_the_user(self) -> Message:
         if self.images and self.role != "user":
-            raise ValueError(f"a message of role {self.role!r} cannot hold pictures")
+            raise ConfigError(
+                f"a message of role {self.role!r} cannot hold pictures",
+                hint="put them into one of role 'user'",
+            )
         return self

@@ -166,6 +166,46 @@ class TestDescribe:
             client.describe(PICTURE, **wrong)
         assert not loopback.heard
 
+    @pytest.mark.parametrize(
+        ("wrong", "told"),
+        [
+            ({"max_token": 3}, "there is no option max_token (did you mean max_tokens?)"),
+            ({"api_key": "k"}, "no option api_key (it belongs to the client: Client(api_key=...))"),
+            ({"basurl": "k"}, "no option basurl (did you mean base_url?)"),
+            ({"x": 1}, "no option x (options: detail, max_tokens,"),
+            (
+                {"detail": "huge"},
+                "detail='huge': Input should be 'low', 'medium', 'high' or 'auto', "
+                "or a valid integer (see help(DescribeOptions))",
+            ),
+            ({"detail": 41}, "or 'auto', or less than or equal to 40 ("),
+            ({"stop": [""]}, "stop=['']: an empty stop string"),
+        ],
+    )
+    def test_a_wrong_option_is_told_in_one_sentence(
+        self, client: ivl.Client, wrong: Any, told: str
+    ) -> None:
+        with pytest.raises(ivl.ConfigError) as caught:
+            client.describe(PICTURE, **wrong)
+        assert told in str(caught.value)
+        assert "Value error" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("wrong", "told"),
+        [
+            ({"outs": "a.jsonl"}, "there is no option outs (did you mean out?)"),
+            ({"concurrency": "max"}, "concurrency='max': Input should be 'auto', or a valid int"),
+        ],
+    )
+    def test_a_wrong_option_of_a_batch(self, client: ivl.Client, wrong: Any, told: str) -> None:
+        with pytest.raises(ivl.ConfigError) as caught:
+            client.describe_many([PICTURE], **wrong)
+        assert told in str(caught.value)
+
+    def test_options_made_by_hand(self) -> None:
+        with pytest.raises(ivl.ConfigError, match="detail='x'"):
+            ivl.DescribeOptions(detail="x")  # type: ignore[arg-type]
+
     @given(
         detail=st.one_of(st.sampled_from(["low", "medium", "high", "auto"]), st.integers(1, 40)),
         max_tokens=st.integers(1, 10**6),
@@ -440,11 +480,19 @@ class TestChat:
             (None, "iterable"),
             ([{"role": "robot", "text": "hi"}], "role"),
             ([{"role": "system", "text": "x", "images": [PICTURE]}], "cannot hold pictures"),
+            ([{"role": "user", "images": b"secret"}], "images=bytes"),
+            ([{"role": "user", "image": "a.png"}], "image: there is no such field"),
         ],
     )
     def test_wrong_messages(self, client: ivl.Client, messages: Any, words: str) -> None:
-        with pytest.raises(ivl.ConfigError, match=words):
+        with pytest.raises(ivl.ConfigError, match=f"messages.*{words}"):
             client.chat(messages)
+        if messages and words != "must end":
+            with pytest.raises(ivl.ConfigError, match=words):
+                ivl.Message(**messages[0])
+
+    def test_the_pictures_of_a_message_are_kept_as_a_tuple(self) -> None:
+        assert ivl.Message(role="user", images=["a.png", PICTURE]).images == ("a.png", PICTURE)
 
 
 class Sign(BaseModel):
@@ -662,8 +710,19 @@ class TestStream:
         assert stream.description.timings.first_token is not None
         assert stream.description.seen == "confirmed"
         assert loopback.chats[0].json["stream_options"] == {"include_usage": True}
-        with pytest.raises(ivl.ConfigError, match="read already"):
+        with pytest.raises(ivl.ConfigError, match="begun already"):
             next(iter(stream))
+
+    def test_after_a_break(self, client: ivl.Client, loopback: Loopback) -> None:
+        loopback.will(Reply(chunks=stream_events("A ", "cat.")))
+        stream = client.stream(PICTURE)
+        pieces = iter(stream)
+        for _ in pieces:
+            break
+        with pytest.raises(ivl.ConfigError, match=r"begun already.*iter\(stream\)"):
+            next(iter(stream))
+        assert "".join(pieces) == "cat."
+        assert stream.description.text == "A cat."
 
     def test_an_early_end(self, client: ivl.Client, loopback: Loopback) -> None:
         loopback.will(Reply(chunks=stream_events("A ", done=False)))

@@ -234,7 +234,7 @@ def test_a_range_names_its_field(client: OpenAI) -> None:
 @pytest.mark.parametrize(
     ("messages", "options", "reason"),
     [
-        ([], {}, "messages"),
+        ([], {}, "messages is missing"),
         ([{"role": "assistant", "content": "Hello."}], {}, "end with one of role 'user'"),
         ([{"role": "tool", "content": "4"}], {}, "role"),
         ([{"role": "user", "content": [{"type": "input_audio"}]}], {}, "input_audio"),

@@ -292,6 +292,12 @@ def test_the_wrong_kind_of_http_client(loopback: Loopback) -> None:
         ivl.Client(base_url=loopback.url, http_client=object())  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("kind", [ivl.Client, ivl.AsyncClient])
+def test_a_retry_rule_that_is_none(loopback: Loopback, kind: Any) -> None:
+    with pytest.raises(ivl.ConfigError, match=r"retry is of type int \(pass an internvl_modal\.R"):
+        kind(base_url=loopback.url, retry=3)
+
+
 @pytest.mark.parametrize("wrong", [{"attempts": 0}, {"initial": -1}, {"factor": 0.5}])
 def test_impossible_retry_rules(wrong: dict[str, Any]) -> None:
     with pytest.raises(ivl.ConfigError, match="impossible"):

@@ -75,4 +75,5 @@ class Job:
             raise ConfigError(explain(error), hint="see BatchSettings") from error
         if settings.concurrency != "auto" and settings.concurrency < 1:
             raise ConfigError("concurrency is below 1", hint="give a count or 'auto'")
-        return cls(prompt or DEFAULT_PROMPT, options, DescribeOptions.parse(options), settings)
+        checked = DescribeOptions.parse(options, names)
+        return cls(prompt or DEFAULT_PROMPT, options, checked, settings)
