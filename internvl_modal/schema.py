@@ -161,7 +161,7 @@ def _explained(name: str, item: ErrorDetails) -> tuple[str, str]:
     if kind == "missing":
         return f"{name} ", "is missing"
     if kind == "extra_forbidden":
-        return f"{name}: ", "there is no such field"
+        wrong = "there is no such field"
     if not name and kind in ("value_error", "json_invalid"):
         return "", wrong
     secret = any(word in name.lower() for word in ("key", "secret", "hf_token"))

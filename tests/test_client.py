@@ -481,7 +481,7 @@ class TestChat:
             ([{"role": "robot", "text": "hi"}], "role"),
             ([{"role": "system", "text": "x", "images": [PICTURE]}], "cannot hold pictures"),
             ([{"role": "user", "images": b"secret"}], "images=bytes"),
-            ([{"role": "user", "image": "a.png"}], "image: there is no such field"),
+            ([{"role": "user", "image": "a.png"}], "image='a.png': there is no such field"),
         ],
     )
     def test_wrong_messages(self, client: ivl.Client, messages: Any, words: str) -> None:
