@@ -87,6 +87,7 @@ def _failed(error: InternVLError) -> int:
 
 def _misused(error: Any) -> int:
     """Print what is wrong with the command line; return its exit code."""
+    error.message = error.message.removeprefix("Value error, ")  # typer's
     if "--json" in sys.argv:
         return _failed(ConfigError(error.format_message(), hint="see --help"))
     error.show()

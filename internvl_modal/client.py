@@ -75,7 +75,8 @@ class Client(_Base):
     ``backend``: a name ("local", "lmdeploy", "modal"), an URL or a Backend; None means
     INTERNVL_MODAL_BASE_URL if set, else "local". ``timeout``: seconds for a whole call, retries
     included, once the backend has started. ``http_client``: your own ``httpx.Client``, which is
-    not closed. Every method raises InternVLError and its kinds, see ``internvl_modal.errors``.
+    not closed. Every method raises InternVLError and its kinds, see ``internvl_modal.errors``;
+    ``options`` are those of ``help(internvl_modal.Options)``.
     """
 
     def __init__(
@@ -155,7 +156,8 @@ class Client(_Base):
         """Describe any number of pictures, several at once; see ``docs/batches.md``.
 
         ``images``: a folder, a glob, a manifest, a tar, or any iterable of sources or (key,
-        source) pairs. Works inside a running event loop too: it has one of its own.
+        source) pairs. Works inside a running event loop too: it has one of its own. ``options``
+        are those of ``help(internvl_modal.BatchOptions)``.
         """
         from internvl_modal.batch.bridge import iterate
 

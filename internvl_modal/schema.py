@@ -56,7 +56,7 @@ ImageSource: TypeAlias = (
 
 
 class Options(TypedDict, total=False):
-    """Keyword options shared by every call that describes a picture; see ``DescribeOptions``."""
+    """Keyword options of every call that describes a picture."""
 
     detail: Detail
     max_tokens: int
@@ -90,9 +90,11 @@ class _Given(_Frozen):
 
 
 class DescribeOptions(_Given):
-    """The options of one call, checked before anything is sent."""
+    """The options of one call, checked before anything is sent; raises ConfigError."""
 
-    detail: Detail = Field("medium", description="Tiles per picture: a level or a count 1-40.")
+    detail: Detail = Field(
+        "medium", description="Most tiles per picture: low 6, medium 12, high 24, auto or 1-40."
+    )
     max_tokens: int = Field(1024, ge=1, description="Most tokens to write.")
     temperature: float = Field(0.0, ge=0, le=2, description="0 is greedy.")
     top_p: float | None = Field(None, gt=0, le=1, description="Nucleus sampling.")
@@ -130,6 +132,16 @@ class DescribeOptions(_Given):
                 raise ConfigError(f"there is no option {name}", hint=_instead_of(name, known))
         return cls.model_validate(options)
 
+
+def listed(model: type[BaseModel]) -> str:
+    """The fields of ``model`` for a docstring: name, default and meaning."""
+    fields = model.model_fields.items()
+    lines = [f"{name} ({info.default!r}): {info.description}" for name, info in fields]
+    return "\n\n" + "\n".join(lines)
+
+
+Options.__doc__ = f"{Options.__doc__}{listed(DescribeOptions)}"
+DescribeOptions.__doc__ = f"{DescribeOptions.__doc__}{listed(DescribeOptions)}"
 
 _OF_CLIENTS = ("backend", "base_url", "api_key", "model", "retry", "http_client")
 

@@ -49,6 +49,7 @@ def describe(
 
     ``backend``: a name, an URL or a Backend; None means INTERNVL_MODAL_BASE_URL if set, else a
     small InternVL on this machine. ``model``: what to ask for there; "demo" needs no download.
+    ``options``: ``detail``, ``max_tokens`` and more, see ``help(internvl_modal.Options)``.
     Raises InternVLError and its kinds.
     """
     return _client(backend, model).describe(image, prompt, **options)
@@ -84,7 +85,10 @@ def describe_many(
     model: str | None = None,
     **options: Unpack[BatchOptions],
 ) -> Iterator[Outcome]:
-    """Describe any number of pictures, several at once, in notebooks too; see docs/batches.md."""
+    """Describe any number of pictures, several at once, in notebooks too; see docs/batches.md.
+
+    ``options``: see ``help(internvl_modal.BatchOptions)``.
+    """
     return _client(backend, model).describe_many(images, prompt, **options)
 
 

@@ -191,6 +191,7 @@ def test_an_interrupted_download_says_how_to_go_on(tmp_path: Path) -> None:
         (["describe", "x.png", "--backend", "nope"], "no backend is named 'nope'"),
         (["describe", "x.png", "--max-tokens", "many"], "--max-tokens"),
         (["paint"], "paint"),
+        (["weights", "ensure", "m", "--variant", "x"], "'--variant': 'x' is not one of"),
     ],
 )
 def test_wrong_usage_is_code_two(arguments: list[str], words: str) -> None:

@@ -27,6 +27,7 @@ from internvl_modal import errors
 from internvl_modal.backends.base import checked_key
 from internvl_modal.backends.endpoint import EndpointBackend
 from internvl_modal.backends.modal import ModalBackend
+from internvl_modal.batch.options import BatchSettings
 from internvl_modal.schema import DescribeOptions
 from internvl_modal.settings import Settings
 from tests.loopback import Heard, Loopback, Reply, completion, models_list, stream_events
@@ -782,6 +783,21 @@ def test_every_async_call_does_what_its_twin_does(loopback: Loopback, tmp_path: 
     half = len(loopback.heard) // 2
     asked = [(heard.path, heard.body) for heard in loopback.heard]
     assert asked[:half] == asked[half:]
+
+
+@pytest.mark.parametrize(
+    ("options", "models"),
+    [
+        (ivl.Options, [ivl.DescribeOptions]),
+        (ivl.DescribeOptions, [ivl.DescribeOptions]),
+        (ivl.BatchOptions, [ivl.DescribeOptions, BatchSettings]),
+    ],
+)
+def test_help_names_every_option(options: Any, models: list[type[BaseModel]]) -> None:
+    fields = {name: info for model in models for name, info in model.model_fields.items()}
+    assert options.__annotations__.keys() - {"model_config"} >= set(fields)
+    for name, info in fields.items():
+        assert f"\n{name} ({info.default!r}): {info.description}" in options.__doc__
 
 
 def test_both_clients_have_the_same_calls() -> None:

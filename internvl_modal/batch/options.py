@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from internvl_modal.errors import ConfigError
-from internvl_modal.schema import DEFAULT_PROMPT, DescribeOptions, Options, explain
+from internvl_modal.schema import DEFAULT_PROMPT, DescribeOptions, Options, explain, listed
 
 if TYPE_CHECKING:
     from internvl_modal.batch.outcome import Outcome
@@ -20,7 +20,7 @@ Out: TypeAlias = "str | os.PathLike[str] | Callable[[Outcome], object]"
 
 
 class BatchOptions(Options, total=False):
-    """Keyword options of ``describe_many``: those of ``describe`` and of ``BatchSettings``."""
+    """Keyword options of ``describe_many``: those of ``describe``, and how the batch is run."""
 
     concurrency: int | Literal["auto"]
     max_concurrency: int | None
@@ -51,6 +51,9 @@ class BatchSettings(BaseModel):
     column: str | None = Field(None, description="Column of the manifest that holds the pictures.")
     grace: float = Field(20.0, ge=0, description="Seconds for requests under way when stopped.")
     progress: Any = Field(None, description="None: a bar on terminals; or a bool or a callable.")
+
+
+BatchOptions.__doc__ = f"{BatchOptions.__doc__}{listed(DescribeOptions)}{listed(BatchSettings)}"
 
 
 @dataclass(frozen=True)
