@@ -17,6 +17,7 @@ from internvl_modal.errors import (
     AuthenticationError,
     ContextLengthError,
     EngineError,
+    ImageNotSeenError,
     RateLimitedError,
     RequestRejectedError,
     ServerError,
@@ -57,6 +58,8 @@ def error_from_response(response: HttpResponse) -> ServerError:
     document = _json(response.body)
     said = _message(document) or _plain(response)
     kind, hint = _kind(response.status, said)
+    if _type(document) == ImageNotSeenError.__name__:  # our gateway's, which has checked
+        kind, hint = ImageNotSeenError, "see the gateway's log"
     error = kind(
         f"the server answered {response.status}: {said}",
         hint=hint,
@@ -159,6 +162,11 @@ def _message(document: object) -> str:
             None,
         )
     return ""
+
+
+def _type(document: object) -> object:
+    error = document.get("error") if isinstance(document, dict) else None
+    return error.get("type") if isinstance(error, dict) else None
 
 
 def _validation(item: object) -> str:

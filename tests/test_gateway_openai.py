@@ -21,6 +21,7 @@ from starlette.routing import Mount
 
 from internvl_modal.backends.modal import FixedBackend
 from internvl_modal.client import AsyncClient, Client
+from internvl_modal.errors import ImageNotSeenError
 from internvl_modal.gateway import create_app
 from internvl_modal.transport import Retry
 from tests.asgi import serving
@@ -496,6 +497,20 @@ def test_our_own_client(
     sent = loopback.chats[0].json["messages"][0]["content"]
     assert [part["image_url"]["max_dynamic_patch"] for part in sent[1:]] == [tiles, tiles]
     assert sent[0]["text"] == "Image-1: <IMAGE_TOKEN>\nImage-2: <IMAGE_TOKEN>\nAlike?"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_our_own_client_learns_of_a_picture_not_seen(
+    url: str, loopback: Loopback, stream: bool
+) -> None:
+    chunks = stream_events("A cat.", prompt_tokens=20)
+    loopback.will(Reply(chunks=chunks) if stream else Reply(body=completion(prompt_tokens=20)))
+    with (
+        Client(base_url=url, api_key=KEY) as client,
+        pytest.raises(ImageNotSeenError, match=r"did not see .*\(see the gateway's log\)"),
+    ):
+        list(client.stream(picture())) if stream else client.describe(picture())
+    assert len(loopback.chats) == 1
 
 
 def test_our_own_client_learns_of_a_detail_without_effect(loopback: Loopback) -> None:
