@@ -17,7 +17,6 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetPydanticSchema,
-    ModelWrapValidatorHandler,
     ValidationError,
     field_validator,
     model_validator,
@@ -29,6 +28,7 @@ from internvl_modal.errors import ConfigError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
+    from pydantic.functional_validators import ModelWrapValidatorHandler
     from pydantic_core import CoreSchema, ErrorDetails
 
 DEFAULT_PROMPT = "Describe this image in detail."
