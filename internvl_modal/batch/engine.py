@@ -67,7 +67,7 @@ class Run:
         self, core: Core, exchange: Exchange, retry: Retry, images: Images, job: Job
     ) -> None:
         self._core, self._images, self._job = core, images, job
-        self._sink = sink_for(job.settings)
+        self._sink = sink_for(job.settings, images)
         self._threads = ThreadPoolExecutor(THREADS, "internvl-prepare")
         self._asker = Asker(core, exchange, retry, job, self._threads)
         self._writer = ThreadPoolExecutor(1, "internvl-write")

@@ -11,6 +11,8 @@ from typing import Any
 
 from internvl_modal.errors import ConfigError
 
+_BEGINNING = b'{"key": '
+
 
 @dataclass(frozen=True)
 class Line:
@@ -47,20 +49,25 @@ def line_of(raw: bytes, number: int, name: object) -> Line:
         else isinstance(document.get("text"), str)
     )
     if not known or "key" not in document:
-        raise ConfigError(
-            f"line {number} of {name} is not one of a batch",
-            hint="choose another file, or remove that line",
-        )
+        raise _foreign(number, name)
     return Line(raw, document)
+
+
+def _foreign(number: int, name: object) -> ConfigError:
+    return ConfigError(
+        f"line {number} of {name} is not one of a batch",
+        hint="choose another file, or remove that line",
+    )
 
 
 def read_lines(path: Path) -> Iterator[Line]:
     """Finished lines; raises ConfigError for a file that was not written by a batch."""
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
-            if not raw.endswith(b"\n"):
-                return
-            yield line_of(raw, number, path)
+            if raw.endswith(b"\n"):
+                yield line_of(raw, number, path)
+            elif number == 1 and not _BEGINNING.startswith(raw.strip(b"\0")[: len(_BEGINNING)]):
+                raise _foreign(number, path)  # no torn line, even where a power cut left zeros
 
 
 def end_of_lines(path: Path) -> int:

@@ -9,11 +9,12 @@ from internvl_modal.batch.options import BatchSettings
 from internvl_modal.batch.parquet import Parquet
 from internvl_modal.batch.sidecars import Sidecars
 from internvl_modal.batch.sinks import Callback, JsonLines, Sink
+from internvl_modal.batch.sources import Images
 from internvl_modal.errors import ConfigError
 
 
-def sink_for(settings: BatchSettings) -> Sink:
-    """The sink; raises ConfigError for a path that says no format."""
+def sink_for(settings: BatchSettings, images: Images) -> Sink:
+    """The sink; raises ConfigError for a path that says no format, or that is what is read."""
     out = settings.out
     if out is None:
         return Callback(lambda _: None)
@@ -27,7 +28,19 @@ def sink_for(settings: BatchSettings) -> Sink:
     if kind is None and (path.is_dir() or os.fspath(out).endswith(("/", os.sep))):
         kind = Sidecars
     if kind is None:
+        lost = "" if isinstance(out, str) else "; a Path loses its /: give a str"
         raise ConfigError(
-            f"out={str(out)!r} says no format", hint="end it in .jsonl, .parquet or / for a folder"
+            f"out={str(out)!r} says no format",
+            hint=f"end it in .jsonl, .parquet or / for a folder (CSV is not written){lost}",
         )
+    if _is_read(path, images):
+        raise ConfigError(f"out={str(out)!r} is what is read", hint="choose another out=")
     return kind(path, resume=settings.resume, retry_errors=settings.retry_errors)
+
+
+def _is_read(path: Path, images: Images) -> bool:
+    """Whether a file is the source itself."""
+    try:
+        return isinstance(images, str | os.PathLike) and path.is_file() and path.samefile(images)
+    except (OSError, ValueError):  # one of them is not there
+        return False

@@ -9,10 +9,12 @@ from typing import Any
 from internvl_modal.batch.lines import Line, read_lines
 from internvl_modal.batch.outcome import Outcome
 from internvl_modal.batch.sinks import JsonLines, Keys, full, replacing
-from internvl_modal.errors import MissingExtraError
+from internvl_modal.errors import ConfigError, MissingExtraError
 
 PART_ROWS = 10_000
 JOURNAL = ".journal.jsonl"
+READ = ["key", "run", "error_type"]
+"""Columns that a later run reads."""
 
 
 class Parquet(Keys):
@@ -36,16 +38,13 @@ class Parquet(Keys):
         self._journal.open(run)
         with full(self._folder):
             for part in self._parts():
-                if self._resume:
-                    self._read(part, run)
-                else:
-                    part.unlink()
+                self._read(part, run)
             left = list(read_lines(self._journal_path))
             if left and self._is_in_parts(left[0]):  # killed before the journal was cleared
                 self._journal.clear()
                 left = []
         for line in left:
-            if line.run == run:
+            if self._resume and line.run == run:
                 self.note(line.key)
         self._rows = len(left)
 
@@ -59,6 +58,11 @@ class Parquet(Keys):
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
         """Keep the rows; make a part of them when there are enough."""
+        if outcomes and not self._resume:
+            with full(self._folder):
+                for part in self._parts():
+                    part.unlink()
+            self._rows, self._resume = 0, True
         self._journal.write(outcomes)
         self._rows += len(outcomes)
         if self._rows >= PART_ROWS:
@@ -89,10 +93,16 @@ class Parquet(Keys):
             self._parquet.write_table(table, file, compression="zstd")
 
     def _read(self, part: Path, run: str) -> None:
-        columns = ["key", "run", "error_type"]
+        """Note the keys of this run, if it is to be resumed; raises ConfigError for other parts."""
         stale = 0
-        with self._parquet.ParquetFile(part) as file:
-            for batch in file.iter_batches(columns=columns):
+        try:
+            opened = self._parquet.ParquetFile(part)
+        except ValueError as error:
+            raise _foreign(part) from error
+        with opened as file:
+            if not set(READ) <= set(file.schema_arrow.names):
+                raise _foreign(part)
+            for batch in file.iter_batches(columns=READ) if self._resume else ():
                 for row in batch.to_pylist():
                     failed = row["run"] == run and row["error_type"] is not None
                     stale += failed
@@ -127,6 +137,10 @@ class Parquet(Keys):
             + [(name, arrow.int64()) for name in ("prompt_tokens", "completion_tokens", "attempts")]
             + [("seconds", arrow.float64()), ("warnings", arrow.list_(arrow.string()))]
         )
+
+
+def _foreign(part: Path) -> ConfigError:
+    return ConfigError(f"{part} is not one of a batch", hint="choose another out=, or remove it")
 
 
 def _row(document: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -12,18 +11,13 @@ from pathlib import Path
 
 from internvl_modal.batch.lines import Line, read_lines
 from internvl_modal.batch.outcome import Outcome, key_hash, record
-from internvl_modal.batch.sinks import JsonLines, beside, full
+from internvl_modal.batch.sinks import REFUSED, JsonLines, beside, full
 from internvl_modal.errors import InternVLError
 from internvl_modal.images.address import is_url
 
 JOURNAL = ".internvl-modal.jsonl"
 LONGEST = 225
 """Bytes of a name: systems take 255, and an ending is added to it."""
-REFUSED = {
-    errno.EACCES, errno.EEXIST, errno.EILSEQ, errno.EINVAL, errno.EISDIR,
-    errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EPERM,
-}  # fmt: skip
-"""What systems say to a name that they do not take, where another may do."""
 
 
 class Sidecars(JsonLines):
@@ -58,6 +52,7 @@ class Sidecars(JsonLines):
         The text of an earlier prompt is gone before: a kill between the two leaves none, which
         the next run makes, rather than one that is not what the journal says.
         """
+        self._renew(outcomes)
         documents = [record(outcome, self._run) for outcome in outcomes]
         files: list[Path] = []
         for outcome, document in zip(outcomes, documents, strict=True):
@@ -74,6 +69,7 @@ class Sidecars(JsonLines):
         for file, _ in self._texts():
             with _unless_refused(self._folder / file):
                 (self._folder / file).unlink(missing_ok=True)
+        self._owners.clear()
         super().clear()
 
     def _texts(self) -> Iterator[tuple[str, Line]]:

@@ -6,6 +6,7 @@ A sink is used from one thread, but for ``has``.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,17 +17,22 @@ from internvl_modal.batch.lines import Line, end_of_lines, read_lines
 from internvl_modal.batch.outcome import Outcome, encode, key_hash, record
 from internvl_modal.errors import ConfigError, InternVLError
 
-__all__ = ["Callback", "JsonLines", "Keys", "Sink", "beside", "full", "replacing"]
+__all__ = ["REFUSED", "Callback", "JsonLines", "Keys", "Sink", "beside", "full", "replacing"]
 
 SYNC_SECONDS = 5.0
 """What a power cut may cost; a killed process loses nothing that was written."""
+REFUSED = {
+    errno.EACCES, errno.EEXIST, errno.EILSEQ, errno.EINVAL, errno.EISDIR,
+    errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EPERM,
+}  # fmt: skip
+"""What systems say to a name that they do not take, where another may do."""
 
 
 class Sink(Protocol):
     """Takes outcomes and knows those of earlier runs of the same fingerprint."""
 
     def open(self, run: str) -> None:
-        """Find what is there; ``run`` is the fingerprint."""
+        """Find what is there, and remove none of it; ``run`` is the fingerprint."""
         ...
 
     def has(self, key: str) -> bool:
@@ -74,16 +80,21 @@ class JsonLines(Keys):
         with full(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = _take(self._path)
-            if not self._resume:
-                self.clear()
             self._size = self._mend()
-            if self._retry:
+            if self._retry and self._resume:
                 self._forget_failures()
         self._unsynced, self._synced = False, time.monotonic()
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
         """Append; if the disk is full, what fitted of it is taken back."""
+        self._renew(outcomes)
         self._append(record(outcome, self._run) for outcome in outcomes)
+
+    def _renew(self, outcomes: Sequence[Outcome]) -> None:
+        """Drop what is not resumed, once there is something to put in its place."""
+        if outcomes and not self._resume:
+            self.clear()
+            self._resume = True
 
     def _append(self, documents: Iterable[dict[str, object]], *, sync: bool = False) -> None:
         """Write a line for each, and force them to the disk: at once, or when it is time."""
@@ -123,7 +134,8 @@ class JsonLines(Keys):
     def _mend(self) -> int:
         """Note the keys of this run, and cut off a line that was not finished."""
         for line in read_lines(self._path):
-            if line.run == self._run and not (self._retry and line.failed):
+            known = self._resume and line.run == self._run
+            if known and not (self._retry and line.failed):
                 self.note(line.key)
         size = end_of_lines(self._path)
         os.ftruncate(self._descriptor, size)
@@ -172,10 +184,11 @@ def full(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InternVLError(
-            f"{path} cannot be written: {error.strerror or error}",
-            hint="make room or choose another out=; the same call goes on where this one stopped",
-        ) from error
+        message = f"{path} cannot be written: {error.strerror or error}"
+        if error.errno in (*REFUSED, errno.EROFS):
+            raise ConfigError(message, hint="choose another out=") from error
+        hint = "make room or choose another out=; the same call goes on where this one stopped"
+        raise InternVLError(message, hint=hint) from error
 
 
 @contextlib.contextmanager

@@ -199,7 +199,9 @@ def test_texts_that_cannot_be_made_again_stop_nothing() -> None:
     sink.write([outcome("a/b.jpg", "elsewhere")])
     sink.close()
     assert "elsewhere\n" in texts().values()
-    opened(resume=False).close()
+    sink = opened(resume=False)
+    sink.write([outcome("e.jpg", None)])
+    sink.close()
     assert not texts()
     assert Path("texts/a").read_text() == "mine"
 

@@ -11,14 +11,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import pyarrow as arrow
 import pytest
 from pyarrow import parquet
 
 import internvl_modal as ivl
+from internvl_modal.batch import BatchSettings
 from internvl_modal.batch import parquet as parts
 from internvl_modal.batch.lines import end_of_lines
 from internvl_modal.batch.outcome import Outcome, encode, fingerprint, key_hash, record
+from internvl_modal.batch.outputs import sink_for
 from internvl_modal.batch.parquet import Parquet
 from internvl_modal.schema import DescribeOptions, Description, Usage
 from tests.batch.conftest import Fast, lines
@@ -91,6 +95,92 @@ def test_without_resume_it_starts_anew(
     list(client.describe_many(pictures(5), out=out, detail=1))
     assert len(list(client.describe_many(pictures(5), out=out, resume=False, detail=1))) == 5
     assert len(written(out)) == 5
+
+
+def opened(out: str, *, resume: bool = True) -> None:
+    sink = sink_for(BatchSettings(out=out, resume=resume), [])
+    try:
+        sink.open("run")
+    finally:
+        sink.close()
+
+
+def contents() -> dict[Path, bytes]:
+    return {
+        path: path.read_bytes()
+        for path in Path().rglob("*")
+        if path.is_file() and path.stat().st_size and "pictures" not in path.parts
+    }
+
+
+@pytest.mark.parametrize("out", OUTS)
+def test_nothing_old_goes_before_something_new_is_there(
+    client: ivl.Client, server: Fast, pictures: Callable[[int], Path], out: str
+) -> None:
+    list(client.describe_many(pictures(3), out=out, detail=1))
+    before = contents()
+    with pytest.raises(ivl.ConfigError, match="does not exist"):
+        list(client.describe_many("nofolder", out=out, resume=False, detail=1))
+    assert not list(client.describe_many([], out=out, resume=False, detail=1))
+    server.set(status=401)
+    with pytest.raises(ivl.AuthenticationError):
+        list(client.describe_many(pictures(3), out=out, resume=False, detail=1))
+    assert contents() == before
+
+
+@pytest.mark.parametrize("content", ['{"precious": 1}\n', '{"precious": 1}'])
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize("out", ["out.jsonl", "texts/"])
+def test_files_that_no_batch_wrote_are_left_alone(out: str, resume: bool, content: str) -> None:
+    path = Path("texts/.internvl-modal.jsonl" if out == "texts/" else out)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    with pytest.raises(ivl.ConfigError, match=r"line 1 of .*\.jsonl is not one of a batch"):
+        opened(out, resume=resume)
+    assert path.read_text() == content
+
+
+@pytest.mark.parametrize("table", [{"precious": [1]}, None])
+@pytest.mark.parametrize("resume", [True, False])
+def test_parts_that_no_batch_wrote_are_left_alone(
+    resume: bool, table: dict[str, Any] | None
+) -> None:
+    part = Path("out.parquet/part-00000.parquet")
+    part.parent.mkdir()
+    part.write_bytes(b"notes")
+    if table is not None:
+        parquet.write_table(arrow.table(table), part)
+    before = part.read_bytes()
+    with pytest.raises(ivl.ConfigError, match=r"part-00000\.parquet is not one of a batch"):
+        opened("out.parquet", resume=resume)
+    assert part.read_bytes() == before
+
+
+@pytest.mark.parametrize("out", ["list.jsonl", "./list.jsonl", "linked.jsonl"])
+@pytest.mark.parametrize("resume", [True, False])
+def test_what_is_read_is_not_written(out: str, resume: bool) -> None:
+    content = '{"key": "a", "image": "a.png", "text": "b"}\n'
+    Path("list.jsonl").write_text(content)
+    Path("linked.jsonl").symlink_to("list.jsonl")
+    with pytest.raises(ivl.ConfigError, match="is what is read"):
+        sink_for(BatchSettings(out=out, resume=resume), "list.jsonl")
+    assert Path("list.jsonl").read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("/proc/x.jsonl", "/proc/x.jsonl cannot be written: No such file"),
+        ("folder.jsonl", "folder.jsonl cannot be written: Is a directory"),
+        ("file.parquet", "file.parquet/.journal.jsonl cannot be written: File exists"),
+    ],
+)
+def test_a_place_that_cannot_be_written(out: str, message: str) -> None:
+    Path("folder.jsonl").mkdir()
+    Path("file.parquet").write_text("mine")
+    with pytest.raises(ivl.ConfigError, match=message) as caught:
+        opened(out)
+    assert caught.value.hint == "choose another out="
 
 
 def test_a_callable_gets_every_outcome(client: ivl.Client, pictures: Callable[[int], Path]) -> None:
