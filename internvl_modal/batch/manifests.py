@@ -14,13 +14,26 @@ from typing import Any, TextIO
 from internvl_modal.errors import ConfigError, MissingExtraError
 from internvl_modal.images.address import is_url
 
-COLUMNS = ("image", "path", "file", "filename", "file_name", "url", "source")
-"""Where a manifest holds its pictures, unless told."""
+COLUMNS = (
+    "image", "path", "image_path", "file", "filename", "file_name", "url", "image_url", "source",
+)  # fmt: skip
+"""Where a manifest holds its pictures, unless told; case does not matter."""
 ROWS = 64
 """Read from Parquet at once: they may hold whole pictures."""
 
 Pair = tuple[str, Any]
 Reader = Callable[[Path, "str | None"], Iterator[Pair]]
+
+
+class Unreadable:
+    """Stands for pictures that cannot be listed: reading it says why."""
+
+    def __init__(self, name: str, error: OSError | ValueError) -> None:
+        self.name, self._error = name, error
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Raise the error."""
+        raise self._error
 
 
 @contextmanager
@@ -106,23 +119,36 @@ def read_tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[Pair]:
         ) from error
 
 
-def _objects(lines: Iterable[str], path: Path) -> Iterator[Mapping[str, Any]]:
+def _objects(lines: Iterable[str], path: Path) -> Iterator[Mapping[str, Any] | ValueError]:
+    """What lines hold; an error where that is no object, unless the first one is wrong already."""
+    good = False
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             document = json.loads(line)
-        except ValueError as error:
-            raise ConfigError(f"line {number} of {path}: {error}", hint="mend it") from error
-        if not isinstance(document, dict):
-            raise ConfigError(f"line {number} of {path} is no object", hint="write {'image': ...}")
-        yield document
+        except ValueError:
+            document = None
+        if isinstance(document, dict):
+            good = True
+            yield document
+        elif good:
+            yield ValueError(f"line {number} is no JSON object")
+        else:
+            raise ConfigError(
+                f"line {number} of {path} is no JSON object", hint='write {"image": ...}'
+            )
 
 
-def _rows(rows: Iterable[Mapping[str, Any]], path: Path, column: str | None) -> Iterator[Pair]:
+def _rows(
+    rows: Iterable[Mapping[str, Any] | ValueError], path: Path, column: str | None
+) -> Iterator[Pair]:
     """A row's picture, by its ``key`` column, else by its path, else by its number."""
     chosen: str | None = None
     for number, row in enumerate(rows):
+        if isinstance(row, ValueError):
+            yield f"{path}#{number}", Unreadable(f"{path}#{number}", row)
+            continue
         chosen = chosen or _column(list(row), path, column)
         value = row.get(chosen)
         name = value if isinstance(value, str) and value[:5] != "data:" else None
@@ -130,11 +156,13 @@ def _rows(rows: Iterable[Mapping[str, Any]], path: Path, column: str | None) -> 
             name = value.get("path")
             value = value.get("bytes") or name
         key = row.get("key") if chosen != "key" else None
-        yield str(key or name or f"{path}#{number}"), _resolve(value, path)
+        yield str(key or name or f"{path}#{number}"), _resolve(value, path) if value else []
 
 
 def _column(names: Iterable[str], path: Path, column: str | None) -> str:
-    found = next((name for name in ((column,) if column else COLUMNS) if name in names), None)
+    there = {name if column else str(name).lower(): name for name in names}
+    wanted = (column,) if column else COLUMNS
+    found = next((there[name] for name in wanted if name in there), None)
     if found is None:
         raise ConfigError(
             f"{path} has no column {column or 'of pictures'}",
@@ -147,4 +175,4 @@ def _resolve(value: Any, manifest: Path) -> Any:
     """A relative path is meant from the manifest's own folder."""
     if not isinstance(value, str) or is_url(value) or value[:5].lower() == "data:":
         return value
-    return os.path.join(manifest.parent, value)  # noqa: PTH118 - a key of text stays text
+    return os.path.join(os.path.dirname(manifest), value)  # noqa: PTH118, PTH120 - no ./ before it

@@ -5,27 +5,31 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import AsyncIterable, Iterable, Iterator, Sized
-from itertools import count
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sized
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from internvl_modal.batch import manifests
 from internvl_modal.errors import ConfigError
 from internvl_modal.images.address import is_url
-from internvl_modal.schema import ImageSource
+from internvl_modal.schema import BinaryFile, ImageSource
 
-__all__ = ["Images", "Item", "is_picture", "item", "read", "size_of"]
+__all__ = ["Images", "Item", "check_column", "is_picture", "item", "read", "size_of"]
 
 Images: TypeAlias = (
-    "str | os.PathLike[str] | Iterable[ImageSource | tuple[str, ImageSource]]"
+    "str | os.PathLike[str] | Mapping[str, ImageSource]"
+    " | Iterable[ImageSource | tuple[str, ImageSource]]"
     " | AsyncIterable[ImageSource | tuple[str, ImageSource]]"
 )
-"""A folder, a glob, a manifest, a tar, or any iterable of sources or (key, source) pairs."""
+"""A folder, a glob, a manifest, a tar, or sources or (key, source) pairs, however iterable."""
 
 _PICTURE = re.compile(
     r"\.(jpe?g|jpe|jfif|png|webp|gif|bmp|tiff?|hei[cf]|avif|jp2|ppm)", re.IGNORECASE
 )
+
+_IN_MEMORY = (str, bytes, bytearray, list, tuple, BinaryFile)
+"""Kinds of pictures without a name, but for those of Pillow and numpy."""
 
 
 class Item(NamedTuple):
@@ -33,6 +37,8 @@ class Item(NamedTuple):
 
     key: str
     source: ImageSource
+    named: bool = True
+    """False for pictures in memory that have only a number."""
 
 
 def is_picture(name: str) -> bool:
@@ -45,13 +51,26 @@ def item(given: Any, index: int) -> Item:
     if isinstance(given, tuple) and len(given) == 2:
         return Item(str(given[0]), given[1])
     if isinstance(given, os.PathLike) or (isinstance(given, str) and not _is_data(given)):
-        return Item(os.fsdecode(given), given)
-    return Item(f"#{index}", given)
+        return Item(str(os.fsdecode(given)), given)
+    in_memory = isinstance(given, _IN_MEMORY) or hasattr(given, "tobytes")
+    return Item(f"#{index}", given, named=not in_memory)
 
 
 def size_of(images: Images) -> int | None:
     """How many there are, where that is known without reading."""
     return len(images) if isinstance(images, Sized) and not isinstance(images, str) else None
+
+
+def check_column(images: object, column: str | None) -> None:
+    """Raise ConfigError for a ``column`` of what has none."""
+    if column is None:
+        return
+    path = os.fspath(images) if isinstance(images, str | os.PathLike) else ""
+    if Path(path).suffix.lower() not in (".jsonl", ".csv", ".parquet"):
+        raise ConfigError(
+            f"column={column!r}, but the source has no columns",
+            hint="it is for .jsonl, .csv and .parquet manifests",
+        )
 
 
 def read(images: Any, column: str | None) -> Iterator[Any]:
@@ -65,7 +84,12 @@ def read(images: Any, column: str | None) -> Iterator[Any]:
         )
     if hasattr(images, "read"):
         raise ConfigError("an open file is not many pictures", hint="give its path")
-    return iter(images)
+    if hasattr(images, "columns"):
+        raise ConfigError(
+            f"a {type(images).__name__} is not many pictures",
+            hint="pass df['path'] or zip(df['id'], df['path'])",
+        )
+    return iter(images.items() if isinstance(images, Mapping) else images)
 
 
 def _read_path(name: str, column: str | None) -> Iterator[Any]:
@@ -73,31 +97,41 @@ def _read_path(name: str, column: str | None) -> Iterator[Any]:
         return iter([name])
     path = Path(name)
     with manifests.readable(name):
-        is_folder, exists = path.is_dir(), path.exists()
-    if is_folder:
-        return _walk_all(name)
+        is_folder, exists = path.is_dir(), bool(name) and path.exists()
+    if is_folder and name:
+        return _any(_walk_all(str(path)), name)
     if not exists:
         if glob.has_magic(name):
-            return _expand(name, column)
+            return _any(_expand(str(path), column), name)
         raise ConfigError(
-            f"{name} does not exist", hint="give a folder, a glob, a manifest, a tar or an iterable"
+            f"{name or repr(name)} does not exist",
+            hint="give a folder, a glob, a manifest, a tar or an iterable",
         )
     reader = manifests.READERS.get(path.suffix.lower())
     if reader is not None:
         return reader(path, column)
     if manifests.is_tar(path):
-        return manifests.read_tar(path, is_picture)
+        return _any(manifests.read_tar(path, is_picture), name)
+    if not is_picture(name):
+        raise ConfigError(
+            f"{name} is no picture by its ending, no tar, and not a manifest: "
+            + ", ".join(manifests.READERS),
+            hint="list the pictures in one of these, or pass [path] for a single one",
+        )
     return iter([name])
 
 
-class _Unreadable:
-    """Stands for the pictures of a folder that cannot be listed: reading it says why."""
-
-    def __init__(self, name: str, error: OSError) -> None:
-        self.name, self._error = name, error
-
-    def read(self, size: int = -1, /) -> bytes:
-        raise self._error
+def _any(found: Iterator[Any], name: str) -> Iterator[Any]:
+    """What is found; raises ConfigError where that is nothing."""
+    empty = True
+    for each in found:
+        empty = False
+        yield each
+    if empty:
+        raise ConfigError(
+            f"{name} holds no file with a picture's ending",
+            hint="list the files in a .txt, or pass an iterable of paths",
+        )
 
 
 def _walk_all(folder: str) -> Iterator[Any]:
@@ -105,8 +139,12 @@ def _walk_all(folder: str) -> Iterator[Any]:
         yield from _walk(folder)
 
 
-def _walk(folder: str) -> Iterator[Any]:
-    """Pictures below ``folder`` as the system lists them; hidden ones are left out."""
+def _walk(folder: str, above: tuple[str, ...] = ()) -> Iterator[Any]:
+    """Pictures below ``folder`` as the system lists them; hidden ones are left out.
+
+    Links to folders are followed, but for those that lead back to one ``above``.
+    """
+    above = (*above, os.path.realpath(folder))
     below = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -114,29 +152,32 @@ def _walk(folder: str) -> Iterator[Any]:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 below.append(entry.path)
+            elif entry.is_symlink() and os.path.isdir(entry.path):  # noqa: PTH112 - never raises
+                if os.path.realpath(entry.path) not in above:
+                    below.append(entry.path)
             elif is_picture(entry.name):
                 yield entry.path
     for each in sorted(below):
         try:
-            yield from _walk(each)
+            yield from _walk(each, above)
         except OSError as error:
-            yield each, _Unreadable(each, error)
+            yield each, manifests.Unreadable(each, error)
 
 
 def _expand(pattern: str, column: str | None) -> Iterator[Any]:
     """Files that match: pictures, tars, and manifests where the pattern ends as they do."""
     names = glob.iglob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute one
-    for number in count():
-        name = next(names, None)
-        if name is None:
-            if number == 0:
-                raise ConfigError(f"nothing matches {pattern}", hint="check the pattern")
-            return
+    first = next(names, None)
+    if first is None:
+        raise ConfigError(f"nothing matches {pattern}", hint="check the pattern")
+    for name in chain([first], names):
         path = Path(name)
         suffix = path.suffix.lower()
         manifest = suffix in manifests.READERS and pattern.lower().endswith(suffix)
-        if manifest or manifests.is_tar(path):
+        if manifest:
             yield from _read_path(name, column)
+        elif manifests.is_tar(path):
+            yield from manifests.read_tar(path, is_picture)
         elif path.is_file() and is_picture(name):
             yield name
 

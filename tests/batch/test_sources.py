@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as arrow
 import pytest
 from pyarrow import parquet
 
 import internvl_modal as ivl
 from internvl_modal.batch.sources import Item, is_picture, item, read
+from internvl_modal.images import prepare
 
 PICTURE = b"\x89PNG"
 
@@ -128,6 +130,32 @@ def test_a_column_and_keys_of_ones_own(folder: Path) -> None:
         items(folder / "list.csv", "photo")
 
 
+@pytest.mark.parametrize("name", ["Image_Path", "image_url", "URL", "File"])
+def test_names_of_columns(name: str) -> None:
+    Path("list.csv").write_text(f"n,{name}\n1,nope.png\n2,\n")
+    assert items("list.csv") == [Item("nope.png", "nope.png"), Item("list.csv#1", [])]  # type: ignore[arg-type]
+
+
+def test_a_bad_line_is_that_lines_failure(folder: Path) -> None:
+    Path("list.jsonl").write_text('{"image": "a.png"}\n{"image\n[3]\n{"image": null}\n')
+    found = items("list.jsonl")
+    assert [each.key for each in found] == ["a.png", *(f"list.jsonl#{n}" for n in (1, 2, 3))]
+    for number, each in enumerate(found[1:3], 2):
+        with pytest.raises(ivl.ImageError, match=f"#.*line {number} is no JSON object"):
+            prepare(each.source)
+
+
+def test_a_folder_that_is_linked(folder: Path) -> None:
+    Path("more").mkdir()
+    Path("more/d.png").write_bytes(PICTURE)
+    (folder / "more").symlink_to(Path("more").resolve())
+    (folder / "deep" / "loop").symlink_to(folder)
+    (folder / "itself").symlink_to("itself")
+    found = sorted(each.key for each in items("./photos/"))
+    assert found == [f"photos/{name}" for name in ("a.png", "b.JPG", "deep/c.webp", "more/d.png")]
+    assert "photos/more/d.png" in {each.key for each in items("./photos/**/*.png")}
+
+
 def test_parquet_of_paths_and_of_pictures(folder: Path) -> None:
     path = folder / "list.parquet"
     parquet.write_table(arrow.table({"n": list(range(200)), "url": ["a.png"] * 200}), path)
@@ -160,7 +188,7 @@ def test_webdataset_shards(folder: Path, suffix: str) -> None:
     [
         ("x.txt", b"\x89PNG", "UTF-8"),
         ("x.jsonl", "{", "line 1 of"),
-        ("x.jsonl", "3", "no object"),
+        ("x.jsonl", "3", "no JSON object"),
         ("x.jsonl", '{"caption": 3}', "no column of pictures.*caption"),
         ("x.csv", "a,b\n1,2\n", "no column of pictures.*a, b"),
         ("x.parquet", "nothing", "Parquet|parquet"),
@@ -181,6 +209,7 @@ def test_a_bad_manifest_is_named(
     [
         ("a.png", "a.png"),
         (Path("b/c.png"), str(Path("b/c.png"))),
+        (np.str_("a.png"), "a.png"),
         (("k", b"1"), "k"),
         ((3, b"1"), "3"),
         (b"1", "#7"),
@@ -190,6 +219,7 @@ def test_a_bad_manifest_is_named(
 )
 def test_keys(given: Any, key: str) -> None:
     assert item(given, 7).key == key
+    assert type(item(given, 7).key) is str
 
 
 def test_names_of_pictures() -> None:
