@@ -155,9 +155,10 @@ class Client(_Base):
     ) -> Iterator[Outcome]:
         """Describe any number of pictures, several at once; see ``docs/batches.md``.
 
-        ``images``: a folder, a glob, a manifest, a tar, or any iterable of sources or (key,
-        source) pairs. Works inside a running event loop too: it has one of its own. ``options``
-        are those of ``help(internvl_modal.BatchOptions)``.
+        Nothing is sent before you iterate. ``images``: a folder, a glob, a manifest, a tar, a
+        mapping of keys to sources, or any iterable of sources or (key, source) pairs. Works inside
+        a running event loop too: it has one of its own. ``options`` are those of
+        ``help(internvl_modal.BatchOptions)``.
         """
         from internvl_modal.batch.bridge import iterate
 

@@ -87,7 +87,7 @@ def describe_many(
 ) -> Iterator[Outcome]:
     """Describe any number of pictures, several at once, in notebooks too; see docs/batches.md.
 
-    ``options``: see ``help(internvl_modal.BatchOptions)``.
+    Nothing is sent before you iterate. ``options``: see ``help(internvl_modal.BatchOptions)``.
     """
     return _client(backend, model).describe_many(images, prompt, **options)
 

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Generator, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from internvl_modal.batch.asking import Exchange
 from internvl_modal.batch.engine import Run
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import Outcome
+from internvl_modal.batch.progress import Progress
 from internvl_modal.batch.sources import Images
 from internvl_modal.errors import InternVLError
 from internvl_modal.flows import Core
@@ -48,8 +49,10 @@ async def stream(
 
 def iterate(
     core: Core, own: Transport | None, retry: Retry, images: Images, job: Job
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, Progress]:
     """Outcomes, driven by an event loop in a thread of its own, so that any caller can wait.
+
+    At the end it returns the last numbers.
 
     ``own``: what to send with, in threads, where the user brought an HTTP client.
     """
@@ -76,6 +79,7 @@ def iterate(
             with _signals_wait(_UnderWay(run, loop)):
                 while taken := call(run.take()):
                     yield from taken
+            return run.progress
         finally:
             if not sys.is_finalizing():
                 call(finish())
@@ -166,12 +170,11 @@ def _handle(number: int, frame: FrameType | None) -> None:
     told = [each for each in _under_way if each.loop.is_running()]
     _under_way.clear()
     if told:
+        words = "stopping: finishing what is under way"
+        if all(each.run.remembers for each in told):
+            words += "; the same call goes on from here later"
         with suppress(OSError, RuntimeError, ValueError):  # closed, or in the middle of a print
-            print(  # noqa: T201 - whoever pressed Ctrl-C waits for a word
-                "stopping: finishing what is under way; the same call goes on from here later",
-                file=sys.stderr,
-                flush=True,
-            )
+            print(words, file=sys.stderr, flush=True)  # noqa: T201 - somebody waits for a word
     stops = {}
     for each in told:
         each.told = True

@@ -13,15 +13,16 @@ from internvl_modal.batch.lines import read_lines
 from internvl_modal.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
 
-    from internvl_modal.batch import Outcome
+    from internvl_modal.batch import Outcome, Progress
 
 __all__ = ["batch"]
 
 _SOURCE = "A folder, a glob, a .txt, .jsonl, .csv or .parquet manifest, or a tar."
 _BACKEND = "local, endpoint, lmdeploy, modal or an URL."
 _DETAIL = "low, medium, high, auto or a tile count 1-40."
+_STATUS = "Only say what this .jsonl, or folder of texts, holds."
 _RETRY = "Try again what failed before."
 
 Text: TypeAlias = str | None
@@ -30,7 +31,7 @@ Text: TypeAlias = str | None
 def batch(
     source: Annotated[str | None, typer.Argument(help=_SOURCE, show_default=False)] = None,
     out: Annotated[Text, typer.Option(help="A .jsonl, a .parquet, or a folder/ of texts.")] = None,
-    status: Annotated[Path | None, typer.Option(help="Only say what this .jsonl holds.")] = None,
+    status: Annotated[Path | None, typer.Option(help=_STATUS)] = None,
     prompt: Annotated[Text, typer.Option(help="What to ask.")] = None,
     concurrency: Annotated[str, typer.Option(help="Requests at once: a count or auto.")] = "auto",
     max_concurrency: Annotated[int | None, typer.Option(help="Most that auto may try.")] = None,
@@ -50,7 +51,7 @@ def batch(
     if status is not None:
         return show_status(status)
     if source is None or out is None:
-        raise ConfigError("SOURCE and --out are needed", hint="or --status FILE.jsonl")
+        raise ConfigError("SOURCE and --out are needed", hint="or --status OUT")
     from internvl_modal.client import Client
 
     given: dict[str, Any] = {
@@ -64,34 +65,42 @@ def batch(
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     options |= {"resume": resume, "retry_errors": retry_errors, "dedupe": dedupe}
     with Client(backend, base_url=base_url, model=model) as client:
-        described, failed = _report(
-            client.describe_many(source, prompt, out=out, progress=not quiet, **options)
-        )
-    typer.echo(f"{described:,} described, {failed:,} failed -> {out}")
-    return 1 if failed else 0
+        done = _report(client.describe_many(source, prompt, out=out, progress=not quiet, **options))
+    words = f"{done.described:,} described, {done.failed:,} failed"
+    if done.skipped:
+        words += f", {done.skipped:,} there before"
+    if done.failed_before:
+        words += f" ({done.failed_before:,} failed: --retry-errors asks again)"
+    typer.echo(f"{words} -> {out}")
+    return 1 if done.failed or done.failed_before else 0
 
 
-def _report(outcomes: Iterable[Outcome]) -> tuple[int, int]:
-    """Name the failures as they come; count both kinds."""
+def _report(outcomes: Iterator[Outcome]) -> Progress:
+    """Name the failures as they come; return the last numbers."""
     from internvl_modal.images.address import is_url, url_name
 
-    described = failed = 0
-    for outcome in outcomes:
-        described += outcome.ok
-        failed += not outcome.ok
+    while True:
+        try:
+            outcome = next(outcomes)
+        except StopIteration as end:
+            last: Progress = end.value
+            return last
         if not outcome.ok:
-            words = " ".join(str(outcome.error).split())
             name = url_name(outcome.key) if is_url(outcome.key) else outcome.key
+            words = " ".join(str(outcome.error).split()).removeprefix(f"{name}: ")
             typer.echo(f"{name}: {type(outcome.error).__name__}: {words}", err=True)
-    return described, failed
 
 
 def show_status(path: Path) -> int:
-    """Count what a file of captions holds, by run; 1 if there are failures."""
+    """Count what a file or folder of captions holds, by run; 1 if there are failures."""
+    from internvl_modal.batch.sidecars import JOURNAL
+
+    if (path / JOURNAL).is_file():
+        path = path / JOURNAL
     if path.is_dir():
         raise ConfigError(
-            f"{path} is a folder, not a .jsonl",
-            hint=f"a folder of texts has its lines in {path / '.internvl-modal.jsonl'}",
+            f"{path} is a folder without texts of a batch",
+            hint="give a .jsonl or a folder of texts; Parquet is read with pandas and its like",
         )
     if not path.is_file():
         raise ConfigError(f"{path} does not exist", hint="give the --out of a batch")

@@ -28,11 +28,11 @@ from internvl_modal.batch.concurrency import Limiter
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import Outcome, fingerprint
 from internvl_modal.batch.outputs import sink_for
-from internvl_modal.batch.progress import Meter
+from internvl_modal.batch.progress import Meter, Progress
 from internvl_modal.batch.reading import items
-from internvl_modal.batch.sinks import SYNC_SECONDS
-from internvl_modal.batch.sources import Images, Item, size_of
-from internvl_modal.errors import InternVLError, ServerError
+from internvl_modal.batch.sinks import SYNC_SECONDS, Keys
+from internvl_modal.batch.sources import Images, Item, check_column, size_of
+from internvl_modal.errors import ConfigError, InternVLError, ServerError
 from internvl_modal.flows import Core
 from internvl_modal.transport import Retry
 
@@ -67,6 +67,7 @@ class Run:
         self, core: Core, exchange: Exchange, retry: Retry, images: Images, job: Job
     ) -> None:
         self._core, self._images, self._job = core, images, job
+        check_column(images, job.settings.column)
         self._sink = sink_for(job.settings, images)
         self._threads = ThreadPoolExecutor(THREADS, "internvl-prepare")
         self._asker = Asker(core, exchange, retry, job, self._threads)
@@ -80,6 +81,16 @@ class Run:
         self._grace = 0.0
         self._withheld: list[tuple[int, Outcome]] = []
         self._unanswered = 0
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the same call goes on where this one ends."""
+        return isinstance(self._sink, Keys)
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is, once it has begun."""
+        return self._meter.now(self._limiter.limit)
 
     async def take(self) -> list[Outcome]:
         """Outcomes that are written, one or more; none at the end. Raises what stopped it."""
@@ -103,7 +114,10 @@ class Run:
     async def stop(self) -> None:
         """Begin nothing more, give what is under way its grace, write it."""
         self._end(
-            InternVLError("the batch was stopped", hint="the same call goes on from there"),
+            InternVLError(
+                "the batch was stopped",
+                hint="the same call goes on from there" if self.remembers else "",
+            ),
             self._job.settings.grace,
         )
         if self._main is not None:
@@ -193,8 +207,10 @@ class Run:
         index = 0
         async with aclosing(items(self._images, self._job.settings.column)) as found:
             async for item in found:
+                if not item.named and self.remembers and self._job.settings.resume:
+                    raise _nameless(item)
                 if self._sink.has(item.key):
-                    self._meter.skip()
+                    self._meter.skip(failed=self._sink.has_failed(item.key))
                     continue
                 await self._window.acquire()
                 await self._limiter.admit()
@@ -242,7 +258,7 @@ class Run:
         if is_unanswered(error):
             self._unanswered += 1
             if self._unanswered >= GONE:
-                self._end(_gone(error))
+                self._end(_gone(error) if self.remembers else error)
                 return
         if settings.ordered and self._window.locked():
             self._release()
@@ -288,6 +304,14 @@ class Run:
                     self._meter.add(outcome, self._limiter.limit)
             except Exception as error:  # noqa: BLE001 - the same; what is done is written all the same
                 self._end(error)
+
+
+def _nameless(item: Item) -> ConfigError:
+    """Its number is no key: the next run may have another picture at its place."""
+    return ConfigError(
+        f"picture {item.key} is in memory and has no name that a later run could know it by",
+        hint="give (key, picture) pairs, or resume=False",
+    )
 
 
 def _gone(error: ServerError) -> ServerError:

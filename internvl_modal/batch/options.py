@@ -75,7 +75,7 @@ class Job:
         try:
             settings = BatchSettings.model_validate(mine)
         except ValidationError as error:
-            raise ConfigError(explain(error), hint="see BatchSettings") from error
+            raise ConfigError(explain(error), hint="docs/batches.md lists the options") from error
         if settings.concurrency != "auto" and settings.concurrency < 1:
             raise ConfigError("concurrency is below 1", hint="give a count or 'auto'")
         checked = DescribeOptions.parse(options, names)

@@ -45,16 +45,20 @@ class Parquet(Keys):
                 left = []
         for line in left:
             if self._resume and line.run == run:
-                self.note(line.key)
+                self.note(line.key, failed=line.failed)
         self._rows = len(left)
 
-    def note(self, key: str) -> None:
+    def note(self, key: str, *, failed: bool = False) -> None:
         """Keep ``key``, as a part would hold it."""
-        super().note(_utf8(key))
+        super().note(_utf8(key), failed=failed)
 
     def has(self, key: str) -> bool:
         """Whether ``key`` was seen, as a part would hold it."""
         return super().has(_utf8(key))
+
+    def has_failed(self, key: str) -> bool:
+        """Whether ``key`` was noted as failed, as a part would hold it."""
+        return super().has_failed(_utf8(key))
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
         """Keep the rows; make a part of them when there are enough."""
@@ -107,7 +111,7 @@ class Parquet(Keys):
                     failed = row["run"] == run and row["error_type"] is not None
                     stale += failed
                     if row["run"] == run and not (failed and self._retry):
-                        self.note(row["key"])
+                        self.note(row["key"], failed=failed)
         if stale and self._retry:
             self._forget_failures(part, run)
 

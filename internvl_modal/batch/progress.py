@@ -21,6 +21,8 @@ class Progress:
     failed: int = 0
     skipped: int = 0
     """Inputs that an earlier run, or an earlier input of the same key, had settled."""
+    failed_before: int = 0
+    """Of those, the ones that an earlier run recorded as failed."""
     total: int | None = None
     concurrency: int = 0
     pictures_per_second: float = 0.0
@@ -59,14 +61,15 @@ class Meter:
 
     def __init__(self, option: object, total: int | None, usd_per_hour: float | None) -> None:
         self._total, self._price = total, usd_per_hour
-        self._described = self._failed = self._skipped = self._tokens = 0
+        self._described = self._failed = self._skipped = self._failed_before = self._tokens = 0
         self._started = time.monotonic()
         self._told = 0.0
         self._view = _view(option, total)
 
-    def skip(self) -> None:
+    def skip(self, *, failed: bool) -> None:
         """One input was settled before."""
         self._skipped += 1
+        self._failed_before += failed
 
     def add(self, outcome: Outcome, concurrency: int) -> None:
         """One more input is settled."""
@@ -95,6 +98,7 @@ class Meter:
             described=self._described,
             failed=self._failed,
             skipped=self._skipped,
+            failed_before=self._failed_before,
             total=self._total,
             concurrency=concurrency,
             pictures_per_second=rate,

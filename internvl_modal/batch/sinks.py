@@ -39,6 +39,10 @@ class Sink(Protocol):
         """Whether ``key`` needs no work; asked once for each input, it also notes the key."""
         ...
 
+    def has_failed(self, key: str) -> bool:
+        """Whether an earlier run recorded that ``key`` failed."""
+        ...
+
     def write(self, outcomes: Sequence[Outcome]) -> None:
         """Keep them all, or raise; with none, every ``SYNC_SECONDS``, while nothing is done."""
         ...
@@ -53,10 +57,18 @@ class Keys:
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
+        self._failed: set[int] = set()
 
-    def note(self, key: str) -> None:
+    def note(self, key: str, *, failed: bool = False) -> None:
         """Keep ``key``."""
-        self._seen.add(key_hash(key))
+        mark = key_hash(key)
+        self._seen.add(mark)
+        if failed:
+            self._failed.add(mark)
+
+    def has_failed(self, key: str) -> bool:
+        """Whether ``key`` was noted as failed."""
+        return key_hash(key) in self._failed
 
     def has(self, key: str) -> bool:
         """Whether ``key`` was seen; it is from now on."""
@@ -136,7 +148,7 @@ class JsonLines(Keys):
         for line in read_lines(self._path):
             known = self._resume and line.run == self._run
             if known and not (self._retry and line.failed):
-                self.note(line.key)
+                self.note(line.key, failed=line.failed)
         size = end_of_lines(self._path)
         os.ftruncate(self._descriptor, size)
         return size
@@ -167,6 +179,10 @@ class Callback:
 
     def has(self, key: str) -> bool:
         """Every input is work."""
+        return False
+
+    def has_failed(self, key: str) -> bool:
+        """Nothing is known."""
         return False
 
     def write(self, outcomes: Sequence[Outcome]) -> None:

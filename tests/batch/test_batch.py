@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tarfile
 import threading
 import time
 from collections import Counter
@@ -201,6 +202,15 @@ def test_an_iterator_that_fails_is_the_callers_own_error(
         list(client.describe_many(broken(), detail=1))
 
 
+class DataFrame:
+    """Iterates over the names of its columns, as those of pandas and polars do."""
+
+    columns = ("path",)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+
 @pytest.mark.parametrize(
     ("images", "options", "message"),
     [
@@ -213,15 +223,48 @@ def test_an_iterator_that_fails_is_the_callers_own_error(
         ([], {"max_concurrency": 0}, "max_concurrency"),
         ([], {"temperature": 9}, "temperature"),
         ([], {"unknown": 9}, "unknown"),
-        ([], {"out": "captions.doc"}, "says no format"),
+        ([], {"concurrency": "many"}, r"docs/batches\.md lists the options"),
+        ([], {"out": "captions.csv"}, "says no format.*CSV is not written"),
+        ([], {"out": Path("texts/")}, "says no format.*a Path loses its /"),
+        ("", {}, "'' does not exist"),
+        ([], {"column": "path"}, "has no columns"),
+        ({}, {"column": "path"}, "has no columns"),
+        ("list.txt", {"column": "path"}, "has no columns"),
+        (".", {"column": "path"}, "has no columns"),
+        (".", {}, r"\. holds no file with a picture's ending"),
+        ("*.dat", {}, r"\*\.dat holds no file with a picture's ending"),
+        ("empty.tar", {}, r"empty\.tar holds no file with a picture's ending"),
+        ("x.dat", {}, r"x\.dat is no picture by its ending.*manifest: \.txt, \.jsonl, \.csv"),
+        (DataFrame(), {}, r"a DataFrame is not.*df\['path'\]"),
+        ([b"1"], {"out": "out.jsonl"}, r"picture #0 is in memory and has no name"),
+        ([[Path("a.png")]], {"out": "out.jsonl"}, r"picture #0 is in memory and has no name"),
         ([], {"out": 3}, "out is a int"),
     ],
 )
 def test_wrong_use(
     client: ivl.Client, images: object, options: dict[str, object], message: str
 ) -> None:
+    Path("x.dat").touch()
+    tarfile.open("empty.tar", "w").close()
     with pytest.raises(ivl.ConfigError, match=message):
         list(client.describe_many(images, **options))  # type: ignore[arg-type]
+
+
+def test_pictures_in_memory_are_known_by_name_alone(
+    client: ivl.Client, pictures: Callable[[int], Path]
+) -> None:
+    """And what is no picture fails as it did, in every run."""
+    one, two = (path.read_bytes() for path in pictures(2).iterdir())
+    for given in ({"a": one, "b": None}, {"a": one, "b": None, "c": two}):
+        list(client.describe_many(given, out="out.jsonl", detail=1))
+    assert {line["key"]: "text" in line for line in lines(Path("out.jsonl"))} == {
+        "a": True, "b": False, "c": True,
+    }  # fmt: skip
+    given = [pictures(1) / "000000.png", None, float("nan")]
+    assert len(list(client.describe_many(given, out="out.jsonl", detail=1))) == 3
+    assert not list(client.describe_many(given, out="out.jsonl", detail=1))
+    (outcome,) = client.describe_many([one], out="new.jsonl", resume=False, detail=1)
+    assert outcome.ok
 
 
 def test_equal_bytes_are_described_once(

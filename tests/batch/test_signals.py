@@ -68,7 +68,11 @@ def test_a_backend_that_starts_is_not_waited_for(many: str) -> None:
     assert process.returncode == -signal.SIGINT, errors
 
 
-@pytest.mark.parametrize("many", [SYNC, ASYNC], ids=["sync", "async"])
+@pytest.mark.parametrize(
+    "many",
+    [SYNC, ASYNC.replace("]", "], resume=False, out='out.jsonl'")],
+    ids=["sync", "async"],
+)
 def test_a_server_that_does_not_answer_is_not_waited_for(loopback: Loopback, many: str) -> None:
     asked, over = threading.Event(), threading.Event()
 
@@ -86,7 +90,8 @@ def test_a_server_that_does_not_answer_is_not_waited_for(loopback: Loopback, man
         finally:
             over.set()
     assert process.returncode == -signal.SIGTERM, errors
-    assert "goes on from here" in errors
+    assert "finishing what is under way" in errors
+    assert ("goes on from here" in errors) == ("out=" in many)
 
 
 TWO = """

@@ -78,7 +78,9 @@ def test_failures_are_tried_again_when_asked(
     broken.write_bytes(b"")
     list(client.describe_many(folder, out=out, detail=1))
     broken.write_bytes(good)
-    assert not list(client.describe_many(folder, out=out, detail=1))
+    told: list[ivl.Progress] = []
+    assert not list(client.describe_many(folder, out=out, detail=1, progress=told.append))
+    assert (told[-1].failed, told[-1].skipped, told[-1].failed_before) == (0, 6, 1)
     server.report()
     again = list(client.describe_many(folder, out=out, retry_errors=True, detail=1))
     assert [outcome.key for outcome in again] == [str(broken)]
@@ -368,16 +370,21 @@ def test_the_command_on_a_folder_with_50_broken_files(
     done = command(*arguments, "--concurrency", "8")
     assert (done.returncode, done.stdout) == (1, "1,000 described, 50 failed -> out.jsonl\n")
     for number in range(50):
-        assert f"broken{number}.jpg: ImageError: {folder}/broken{number}.jpg: " in done.stderr
+        assert f"{folder}/broken{number}.jpg: ImageError: empty, there are no" in done.stderr
     again = command(*arguments)
-    assert (again.returncode, again.stdout) == (0, "0 described, 0 failed -> out.jsonl\n")
+    before = "1,050 there before (50 failed: --retry-errors asks again)"
+    assert again.stdout == f"0 described, 0 failed, {before} -> out.jsonl\n"
+    assert again.returncode == 1
     status = command("--status", "out.jsonl")
     found = json.loads(status.stdout)
     assert (status.returncode, found["described"], found["failed"]) == (1, 1000, {"ImageError": 50})
     assert "SOURCE and --out are needed" in command("--out", "x.jsonl").stderr
     assert "does not exist" in command("--status", "nothing.jsonl").stderr
     folder = command("--status", ".")
-    assert "is a folder" in folder.stderr
+    assert "is a folder without texts" in folder.stderr
+    Path("texts").mkdir()
+    Path("texts/.internvl-modal.jsonl").write_bytes(Path("out.jsonl").read_bytes())
+    assert command("--status", "texts").stdout == status.stdout
     Path("keys.jsonl").write_text('{"key": "a"}\n')
     assert "line 1 of keys.jsonl is not one of a batch" in command("--status", "keys.jsonl").stderr
     for error in ('"boom"', "null"):
