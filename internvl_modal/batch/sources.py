@@ -69,7 +69,7 @@ def check_column(images: object, column: str | None) -> None:
     if Path(path).suffix.lower() not in (".jsonl", ".csv", ".parquet"):
         raise ConfigError(
             f"column={column!r}, but the source has no columns",
-            hint="it is for .jsonl, .csv and .parquet manifests",
+            hint="it is for .jsonl, .csv and .parquet manifests; of a DataFrame give df['path']",
         )
 
 

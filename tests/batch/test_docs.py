@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -11,7 +12,36 @@ from pathlib import Path
 
 import pytest
 
+from internvl_modal.batch import BatchOptions, BatchSettings
+from internvl_modal.batch.manifests import COLUMNS
+from internvl_modal.batch.sources import is_picture
 from tests.batch.conftest import REPOSITORY, Fast, lines, make_pictures
+
+
+def test_the_table_has_all_options() -> None:
+    page = (REPOSITORY / "docs/batches.md").read_text()
+    _, start, table = page.partition("| | default | |\n|---|---|---|\n")
+    found = dict(re.findall(r"^\| `(\w+)` \| `(.+?)` \|", table.partition("\n\n")[0], re.MULTILINE))
+    assert start
+    fields = BatchSettings.model_fields
+    assert {name: ast.literal_eval(default) for name, default in found.items()} == {
+        name: field.default for name, field in fields.items()
+    }
+    assert set(fields) <= BatchOptions.__annotations__.keys()
+    for ending in re.findall(
+        r"`(\.\w+)`", page.partition("the files are taken that end in")[2].partition(";")[0]
+    ):
+        assert is_picture(f"a{ending}")
+    for name in COLUMNS:
+        assert f"`{name}`" in page
+
+
+def test_the_example_says_how_it_is_called() -> None:
+    example = REPOSITORY / "examples/batch.py"
+    done = subprocess.run([sys.executable, example], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "python examples/batch.py photos captions.jsonl" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("name", ["page", "example"])
