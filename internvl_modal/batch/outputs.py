@@ -14,7 +14,7 @@ from internvl_modal.errors import ConfigError
 
 
 def sink_for(settings: BatchSettings, images: Images) -> Sink:
-    """The sink; raises ConfigError for a path that says no format, or that is what is read."""
+    """The sink; raises ConfigError for a path that says no format, or that is the source."""
     out = settings.out
     if out is None:
         return Callback(lambda _: None)
@@ -28,13 +28,13 @@ def sink_for(settings: BatchSettings, images: Images) -> Sink:
     if kind is None and (path.is_dir() or os.fspath(out).endswith(("/", os.sep))):
         kind = Sidecars
     if kind is None:
-        lost = "" if isinstance(out, str) else "; a Path loses its /: give a str"
+        lost = "" if isinstance(out, str) else "; a Path loses its /, so give a str"
         raise ConfigError(
             f"out={str(out)!r} says no format",
-            hint=f"end it in .jsonl, .parquet or / for a folder (CSV is not written){lost}",
+            hint=f"end it in .jsonl, .parquet or / for a folder; CSV is not written{lost}",
         )
     if _is_read(path, images):
-        raise ConfigError(f"out={str(out)!r} is what is read", hint="choose another out=")
+        raise ConfigError(f"out={str(out)!r} is the source itself", hint="choose another out=")
     return kind(path, resume=settings.resume, retry_errors=settings.retry_errors)
 
 

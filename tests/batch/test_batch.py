@@ -225,7 +225,7 @@ class DataFrame:
         ([], {"unknown": 9}, "unknown"),
         ([], {"concurrency": "many"}, r"docs/batches\.md lists the options"),
         ([], {"out": "captions.csv"}, "says no format.*CSV is not written"),
-        ([], {"out": Path("texts/")}, "says no format.*a Path loses its /"),
+        ([], {"out": Path("texts/")}, "says no format.*a Path loses its /, so"),
         ("", {}, "'' does not exist"),
         ([], {"column": "path"}, "has no columns"),
         ({}, {"column": "path"}, "has no columns"),

@@ -160,11 +160,11 @@ def test_parts_that_no_batch_wrote_are_left_alone(
 
 @pytest.mark.parametrize("out", ["list.jsonl", "./list.jsonl", "linked.jsonl"])
 @pytest.mark.parametrize("resume", [True, False])
-def test_what_is_read_is_not_written(out: str, resume: bool) -> None:
+def test_the_source_is_not_written(out: str, resume: bool) -> None:
     content = '{"key": "a", "image": "a.png", "text": "b"}\n'
     Path("list.jsonl").write_text(content)
     Path("linked.jsonl").symlink_to("list.jsonl")
-    with pytest.raises(ivl.ConfigError, match="is what is read"):
+    with pytest.raises(ivl.ConfigError, match="is the source itself"):
         sink_for(BatchSettings(out=out, resume=resume), "list.jsonl")
     assert Path("list.jsonl").read_text() == content
 
