@@ -22,7 +22,8 @@ Images: TypeAlias = (
     " | Iterable[ImageSource | tuple[str, ImageSource]]"
     " | AsyncIterable[ImageSource | tuple[str, ImageSource]]"
 )
-"""A folder, a glob, a manifest, a tar, or sources or (key, source) pairs, however iterable."""
+"""A folder, a glob, a manifest, a tar, a mapping of keys to sources, or any iterable of sources or
+(key, source) pairs."""
 
 _PICTURE = re.compile(
     r"\.(jpe?g|jpe|jfif|png|webp|gif|bmp|tiff?|hei[cf]|avif|jp2|ppm)", re.IGNORECASE

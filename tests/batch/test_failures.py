@@ -51,8 +51,9 @@ def test_a_server_that_is_gone_stops_it(
     outcomes = client.describe_many(pictures(300), concurrency=4, detail=1)
     next(outcomes)
     server.process.kill()
-    with pytest.raises(ivl.ServerUnavailableError, match="no answer"):
+    with pytest.raises(ivl.ServerUnavailableError, match="no answer") as caught:
         list(outcomes)
+    assert "the same call goes on" not in str(caught.value)  # without out= it does not
 
 
 def errors_in(out: Path) -> Counter[str]:
