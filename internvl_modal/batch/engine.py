@@ -31,8 +31,8 @@ from internvl_modal.batch.outputs import sink_for
 from internvl_modal.batch.progress import Meter, Progress
 from internvl_modal.batch.reading import items
 from internvl_modal.batch.sinks import SYNC_SECONDS, Keys
-from internvl_modal.batch.sources import Images, Item, check_column, size_of
-from internvl_modal.errors import ConfigError, InternVLError, ServerError
+from internvl_modal.batch.sources import Images, Item, check_column, size_of, with_content
+from internvl_modal.errors import InternVLError, ServerError
 from internvl_modal.flows import Core
 from internvl_modal.transport import Retry
 
@@ -204,11 +204,11 @@ class Run:
 
     async def _work(self) -> None:
         """Admit one picture after the other, then wait for all of them."""
-        index = 0
+        index, loop = 0, asyncio.get_running_loop()
         async with aclosing(items(self._images, self._job.settings.column)) as found:
             async for item in found:
-                if not item.named and self.remembers and self._job.settings.resume:
-                    raise _nameless(item)
+                if item.numbered and self.remembers:
+                    item = await loop.run_in_executor(self._threads, with_content, item)  # noqa: PLW2901
                 if self._sink.has(item.key):
                     self._meter.skip(failed=self._sink.has_failed(item.key))
                     continue
@@ -304,14 +304,6 @@ class Run:
                     self._meter.add(outcome, self._limiter.limit)
             except Exception as error:  # noqa: BLE001 - the same; what is done is written all the same
                 self._end(error)
-
-
-def _nameless(item: Item) -> ConfigError:
-    """Its number is no key: the next run may have another picture at its place."""
-    return ConfigError(
-        f"picture {item.key} is in memory and has no name that a later run could know it by",
-        hint="give (key, picture) pairs, or resume=False",
-    )
 
 
 def _gone(error: ServerError) -> ServerError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import re
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sized
@@ -13,9 +14,18 @@ from typing import Any, NamedTuple, TypeAlias
 from internvl_modal.batch import manifests
 from internvl_modal.errors import ConfigError
 from internvl_modal.images.address import is_url
-from internvl_modal.schema import BinaryFile, ImageSource
+from internvl_modal.schema import ImageSource
 
-__all__ = ["Images", "Item", "check_column", "is_picture", "item", "read", "size_of"]
+__all__ = [
+    "Images",
+    "Item",
+    "check_column",
+    "is_picture",
+    "item",
+    "read",
+    "size_of",
+    "with_content",
+]
 
 Images: TypeAlias = (
     "str | os.PathLike[str] | Mapping[str, ImageSource]"
@@ -29,17 +39,14 @@ _PICTURE = re.compile(
     r"\.(jpe?g|jpe|jfif|png|webp|gif|bmp|tiff?|hei[cf]|avif|jp2|ppm)", re.IGNORECASE
 )
 
-_IN_MEMORY = (str, bytes, bytearray, list, tuple, BinaryFile)
-"""Kinds of pictures without a name, but for those of Pillow and numpy."""
-
 
 class Item(NamedTuple):
     """One input."""
 
     key: str
     source: ImageSource
-    named: bool = True
-    """False for pictures in memory that have only a number."""
+    numbered: bool = False
+    """Whether its place is all that it is known by."""
 
 
 def is_picture(name: str) -> bool:
@@ -53,8 +60,36 @@ def item(given: Any, index: int) -> Item:
         return Item(str(given[0]), given[1])
     if isinstance(given, os.PathLike) or (isinstance(given, str) and not _is_data(given)):
         return Item(str(os.fsdecode(given)), given)
-    in_memory = isinstance(given, _IN_MEMORY) or hasattr(given, "tobytes")
-    return Item(f"#{index}", given, named=not in_memory)
+    return Item(f"#{index}", given, numbered=True)
+
+
+def with_content(item: Item) -> Item:
+    """With a digest in the key: a later run may have another picture at that place."""
+    digest = hashlib.sha256()
+    try:
+        for part in _contents(item.source):
+            digest.update(part)
+    except Exception:  # noqa: BLE001 - describing it will say why
+        return item
+    return item._replace(key=f"{item.key}-{digest.hexdigest()[:12]}")
+
+
+def _contents(source: Any) -> Iterator[bytes | bytearray | memoryview]:
+    """What tells a picture in memory from others; raises for what is none, or is read only once."""
+    if isinstance(source, list | tuple):
+        for each in source:
+            yield from _contents(each)
+    elif isinstance(source, str | os.PathLike):
+        yield os.fsencode(source)
+    elif isinstance(source, bytes | bytearray | memoryview):
+        yield source
+    elif hasattr(source, "tobytes"):
+        yield f"{getattr(source, 'mode', '')}{getattr(source, 'size', '')}".encode()
+        yield source.tobytes()
+    else:
+        start = source.seek(0, os.SEEK_CUR)
+        yield source.read()
+        source.seek(start)
 
 
 def size_of(images: Images) -> int | None:

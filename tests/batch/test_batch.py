@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import tarfile
 import threading
 import time
+from base64 import b64encode
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -236,8 +239,6 @@ class DataFrame:
         ("empty.tar", {}, r"empty\.tar holds no file with a picture's ending"),
         ("x.dat", {}, r"x\.dat is no picture by its ending.*manifest: \.txt, \.jsonl, \.csv"),
         (DataFrame(), {}, r"a DataFrame is not.*df\['path'\]"),
-        ([b"1"], {"out": "out.jsonl"}, r"picture #0 is in memory and has no name"),
-        ([[Path("a.png")]], {"out": "out.jsonl"}, r"picture #0 is in memory and has no name"),
         ([], {"out": 3}, "out is a int"),
     ],
 )
@@ -250,21 +251,30 @@ def test_wrong_use(
         list(client.describe_many(images, **options))  # type: ignore[arg-type]
 
 
-def test_pictures_in_memory_are_known_by_name_alone(
+def test_pictures_in_memory_are_known_by_their_content(
     client: ivl.Client, pictures: Callable[[int], Path]
 ) -> None:
-    """And what is no picture fails as it did, in every run."""
-    one, two = (path.read_bytes() for path in pictures(2).iterdir())
-    for given in ({"a": one, "b": None}, {"a": one, "b": None, "c": two}):
-        list(client.describe_many(given, out="out.jsonl", detail=1))
-    assert {line["key"]: "text" in line for line in lines(Path("out.jsonl"))} == {
-        "a": True, "b": False, "c": True,
-    }  # fmt: skip
-    given = [pictures(1) / "000000.png", None, float("nan")]
-    assert len(list(client.describe_many(given, out="out.jsonl", detail=1))) == 3
-    assert not list(client.describe_many(given, out="out.jsonl", detail=1))
-    (outcome,) = client.describe_many([one], out="new.jsonl", resume=False, detail=1)
-    assert outcome.ok
+    """Another list into the same file is no repetition; what is no picture fails once."""
+    one, two = pictures(2).iterdir()
+    given: list[Any] = [
+        one.read_bytes(), BytesIO(one.read_bytes()), Image.open(one), np.array(Image.open(one)),
+        [one, one.read_bytes()], f"data:image/png;base64,{b64encode(one.read_bytes()).decode()}",
+        None, float("nan"), b"no picture",
+    ]  # fmt: skip
+    others: list[Any] = [
+        two.read_bytes(), BytesIO(two.read_bytes()), Image.open(two), np.array(Image.open(two)),
+        [two, one.read_bytes()], f"data:image/png;base64,{b64encode(two.read_bytes()).decode()}",
+    ]  # fmt: skip
+    found = [list(client.describe_many(each, out="o.jsonl", detail=1)) for each in (given, others)]
+    assert [sum(outcome.ok for outcome in outcomes) for outcomes in found] == [6, 6]
+    assert [len(outcomes) for outcomes in found] == [9, 6]
+    given[1].seek(0), others[1].seek(0)
+    assert not list(client.describe_many([*given[:6], None], out="o.jsonl", detail=1))
+    assert not list(client.describe_many(others, out="o.jsonl", detail=1))
+    keys = sorted(line["key"] for line in lines(Path("o.jsonl")))
+    assert re.fullmatch("#0-[0-9a-f]{12}", keys[0])
+    assert {"#6", "#7"} < set(keys)
+    assert len(set(keys)) == 15
 
 
 def test_equal_bytes_are_described_once(
