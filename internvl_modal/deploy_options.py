@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from typing_extensions import TypedDict
 
 from internvl_modal.costs import CORES, HOST_GIB
 from internvl_modal.errors import ConfigError
-from internvl_modal.schema import explain
+from internvl_modal.settings import errors_of_settings
 
 PREFIX = "INTERNVL_MODAL_DEPLOY_"
 
@@ -44,6 +44,7 @@ class DeployArguments(TypedDict, total=False):
 
 
 PLANNED = (
+    "revision",
     "images_per_request",
     "max_tiles",
     "output_tokens",
@@ -63,7 +64,12 @@ class DeployOptions(BaseSettings):
     """Every option of a deployment; each is read from ``INTERNVL_MODAL_DEPLOY_<NAME>`` too."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+        env_prefix=PREFIX,
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
     )
 
     model: str = Field("internvl2_5-78b", description="A name of the catalog or owner/name.")
@@ -81,15 +87,17 @@ class DeployOptions(BaseSettings):
     startup_timeout: int | None = Field(
         None, ge=60, le=86400, description="Seconds to load; by the weights' size by default."
     )
-    cpu: float = Field(CORES, ge=8, description="CPU cores: pictures are decoded on them.")
+    cpu: float = Field(
+        CORES, ge=8, allow_inf_nan=False, description="CPU cores: pictures are decoded on them."
+    )
     memory_gib: int = Field(HOST_GIB, ge=16, description="GiB of host memory.")
     download_gpu: str | None = Field(None, description="GPU for the download; none is needed.")
     proxy_auth: bool = Field(False, description="Ask for Modal-Key and Modal-Secret as well.")
     images_per_request: int = Field(1, description="Pictures in one request, for the plan.")
     max_tiles: int = Field(12, description="Most tiles of a picture, for the plan.")
     output_tokens: int = Field(200, description="Tokens of an answer, for the plan.")
-    session_len: int | None = Field(None, description="Tokens of one session.")
-    max_batch_size: int | None = Field(None, description="Requests at once.")
+    session_len: int | None = Field(None, ge=1, description="Tokens of one session.")
+    max_batch_size: int | None = Field(None, ge=1, description="Requests at once.")
     cache_max_entry_count: float | None = Field(None, description="KV share of free GPU memory.")
     quant_policy: int = Field(0, description="Bits of the KV cache: 0 (16), 8 or 4.")
     vision_max_batch_size: int = Field(1, description="Pictures in one pass of the ViT.")
@@ -110,11 +118,8 @@ class DeployOptions(BaseSettings):
                 f"deploy() has no option {', '.join(sorted(unknown))}",
                 hint=f"options: {', '.join(cls.model_fields)}",
             )
-        try:
+        with errors_of_settings(PREFIX):
             return cls(**given)  # type: ignore[arg-type]
-        except ValidationError as error:
-            hint = f"check the arguments, {PREFIX}* variables and .env"
-            raise ConfigError(explain(error), hint=hint) from error
 
     @classmethod
     def kept(cls, options: Mapping[str, object]) -> DeployOptions:

@@ -16,6 +16,7 @@ from internvl_modal.costs import CORES, HOST_GIB
 from internvl_modal.errors import ConfigError
 from internvl_modal.gpus import CATALOGUE_PRICES, Prices, parse_gpu
 from internvl_modal.planner import Plan, Request, make_plan
+from internvl_modal.settings import Settings
 
 __all__ = ["live_prices", "model_spec", "plan"]
 
@@ -23,6 +24,7 @@ __all__ = ["live_prices", "model_spec", "plan"]
 def plan(
     model: str = "internvl2_5-78b",
     *,
+    revision: str | None = None,
     gpu: str | None = None,
     images_per_request: int = 1,
     max_tiles: int = 12,
@@ -41,12 +43,12 @@ def plan(
 ) -> Plan:
     """Say whether a model runs on ``gpu``, or without it which GPUs serve it cheapest.
 
-    ``model`` is a short name or a repository id, ``gpu`` Modal's string (``"H200:2"``), ``budget``
-    USD an hour, ``scaledown_window`` seconds, ``cpu`` and ``memory_gib`` the host's share of the
-    machine. ``prices="auto"`` asks Modal when there are credentials. The plan returned may not fit:
-    see ``.fits`` and ``.require()``. Raises ConfigError for an unknown model or GPU, WeightsError
-    where the Hub cannot be asked for one that is not in the catalog, PlanError where LMDeploy could
-    not load it.
+    ``model`` is a short name or a repository id, read at ``revision``, ``gpu`` Modal's string
+    (``"H200:2"``), ``budget`` USD an hour, ``scaledown_window`` seconds, ``cpu`` and ``memory_gib``
+    the host's share of the machine. ``prices="auto"`` asks Modal when there are credentials. The
+    plan returned may not fit: see ``.fits`` and ``.require()``. Raises ConfigError for an unknown
+    model or GPU, WeightsError where the Hub cannot be asked for one that is not in the catalog,
+    PlanError where LMDeploy could not load it.
     """
     request = Request(
         images_per_request=images_per_request,
@@ -63,19 +65,21 @@ def plan(
         memory_gib=memory_gib,
     )
     chosen = parse_gpu(gpu) if gpu else None
-    spec = model_spec(model)
+    spec = model_spec(model, revision=revision)
     if not isinstance(prices, Prices):
         prices = live_prices() if prices == "auto" else CATALOGUE_PRICES
     return make_plan(spec, request, prices, gpu=chosen, budget=budget)
 
 
-def model_spec(model: str, *, endpoint: str | None = None) -> ModelSpec:
+def model_spec(
+    model: str, *, revision: str | None = None, endpoint: str | None = None
+) -> ModelSpec:
     """Find a model in the catalog, or describe a repository from its files on the Hub."""
     if found := find_model(model):
         return found
     if "/" not in model:
         raise unknown_model(model)
-    config, sizes = _read_repository(model, endpoint)
+    config, sizes = _read_repository(model, revision or "main", endpoint)
     return spec_from_config(model, config, sizes)
 
 
@@ -91,20 +95,21 @@ class _InMemory(BytesIO):
 
 
 def _read_repository(
-    model: str, endpoint: str | None
+    model: str, revision: str, endpoint: str | None
 ) -> tuple[Mapping[str, object], Mapping[str, int]]:
     from internvl_modal.weights.hub import Hub, explain
 
-    hub = Hub(None, endpoint)
+    token = Settings.load().hf_token
+    hub = Hub(token.get_secret_value() if token else None, endpoint)
     sink = _InMemory()
     try:
-        repository = hub.repository(model, "main")
+        repository = hub.repository(model, revision)
         sizes = {file.path: file.size for file in repository.files}
         for file in repository.files:
             if file.path == "config.json":
                 hub.fetch(repository, file, sink, 0)
     except Exception as error:
-        if told := explain(error, model, "main", None, hub):
+        if told := explain(error, model, revision, None, hub):
             raise told from error
         raise
     try:

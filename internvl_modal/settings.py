@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError
@@ -71,13 +73,22 @@ class Settings(BaseSettings):
     def load(cls, **arguments: object) -> Settings:
         """Settings with ``arguments`` that are not None on top; raises ConfigError."""
         given = {name: value for name, value in arguments.items() if value is not None}
-        try:
+        with errors_of_settings(PREFIX):
             made = cls(**given)  # type: ignore[arg-type]
-        except ValidationError as error:
-            hint = f"check the arguments, {PREFIX}* variables and .env"
-            raise ConfigError(explain(error), hint=hint) from error
         made._given = frozenset(given)
         return made
+
+
+@contextmanager
+def errors_of_settings(prefix: str) -> Iterator[None]:
+    """Turn what settings that cannot be read raise into ConfigError."""
+    try:
+        yield
+    except ValidationError as error:
+        hint = f"check the arguments, {prefix}* variables and .env"
+        raise ConfigError(explain(error), hint=hint) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(".env is not text in UTF-8", hint="save it as UTF-8") from error
 
 
 def variable_name(field: str) -> str:

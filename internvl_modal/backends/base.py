@@ -77,6 +77,8 @@ def checked_key(key: SecretStr | str | None, what: str = "the API key") -> Secre
     Raises ConfigError, which names ``what`` and never quotes the key, for one that cannot be sent.
     """
     text = key.get_secret_value() if isinstance(key, SecretStr) else key
+    if not isinstance(text, str | None):
+        raise ConfigError(f"{what} is not text", hint="give a string")
     text = text and text.strip()
     if text and not (text.isascii() and text.isprintable()):
         raise ConfigError(f"{what} holds characters that no key has", hint="copy it again")

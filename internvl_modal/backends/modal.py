@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pydantic import SecretStr
 
-from internvl_modal.backends.base import Endpoint, Priced
+from internvl_modal.backends.base import Endpoint, Priced, checked_key
 from internvl_modal.backends.lmdeploy import CAPABILITIES
-from internvl_modal.settings import Settings
+from internvl_modal.settings import Settings, variable_name
 
 
 def proxy_token(settings: Settings) -> tuple[SecretStr, SecretStr] | None:
-    """Modal's proxy token, where both of its parts are set."""
-    if settings.modal_key is None or settings.modal_secret is None:
-        return None
-    return settings.modal_key, settings.modal_secret
+    """Modal's proxy token, where both of its parts are set; raises ConfigError."""
+    key = checked_key(settings.modal_key, variable_name("modal_key"))
+    secret = checked_key(settings.modal_secret, variable_name("modal_secret"))
+    return (key, secret) if key and secret else None
 
 
 class FixedBackend:
