@@ -69,7 +69,8 @@ SLOWEST_READ = 150e6
 """Bytes a second: a tenth of what a Volume usually gives."""
 BOOT = 600
 """Seconds for the container, CUDA and the first picture, however small the model."""
-MOST_DOWNLOAD = 24 * 3600
+DAY = 24 * 3600
+"""Most seconds that Modal lets a call run."""
 
 
 @dataclass(frozen=True)
@@ -238,6 +239,14 @@ def describe(
             f"{app!r} cannot be the name of a Modal app",
             hint="name= takes up to 63 letters, digits, dots, dashes and underscores",
         )
+    startup_timeout = _startup_timeout(options, planned)
+    chosen = {  # with it the deployment can be found and managed, or made again
+        "name": app,
+        "model": planned.spec.repo,
+        "gpu": _gpu(options.gpu) if options.gpu else planned.gpu_string,
+        "startup_timeout": startup_timeout,
+    }
+    options = options.model_copy(update=chosen)
     container = ContainerConfig(
         app=app,
         environment=options.environment,
@@ -246,7 +255,7 @@ def describe(
         served=planned.spec.name,
         volume=options.volume,
         settings=planned.settings,
-        startup_timeout=_startup_timeout(options, planned),
+        startup_timeout=startup_timeout,
     )
     functions = (
         _serve(options, planned, container),
@@ -278,7 +287,7 @@ def _serve(options: DeployOptions, planned: Plan, container: ContainerConfig) ->
         secrets=(modal_runtime.KEY,),
         volumes={MOUNT: options.volume},
         read_only=True,
-        gpu=_gpu(options, planned),
+        gpu=options.gpu,
         cpu=options.cpu,
         memory=options.memory_gib * 1024,
         timeout=options.timeout,
@@ -294,10 +303,11 @@ def _serve(options: DeployOptions, planned: Plan, container: ContainerConfig) ->
     )
 
 
-def _gpu(options: DeployOptions, planned: Plan) -> str:
-    """Modal's string; ``H100!`` says that no H200 may stand in."""
-    exact = options.gpu is not None and "!" in options.gpu
-    return options.gpu if exact and options.gpu else planned.gpu_string
+def _gpu(text: str) -> str:
+    """Modal's string for what ``parse_gpu`` reads; ``H100!`` says that no H200 may stand in."""
+    gpu, count = parse_gpu(text)
+    name = f"{gpu.name}!" if "!" in text else gpu.name
+    return name if count == 1 else f"{name}:{count}"
 
 
 def _gateway(options: DeployOptions, container: ContainerConfig) -> FunctionSpec:
@@ -309,7 +319,7 @@ def _gateway(options: DeployOptions, container: ContainerConfig) -> FunctionSpec
         read_only=True,
         cpu=2,
         memory=4096,
-        timeout=container.startup_timeout + options.timeout,
+        timeout=min(DAY, container.startup_timeout + options.timeout),
         startup_timeout=120,
         max_containers=4,
         region=options.region,
@@ -324,10 +334,10 @@ def _download(options: DeployOptions, container: ContainerConfig) -> FunctionSpe
         secrets=(HUGGING_FACE,),
         volumes={MOUNT: options.volume},
         read_only=False,
-        gpu=options.download_gpu,
+        gpu=_gpu(options.download_gpu) if options.download_gpu else None,
         cpu=4,
         memory=8192,
-        timeout=MOST_DOWNLOAD,
+        timeout=DAY,
         startup_timeout=600,
         max_containers=1,
         scaledown_window=2,

@@ -1,15 +1,22 @@
-"""What this machine remembers of its deployments: their keys, in files only their owner reads."""
+"""What this machine remembers of its deployments: their keys, in files only their owner reads.
+
+The tags of an app on Modal say what is deployed now: its version, model and GPUs. A record counts
+as far as they agree with it: its options where it is of that version, its key where that version
+was made with it.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import os
+import secrets
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from internvl_modal.errors import DeployError
-
-DEFAULT_ENVIRONMENT = "default"
 
 
 @dataclass(frozen=True)
@@ -17,11 +24,32 @@ class Record:
     """One deployment; ``options`` are those it was made with."""
 
     app: str
-    environment: str | None
+    environment: str
     api_key: str = field(repr=False)
     options: dict[str, object]
     version: str = ""
     """What the last deploy from this machine has published, by the app's tag."""
+
+    def is_of(self, tags: Mapping[str, str] | None) -> bool:
+        """Whether its options are those of what is deployed now."""
+        return tags is not None and tags.get("version") == self.version != ""
+
+    def opens(self, tags: Mapping[str, str] | None) -> bool:
+        """Whether its key is that of what is deployed now, or nothing is."""
+        if tags is None:
+            return True
+        version = tags.get("version", "")
+        return version == _version(version.partition("-")[0], self.api_key)
+
+
+def new_version(api_key: str) -> str:
+    """A name for what is published now; from it and the key alone it can be told whose it is."""
+    return _version(secrets.token_hex(8), api_key)
+
+
+def _version(salt: str, api_key: str) -> str:
+    digest = hmac.new(salt.encode(), api_key.encode(), hashlib.sha256).hexdigest()
+    return f"{salt}-{digest[:16]}"
 
 
 def save(folder: Path, record: Record) -> None:
@@ -42,7 +70,7 @@ def save(folder: Path, record: Record) -> None:
         ) from error
 
 
-def load(folder: Path, app: str, environment: str | None) -> Record | None:
+def load(folder: Path, app: str, environment: str) -> Record | None:
     """The record of a deployment, None if this machine has none; raises DeployError."""
     path = _path(folder, app, environment)
     try:
@@ -55,5 +83,5 @@ def load(folder: Path, app: str, environment: str | None) -> Record | None:
         ) from error
 
 
-def _path(folder: Path, app: str, environment: str | None) -> Path:
-    return folder / "deployments" / (environment or DEFAULT_ENVIRONMENT) / f"{app}.json"
+def _path(folder: Path, app: str, environment: str) -> Path:
+    return folder.expanduser() / "deployments" / environment / f"{app}.json"

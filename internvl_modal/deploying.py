@@ -14,6 +14,7 @@ from internvl_modal.backends.base import checked_key
 from internvl_modal.backends.modal import proxy_token
 from internvl_modal.deploy_options import DeployArguments, DeployOptions
 from internvl_modal.deploy_spec import describe
+from internvl_modal.deploy_state import new_version
 from internvl_modal.deployment import Deployment
 from internvl_modal.errors import DeployError
 from internvl_modal.modal_objects import outside_loop
@@ -21,8 +22,7 @@ from internvl_modal.publishing import (
     Publication,
     app_secrets,
     check_key,
-    new_key,
-    new_version,
+    key_for,
     recorded,
     remember,
     required_proxy,
@@ -91,14 +91,20 @@ def connect(
     settings = Settings.load()
     chosen = DeployOptions.load(environment=environment)
     wanted = name or chosen.name or chosen.model
-    app, tags = outside_loop(lambda: _find(wanted, chosen.environment))
-    record = recorded(settings, app, chosen.environment)
-    options, key = _found(wanted, app, chosen.environment, tags), settings.api_key
-    if record is not None:
-        options, key = DeployOptions.kept(record.options), SecretStr(record.api_key)
-    spec = describe(options, force=True, prices="catalogue")
-    proxy = proxy_token(settings) if record is None or options.proxy_auth else None
-    return Deployment(spec, checked_key(api_key) or checked_key(key), proxy)
+    app, tags = outside_loop(lambda: _find(wanted, chosen))
+    record = outside_loop(lambda: recorded(settings, app, chosen.environment))
+    told = {"model": _model_of(wanted), **tags}
+    options: Mapping[str, object] = {name: told.get(name) for name in ("model", "gpu")}
+    key = settings.api_key
+    if record is not None and record.is_of(tags):
+        options = record.options
+    if record is not None and record.opens(tags):
+        key = SecretStr(record.api_key)
+    return Deployment(
+        DeployOptions.kept({**options, "name": app, "environment": chosen.environment}),
+        checked_key(api_key) or checked_key(key),
+        proxy_token(settings),
+    )
 
 
 def module_app() -> modal.App:
@@ -106,28 +112,28 @@ def module_app() -> modal.App:
     options = DeployOptions.load()
     settings = Settings.load()
     spec = describe(options, prices="catalogue")
+    tags = modal_objects.tags_of(spec.app, spec.environment)
     record = recorded(settings, spec.app, spec.environment)
-    key = SecretStr(record.api_key) if record else checked_key(settings.api_key) or new_key()
+    first = checked_key(settings.api_key) if record is None and tags is None else None
+    key = first or key_for(spec, settings, record, tags)
     check_key(spec, key)
-    if record is None:
-        remember(spec, key, settings)
+    version = new_version(key.get_secret_value())
     given = app_secrets(spec, settings, key, required_proxy(settings, options))
-    return modal_objects.build(spec, given, new_version())
+    remember(spec, key, settings, version)
+    return modal_objects.build(spec, given, version)
 
 
-def _found(
-    wanted: str, app: str, environment: str | None, tags: Mapping[str, str]
-) -> DeployOptions:
-    """Options of an app that another machine deployed, as far as its tags tell."""
-    told = {"model": _model_of(wanted), **tags}
-    return DeployOptions.kept({**told, "name": app, "environment": environment})
+def _find(wanted: str, chosen: DeployOptions) -> tuple[str, dict[str, str]]:
+    """The deployed app meant by its own name or its model's, and what its tags say of it.
 
-
-def _find(wanted: str, environment: str | None) -> tuple[str, dict[str, str]]:
-    """The deployed app meant by its own name or its model's, and what its tags say of it."""
-    for app in (wanted, f"multimodal-{_model_of(wanted)}"):
-        tags = modal_objects.tags_of(app, environment) if "/" not in app else None
-        if tags is not None:
+    ``chosen`` may name the app that serves the model.
+    """
+    model = _model_of(wanted)
+    for app in filter(None, (wanted, f"multimodal-{model}", chosen.name)):
+        tags = modal_objects.tags_of(app, chosen.environment) if "/" not in app else None
+        if tags is None or "version" not in tags:  # none of ours
+            continue
+        if app != chosen.name or app == wanted or _model_of(tags.get("model", "")) == model:
             return app, tags
     raise DeployError(f"{wanted} is not deployed", hint=f"internvl-modal deploy {wanted}")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import SecretStr
@@ -12,12 +13,13 @@ from typing_extensions import Unpack
 
 from internvl_modal import modal_objects
 from internvl_modal.backends.modal import ModalBackend
+from internvl_modal.deploy_spec import DeploymentSpec, describe
 from internvl_modal.errors import (
-    AuthenticationError,
     ConfigError,
     DeployError,
     MissingExtraError,
     ServerError,
+    WeightsError,
 )
 from internvl_modal.modal_objects import errors_of, outside_loop
 from internvl_modal.modal_runtime import KEY
@@ -28,19 +30,21 @@ if TYPE_CHECKING:
     from internvl_modal.batch.mapping import Mapped
     from internvl_modal.client import AsyncClient, Client
     from internvl_modal.costs import Cost
-    from internvl_modal.deploy_spec import DeploymentSpec
+    from internvl_modal.deploy_options import DeployOptions
     from internvl_modal.planner import Plan
     from internvl_modal.schema import Options
 
 State: TypeAlias = Literal["stopped", "cold", "starting", "ready"]
 
-READY_SECONDS = 5.0
 PROXY_VARIABLES = ("INTERNVL_MODAL_MODAL_KEY", "INTERNVL_MODAL_MODAL_SECRET")
 
 
 @dataclass(frozen=True)
 class Status:
-    """One moment of the model's server; "cold" means that the next request starts it."""
+    """One moment of the model's server.
+
+    "cold": the next request starts it; "starting": requests wait and none is answered yet.
+    """
 
     state: State
     containers: int
@@ -57,25 +61,46 @@ class Deployment:
     Methods that ask Modal raise DeployError.
     """
 
-    spec: DeploymentSpec
+    options: DeployOptions
+    """What was chosen, as far as this machine knows; name, model and GPU at least."""
     api_key: SecretStr | None = field(repr=False)
     """None where this machine does not know it: such a deployment can be managed, not asked."""
     proxy: tuple[SecretStr, SecretStr] | None = field(default=None, repr=False)
     dry_run: bool = False
 
+    @classmethod
+    def of(
+        cls,
+        spec: DeploymentSpec,
+        api_key: SecretStr | None,
+        proxy: tuple[SecretStr, SecretStr] | None,
+        *,
+        dry_run: bool = False,
+    ) -> Deployment:
+        """The deployment that ``spec`` makes."""
+        made = cls(spec.options, api_key, proxy, dry_run)
+        made.__dict__["spec"] = spec
+        return made
+
     def __repr__(self) -> str:
         dry = ", dry run" if self.dry_run else ""
-        return f"<Deployment {self.name!r} of {self.model} on {self.plan.gpu_string}{dry}>"
+        return f"<Deployment {self.name!r} of {self.model} on {self.options.gpu}{dry}>"
+
+    @cached_property
+    def spec(self) -> DeploymentSpec:
+        """All of it, as plain data; asks the Hub for a model that is not in the catalog."""
+        return describe(self.options, force=True, prices="catalogue")
 
     @property
     def name(self) -> str:
         """The app's name."""
-        return self.spec.app
+        assert self.options.name is not None
+        return self.options.name
 
     @property
     def model(self) -> str:
         """The name the model is served by."""
-        return self.spec.container.served
+        return self.options.model.rpartition("/")[2].lower()
 
     @property
     def plan(self) -> Plan:
@@ -107,18 +132,18 @@ class Deployment:
     def backend(self) -> ModalBackend:
         """The backend behind this deployment's clients."""
         self._require_real()
-        if self.spec.options.proxy_auth and self.proxy is None:
+        if self.options.proxy_auth and self.proxy is None:
             raise ConfigError(
                 f"{self.name} is behind Modal's proxy auth",
                 hint="set INTERNVL_MODAL_MODAL_KEY and INTERNVL_MODAL_MODAL_SECRET",
             )
         return ModalBackend(
             self.name,
-            environment=self.spec.environment,
+            environment=self.options.environment,
             model=self.model,
             api_key=self._key(),
             proxy=self.proxy,
-            plan=self.plan,
+            plan=self._known_plan(),
             timeout=self._patience,
         )
 
@@ -190,15 +215,18 @@ class Deployment:
         )
 
     def status(self) -> Status:
-        """Containers, requests and state of the model's server; it is never woken by this."""
+        """Containers, requests and state of the model's server.
+
+        Modal's statistics tell them: the server itself is neither woken nor kept awake.
+        """
         self._require_real()
-        if outside_loop(lambda: modal_objects.tags_of(self.name, self.spec.environment)) is None:
+        if outside_loop(lambda: modal_objects.tags_of(self.name, self.options.environment)) is None:
             return Status("stopped", 0, 0, 0)
         with errors_of(f"asking for the state of {self.name}"):
             stats = outside_loop(self._serve().get_current_stats)
-        state: State = "cold"
-        if stats.num_total_runners:
-            state = "ready" if self._is_ready() else "starting"
+        state: State = "ready" if stats.num_total_runners else "cold"
+        if stats.backlog and not stats.num_running_inputs:
+            state = "starting"
         return Status(state, stats.num_total_runners, stats.num_running_inputs, stats.backlog)
 
     def logs(self, *, tail: int = 100, follow: bool = False) -> Iterator[str]:
@@ -206,9 +234,11 @@ class Deployment:
         import modal
 
         self._require_real()
+        if tail < 0:
+            raise ConfigError(f"tail = {tail}: it must be at least 0")
         with errors_of(f"reading the log of {self.name}"):
             app = outside_loop(
-                lambda: modal.App.lookup(self.name, environment_name=self.spec.environment)
+                lambda: modal.App.lookup(self.name, environment_name=self.options.environment)
             )
             sources = [app.logs.tail(tail), *([app.logs.stream()] if follow else [])]
             for source in sources:
@@ -221,6 +251,13 @@ class Deployment:
         self._require_real()
         wanted = {"min_containers": min, "max_containers": max}
         given = {name: value for name, value in wanted.items() if value is not None}
+        if not given:
+            raise ConfigError("scale changes nothing", hint="give a minimum, a maximum or both")
+        if (min or 0) < 0 or (max is not None and max < builtins.max(min or 0, 1)):
+            raise ConfigError(
+                f"min = {min}, max = {max}: these are no numbers of containers",
+                hint="give a minimum of 0 or more, and a maximum of 1 or more that is not below it",
+            )
         with errors_of(f"scaling {self.name}"):
             outside_loop(lambda: self._serve().autoscaler.update(**given))
 
@@ -231,7 +268,9 @@ class Deployment:
         self._require_real()
         with errors_of(f"stopping {self.name}"):
             outside_loop(
-                lambda: modal.App.lookup(self.name, environment_name=self.spec.environment).stop()
+                lambda: modal.App.lookup(
+                    self.name, environment_name=self.options.environment
+                ).stop()
             )
 
     def _key(self) -> SecretStr:
@@ -245,26 +284,21 @@ class Deployment:
     @property
     def _patience(self) -> float:
         """Seconds for a request that meets a cold start."""
-        return self.spec.container.startup_timeout + self.spec.options.timeout
+        start = self.options.startup_timeout or self.spec.container.startup_timeout
+        return start + self.options.timeout
+
+    def _known_plan(self) -> Plan | None:
+        """What prices pictures; the Hub that some models' needs must not hinder asking them."""
+        try:
+            return self.plan
+        except WeightsError:
+            return None
 
     def _serve(self) -> Any:
-        return modal_objects.function(self.name, "serve", self.spec.environment)
+        return modal_objects.function(self.name, "serve", self.options.environment)
 
     def _url(self, function: str) -> str:
-        return modal_objects.web_url(self.name, function, self.spec.environment)
-
-    def _is_ready(self) -> bool:
-        """Whether the model answers, asked only where a container runs already."""
-        from internvl_modal.transport import Retry
-
-        anyone = replace(self, api_key=self.api_key or SecretStr("unknown"))
-        try:
-            with anyone.client(timeout=READY_SECONDS, retry=Retry(attempts=1)) as client:
-                return bool(client.models())
-        except AuthenticationError as error:
-            return not is_proxys(error)  # the model's server answers, to those who have its key
-        except ServerError:
-            return False
+        return modal_objects.web_url(self.name, function, self.options.environment)
 
     def _require_real(self) -> None:
         if self.dry_run:

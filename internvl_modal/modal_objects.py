@@ -10,12 +10,12 @@ import builtins
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from internvl_modal import modal_runtime
-from internvl_modal.errors import DeployError
+from internvl_modal.errors import ConfigError, DeployError
 from internvl_modal.threads import in_daemon
 
 if TYPE_CHECKING:
@@ -186,8 +186,14 @@ def _loop_runs() -> bool:
 @contextmanager
 def errors_of(doing: str) -> Iterator[None]:
     """Turn what Modal's client raises into DeployError that says what failed and what to do."""
-    import modal
-    from modal.exception import ImageBuildError
+    try:
+        import modal
+        from modal.exception import ImageBuildError
+    except Exception as error:  # it reads its configuration when it is imported
+        raise ConfigError(
+            f"Modal's client does not start: {str(error).strip()}",
+            hint="mend ~/.modal.toml; `modal token new` writes a new one",
+        ) from error
 
     try:
         yield
@@ -245,9 +251,9 @@ def web_url(app: str, name: str, environment: str | None) -> str:
 
 def tags_of(app: str, environment: str | None) -> dict[str, str] | None:
     """What a deployed app's tags tell of it, None if there is no such app."""
-    import modal
-
     with errors_of(f"looking up {app}"):
+        import modal
+
         try:
             tags = modal.App.lookup(app, environment_name=environment).get_tags()
         except modal.exception.NotFoundError:
@@ -264,11 +270,14 @@ def _from_tag(value: str) -> str:
     return value.replace("--", "/", 1).replace("..", ":", 1)
 
 
-def environment_name(environment: str | None) -> str | None:
-    """``environment``, or the one that this machine's Modal configuration names."""
+def environment_name(environment: str | None) -> str:
+    """``environment``, or the one that Modal takes where none is named."""
     import modal.config
 
-    return environment or modal.config.config.get("environment") or None
+    if name := environment or modal.config.config.get("environment"):
+        return str(name)
+    with errors_of("looking up the environment"):
+        return str(modal.Environment.from_context().hydrate().name)
 
 
 def secret_exists(name: str, environment: str | None) -> bool:
@@ -283,13 +292,27 @@ def secret_exists(name: str, environment: str | None) -> bool:
     return True
 
 
+class _Output:
+    """Modal's progress: one for all threads, and it fails where two of them work at once."""
+
+    lock = threading.Lock()
+    shown = ExitStack()
+    working = 0
+
+
 @contextmanager
 def modal_output() -> Iterator[None]:
-    """Show Modal's own progress where somebody watches: a terminal or a notebook."""
+    """Show Modal's progress on a terminal or in a notebook, until somebody else works as well."""
     import modal
 
-    if sys.stderr.isatty() or "ipykernel" in sys.modules:
-        with modal.enable_output():
-            yield
-    else:
+    with _Output.lock:
+        _Output.shown.close()
+        _Output.working += 1
+        if _Output.working == 1 and (sys.stderr.isatty() or "ipykernel" in sys.modules):
+            _Output.shown.enter_context(modal.enable_output())
+    try:
         yield
+    finally:
+        with _Output.lock:
+            _Output.shown.close()
+            _Output.working -= 1

@@ -8,7 +8,6 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from pydantic import SecretStr
 
@@ -17,6 +16,7 @@ from internvl_modal.backends.base import checked_key
 from internvl_modal.backends.modal import proxy_token
 from internvl_modal.deploy_options import DeployOptions
 from internvl_modal.deploy_spec import HUGGING_FACE, DeploymentSpec, describe
+from internvl_modal.deploy_state import Record, new_version
 from internvl_modal.deployment import Deployment, is_proxys
 from internvl_modal.errors import (
     AuthenticationError,
@@ -62,16 +62,16 @@ class Publication:
     def run(self) -> Deployment:
         """Do it."""
         if self._dry_run:
-            return Deployment(self._spec, None, self._proxy, dry_run=True)
+            return Deployment.of(self._spec, None, self._proxy, dry_run=True)
         spec, settings = self._spec, self._settings
         tags = modal_objects.tags_of(spec.app, spec.environment)
         record = recorded(settings, spec.app, spec.environment)
-        deployed = tags is not None
-        key = checked_key(self._api_key) or _key(spec, settings, record, deployed=deployed)
+        key = checked_key(self._api_key) or key_for(spec, settings, record, tags)
         check_key(spec, key)
-        if record is None and not deployed:
-            remember(spec, key, settings)  # before Modal has it
-        version, version_key = new_version(), new_key() if self._wait else None
+        version = new_version(key.get_secret_value())
+        version_key = new_key() if self._wait else None
+        if record is None and tags is None:
+            remember(spec, key, settings, version)  # before Modal has it
         with errors_of(f"deploying {spec.app}"), modal_output():
             given = app_secrets(spec, settings, key, self._proxy, version_key)
             if self._wait and not _on_volume(spec):
@@ -81,15 +81,15 @@ class Publication:
                 raise DeployError(f"deploying {spec.app}: interrupted", hint="nothing was changed")
             _publish(spec, given, version)
         remember(spec, key, settings, version)
-        deployment = Deployment(spec, key, self._proxy)
+        deployment = Deployment.of(spec, key, self._proxy)
         if version_key is not None:
             try:
-                _wait(deployment, version_key, self.stop, update=deployed)
-            except DeployError as error:
-                ours = record if record and tags and _is(tags, record.version) else None
+                _wait(deployment, version_key, self.stop, update=tags is not None)
+            except InternVLError as error:
+                ours = record if record and record.is_of(tags) else None
                 if ours is None or self.stop.is_set() or not _is_live(spec, version):
                     raise
-                raise _restored(ours, error, settings) from error
+                raise _restored(ours, spec.environment, error, settings) from error
         return deployment
 
 
@@ -102,27 +102,21 @@ def _publish(spec: DeploymentSpec, given: Secrets, version: str) -> None:
     modal_objects.build(spec, given, version).deploy(environment_name=spec.environment)
 
 
-def new_version() -> str:
-    """A name for what is published now, in the app's tags."""
-    return secrets.token_hex(8)
-
-
-def _is(tags: Mapping[str, str], version: str) -> bool:
-    return bool(version) and tags.get("version") == version
-
-
 def _is_live(spec: DeploymentSpec, version: str) -> bool:
     """Whether nobody has stopped the app or deployed something else meanwhile."""
     try:
-        return _is(modal_objects.tags_of(spec.app, spec.environment) or {}, version)
+        tags = modal_objects.tags_of(spec.app, spec.environment)
+        return tags is not None and tags.get("version") == version
     except DeployError:
         return False
 
 
-def _restored(record: deploy_state.Record, error: DeployError, settings: Settings) -> DeployError:
+def _restored(
+    record: Record, environment: str | None, error: InternVLError, settings: Settings
+) -> DeployError:
     """Deploy again what was deployed before: its images are built and its weights there."""
-    options = DeployOptions.kept(record.options)
-    version = new_version()
+    options = DeployOptions.kept({**record.options, "environment": environment})
+    version = new_version(record.api_key)
     try:
         spec, key = describe(options, force=True, prices="catalogue"), SecretStr(record.api_key)
         with errors_of(f"deploying {spec.app} as it was"):
@@ -137,17 +131,17 @@ def _restored(record: deploy_state.Record, error: DeployError, settings: Setting
     return DeployError(f"{error.message}\n{outcome}", hint=error.hint)
 
 
-def recorded(settings: Settings, app: str, environment: str | None) -> deploy_state.Record | None:
+def recorded(settings: Settings, app: str, environment: str | None) -> Record | None:
     """What this machine knows of a deployment; raises DeployError where that cannot be read."""
     name = modal_objects.environment_name(environment)
     return deploy_state.load(settings.state_dir, app, name)
 
 
-def remember(spec: DeploymentSpec, key: SecretStr, settings: Settings, version: str = "") -> None:
-    """Keep what another deploy needs, the GPU that was chosen included."""
+def remember(spec: DeploymentSpec, key: SecretStr, settings: Settings, version: str) -> None:
+    """Keep what another deploy needs."""
     name = modal_objects.environment_name(spec.environment)
-    options = spec.options.model_dump(exclude_none=True) | {"gpu": spec.function("serve").gpu}
-    record = deploy_state.Record(spec.app, name, key.get_secret_value(), options, version)
+    options = spec.options.model_dump(exclude_none=True)
+    record = Record(spec.app, name, key.get_secret_value(), options, version)
     deploy_state.save(settings.state_dir, record)
 
 
@@ -156,17 +150,16 @@ def new_key() -> SecretStr:
     return SecretStr(f"ivl-{secrets.token_urlsafe(32)}")
 
 
-def _key(
+def key_for(
     spec: DeploymentSpec,
     settings: Settings,
-    record: deploy_state.Record | None,
-    *,
-    deployed: bool,
+    record: Record | None,
+    tags: Mapping[str, str] | None,
 ) -> SecretStr:
-    """The key of the last deploy, or a new one for a new deployment."""
-    if record is not None:
+    """The key of what is deployed, or one for a new deployment; raises DeployError."""
+    if record is not None and record.opens(tags):
         return SecretStr(record.api_key)
-    if not deployed:
+    if tags is None:
         return new_key()
     if key := checked_key(settings.api_key):
         return key
@@ -185,7 +178,7 @@ def app_secrets(
     version_key: SecretStr | None = None,
 ) -> Secrets:
     """The API key, and what Hugging Face token there is: on Modal, here, or none."""
-    variables = Deployment(spec, key, proxy).secrets
+    variables = Deployment.of(spec, key, proxy).secrets
     if version_key is not None:
         variables[VERSION_KEY] = version_key.get_secret_value()
     found: dict[str, dict[str, str] | None] = {KEY: variables}
@@ -218,9 +211,10 @@ def _on_volume(spec: DeploymentSpec) -> bool:
     container = spec.container
     cache = WeightsCache.volume(container.volume, environment=spec.environment)
     try:
-        return cache.verify(container.model, container.revision or "main").ok
+        found = cache.verify(container.model, container.revision or "main")
     except WeightsError:
         return False
+    return found.ok and bool({"safetensors", "bin"} & set(found.variants))
 
 
 def _download(spec: DeploymentSpec, given: Secrets, stop: threading.Event) -> Iterator[str]:
@@ -259,7 +253,7 @@ def _wait(
     """
     timeout = deployment.spec.container.startup_timeout
     deadline = time.monotonic() + timeout
-    asking = replace(deployment, api_key=version_key)
+    asking = Deployment.of(deployment.spec, version_key, deployment.proxy)
     with asking.client(timeout=timeout, retry=Retry(attempts=1)) as client:
         while not stop.is_set():
             try:

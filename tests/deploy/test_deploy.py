@@ -145,6 +145,7 @@ def test_the_package_is_mounted_whole(deployed: Plane) -> None:
     [
         ('gpu="H200:2"', ("H200", 2, 0, 1)),
         ('gpu="H100!:4"', ("H100!", 4, 0, 1)),
+        ('gpu="4 x h100!"', ("H100!", 4, 0, 1)),
         ('gpu="A100-80GB:8", min_containers=1, max_containers=2', ("A100-80GB", 8, 1, 2)),
     ],
 )
@@ -156,10 +157,24 @@ def test_gpus_and_scaling(machine: Machine, call: str, expected: tuple[str, int,
     assert found == expected
 
 
+def test_what_else_reaches_modal(machine: Machine) -> None:
+    machine.python(
+        'd = deploy("internvl2_5-1b", wait=False, buffer_containers=2, scaledown_window=60,\n'
+        "           timeout=86400, startup_timeout=70, cpu=9.5, memory_gib=40)\nsay(repr(d))"
+    )
+    serve = machine.plane.function(SMALL, "serve")
+    scaling, resources = serve.autoscaler_settings, serve.resources
+    assert (scaling.buffer_containers, scaling.scaledown_window) == (2, 60)
+    assert (resources.milli_cpu, resources.memory_mb) == (9500, 40 * 1024)
+    assert (serve.timeout_secs, serve.startup_timeout_secs) == (86400, 70)
+    gateway = machine.plane.function(SMALL, "web_process_image")
+    assert gateway.timeout_secs == 86400, "the most that Modal takes"
+
+
 def test_names_volumes_and_the_environment_variables(machine: Machine) -> None:
     machine.env = {
         "INTERNVL_MODAL_DEPLOY_VOLUME": "mine",
-        "INTERNVL_MODAL_DEPLOY_DOWNLOAD_GPU": "A100-80GB",
+        "INTERNVL_MODAL_DEPLOY_DOWNLOAD_GPU": "1 x a100-80gb",
     }
     machine.python('say(repr(deploy("internvl2_5-1b", name="captions", wait=False)))')
     download = machine.plane.function("captions", "download_weights")
@@ -221,6 +236,9 @@ def test_the_hugging_face_token(
         ("deploy(min_containers=2)", "ConfigError", "min_containers"),
         ("deploy(gpus=2)", "ConfigError", "options:"),
         ("deploy(api_key='two words')", "ConfigError", "white space"),
+        ("deploy(api_key=123)", "ConfigError", "the API key is not text"),
+        ("deploy(cpu=float('inf'))", "ConfigError", "cpu"),
+        ("deploy(max_batch_size=0, dry_run=True)", "ConfigError", "max_batch_size"),
         ("deploy(proxy_auth=True)", "ConfigError", "INTERNVL_MODAL_MODAL_KEY"),
     ],
 )

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from grpclib import Status
 from modal_proto import api_pb2 as p
 
@@ -28,6 +29,7 @@ from tests.deploy.machine import Machine
 SMALL = "multimodal-internvl2_5-1b"
 AWS = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
 GOOGLE = ["GOOGLE_ACCESS_KEY_ID", "GOOGLE_ACCESS_KEY_SECRET"]
+PROXY = {"INTERNVL_MODAL_MODAL_KEY": "wk-1", "INTERNVL_MODAL_MODAL_SECRET": "ws-1"}
 QUICK = 'deploy("internvl2_5-1b", wait=False)'
 
 
@@ -136,24 +138,57 @@ def test_scaling_and_status(machine: Machine) -> None:
     app = machine.plane.deployed(SMALL)
     assert app
     serve = app.functions["serve"]
-    cold, starting = machine.python(
+    cold, costs = machine.python(
         f"d = connect({SMALL!r})\n"
         "first = d.status()\n"
         "d.scale(min=1, max=4)\n"
         "say([[first.state, first.containers], d.cost().per_hour > 0])"
     )
     assert cold == ["cold", 0]
-    assert starting
+    assert costs
     scaling = machine.plane.functions[serve].scaling
     assert (scaling.min_containers, scaling.max_containers) == (1, 4)
+    kinds = [p.FunctionStats(num_total_tasks=n, backlog=w) for n, w in ((0, 1), (1, 1), (1, 0))]
     machine.plane.stats[serve] = p.FunctionStats(num_total_tasks=2, num_running_inputs=5, backlog=7)
-    with machine.plane.standing_in("serve", 200):
-        ready = machine.python(f"say(vars(connect({SMALL!r}).status()))")
+    ready = machine.python(f"say(vars(connect({SMALL!r}).status()))")
     assert ready == {"state": "ready", "containers": 2, "running": 5, "waiting": 7}
-    with machine.plane.standing_in("serve", 401):
+    states = []
+    for machine.plane.stats[serve] in kinds:
+        states.append(machine.python(f"say(connect({SMALL!r}).status().state)"))
+    assert states == ["starting", "starting", "ready"]
+
+
+def test_status_sends_nothing_to_the_server(machine: Machine) -> None:
+    """Each request would keep its GPUs for another idle window."""
+    machine.env = PROXY
+    machine.python('say(repr(deploy("internvl2_5-1b", proxy_auth=True, wait=False)))')
+    app = machine.plane.deployed(SMALL)
+    assert app
+    machine.plane.stats[app.functions["serve"]] = p.FunctionStats(num_total_tasks=1)
+    machine.env = {}
+    asked: list[web.BaseRequest] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        asked.append(request)
+        return web.Response()
+
+    machine.plane.stands_in["serve"] = answer
+    try:
         assert machine.python(f"say(connect({SMALL!r}).status().state)") == "ready"
-    with machine.plane.standing_in("serve", 500):
-        assert machine.python(f"say(connect({SMALL!r}).status().state)") == "starting"
+    finally:
+        machine.plane.stands_in.clear()
+    assert not asked
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [("", "changes nothing"), ("min=5, max=2", "max = 2"), ("max=0", "max = 0"), ("min=-1", "-1")],
+)
+def test_no_numbers_of_containers(machine: Machine, arguments: str, said: str) -> None:
+    machine.python(f"say(repr({QUICK}))")
+    name, message, _ = machine.python(f"attempt(lambda: connect({SMALL!r}).scale({arguments}))")
+    assert (name, said in message) == ("ConfigError", True)
+    assert not machine.plane.calls("FunctionUpdateSchedulingParams")
 
 
 def test_logs(machine: Machine) -> None:
@@ -163,6 +198,8 @@ def test_logs(machine: Machine) -> None:
     for number in range(5):
         machine.plane.log(app.app_id, f"line {number}\n")
     assert machine.python(f"say(list(connect({SMALL!r}).logs(tail=2)))") == ["line 3", "line 4"]
+    said = machine.python(f"attempt(lambda: list(connect({SMALL!r}).logs(tail=-3)))")
+    assert said[:2] == ["ConfigError", "tail = -3: it must be at least 0"]
     followed = machine.python(
         f"logs = connect({SMALL!r}).logs(tail=1, follow=True)\n"
         "first = next(logs)\n"
@@ -170,6 +207,30 @@ def test_logs(machine: Machine) -> None:
         "say([first, list(logs)])"
     )
     assert followed == ["line 4", []]
+
+
+def test_new_lines_of_a_log(machine: Machine) -> None:
+    """One comes every 50 ms from when the stream is asked for: the stream begins at some of them."""
+    machine.python(f"say(repr({QUICK}))")
+    plane, app = machine.plane, machine.plane.deployed(SMALL)
+    assert app
+    plane.log(app.app_id, "old\n")
+    ended = threading.Event()
+
+    def go_on() -> None:
+        while not ended.wait(0.05):
+            if plane.calls("AppGetLogs"):
+                plane.log(app.app_id, "new\n")
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(go_on)
+        try:
+            lines = machine.python(
+                f"logs = connect({SMALL!r}).logs(tail=1, follow=True)\nsay([next(logs), next(logs)])"
+            )
+        finally:
+            ended.set()
+    assert lines == ["old", "new"]
 
 
 @pytest.mark.parametrize(
@@ -255,9 +316,15 @@ def test_stop_and_what_it_leaves(machine: Machine) -> None:
 
 
 def test_openai_client(machine: Machine) -> None:
-    base_url, key = machine.python(f"o = {QUICK}.openai()\nsay([str(o.base_url), o.api_key])")
+    machine.env = PROXY
+    base_url, key, sent = machine.python(
+        'o = deploy("internvl2_5-1b", proxy_auth=True, wait=False).openai()\n'
+        "sent = {name: o.default_headers.get(name) for name in ('Modal-Key', 'Modal-Secret')}\n"
+        "say([str(o.base_url), o.api_key, sent])"
+    )
     assert base_url.endswith("/v1/")
     assert key == machine.key
+    assert sent == {"Modal-Key": "wk-1", "Modal-Secret": "ws-1"}
 
 
 # -- where it is called from -------------------------------------------------------------------
@@ -310,24 +377,36 @@ def test_modals_own_output_is_shown_on_a_terminal(machine: Machine, terminal: bo
     assert machine.key not in shown
 
 
-def test_from_threads(machine: Machine) -> None:
+@pytest.mark.parametrize("watched", [False, True])
+def test_from_threads(machine: Machine, watched: bool) -> None:
+    """On a terminal too, where Modal draws the progress of one deploy and not of several."""
     names = machine.python(
+        "import io\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
+        "class Terminal(io.StringIO):\n"
+        f"    isatty = lambda self: {watched}\n"
+        "sys.stderr = Terminal()\n"
+        "from modal.output import OutputManager\n"
         "with ThreadPoolExecutor(3) as pool:\n"
         '    made = pool.map(lambda n: deploy("internvl2_5-1b", name=n, wait=False), "abc")\n'
-        "say([d.name for d in made])"
+        "    made = [d.name for d in made]\n"
+        "say(made + [OutputManager.get().is_enabled])"
     )
-    assert names == ["a", "b", "c"]
-    assert all(machine.plane.deployed(name) for name in names)
+    assert names == ["a", "b", "c", False]
+    assert all(machine.plane.deployed(name) for name in "abc")
+
+
+MODULE = [sys.executable, "-m", "modal", "deploy", "-m", "internvl_modal.modal_app"]
+MODULES = {
+    "INTERNVL_MODAL_DEPLOY_MODEL": "internvl2_5-1b",
+    "INTERNVL_MODAL_DEPLOY_GPU": "L4",
+    "PYTHONWARNINGS": "",
+}
 
 
 def test_modal_deploy_of_the_module(machine: Machine) -> None:
-    machine.env = {
-        "INTERNVL_MODAL_DEPLOY_MODEL": "internvl2_5-1b",
-        "INTERNVL_MODAL_DEPLOY_GPU": "L4",
-        "PYTHONWARNINGS": "",
-    }
-    command = [sys.executable, "-m", "modal", "deploy", "-m", "internvl_modal.modal_app"]
+    machine.env = dict(MODULES)
+    command = MODULE
     done = machine.command(*command)
     assert done.returncode == 0, done.stdout + done.stderr
     assert machine.key not in done.stdout + done.stderr
@@ -410,11 +489,10 @@ def test_what_is_deployed_is_not_what_the_environment_says_now(machine: Machine)
 
 
 def test_behind_proxy_auth_from_another_machine(machine: Machine, tmp_path: Path) -> None:
-    proxy = {"INTERNVL_MODAL_MODAL_KEY": "wk-1", "INTERNVL_MODAL_MODAL_SECRET": "ws-1"}
-    machine.env = proxy
+    machine.env = PROXY
     machine.python('say(repr(deploy("internvl2_5-1b", proxy_auth=True, wait=False)))')
     other = Machine(machine.plane, tmp_path / "other")
-    other.env = proxy
+    other.env = PROXY
     headers = other.python(
         "d = connect('internvl2_5-1b', api_key='k')\nsay(dict(d.backend().start().headers))"
     )

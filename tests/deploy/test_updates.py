@@ -12,12 +12,15 @@ from grpclib import Status
 
 from internvl_modal.weights import WeightsCache
 from tests.deploy.machine import Machine
+from tests.deploy.test_deployment import MODULE, MODULES
 from tests.loopback_hub import LoopbackHub
 from tests.modal_plane.plane import Fault
 
 SMALL = "multimodal-internvl2_5-1b"
 QUICK = 'deploy("internvl2_5-1b", wait=False)'
 UPDATE = 'attempt(lambda: deploy("internvl2_5-1b", gpu="H100"))'
+
+PUBLISHED = 'attempt(lambda: deploy("internvl2_5-1b", gpu="H100", proxy_auth=True))'
 
 Answering = Callable[[Callable[[], object], int], None]
 
@@ -36,7 +39,8 @@ def answering(machine: Machine) -> Iterator[Answering]:
             done = first()
             if isinstance(done, Awaitable):
                 await done
-            return web.json_response({"message": "cannot start"}, status=status)
+            body = {"message": "cannot start"} if status >= 400 else {"data": [{"id": "internvl"}]}
+            return web.json_response(body, status=status)
 
         machine.plane.stands_in["serve"] = handle
 
@@ -59,6 +63,49 @@ def test_what_ran_before_is_deployed_again(machine: Machine, answering: Answerin
     assert f"what was deployed before ({before}) is deployed again" in message
     assert gpu(machine) == before != "H100"
     assert machine.python(f"say(connect({SMALL!r}).plan.gpu_string)") == before
+
+
+def test_what_modal_deploy_made_is_deployed_again(machine: Machine, answering: Answering) -> None:
+    machine.env = dict(MODULES)
+    assert machine.command(*MODULE).returncode == 0
+    machine.env = {}
+    answering(lambda: None, 500)
+    _, message, _ = machine.python(UPDATE)
+    assert "what was deployed before (L4) is deployed again" in message
+    assert gpu(machine) == "L4"
+
+
+@pytest.mark.parametrize(
+    ("token", "said"), [("wk-test\n", "no error"), ("wk-\u00e9", "INTERNVL_MODAL_MODAL_KEY")]
+)
+def test_a_proxy_token_is_checked_before_anything_is_published(
+    machine: Machine, answering: Answering, token: str, said: str
+) -> None:
+    answering(lambda: None, 200)
+    machine.env = {
+        "INTERNVL_MODAL_MODAL_KEY": token,
+        "INTERNVL_MODAL_MODAL_SECRET": "ws-test-secret\n",
+    }
+    assert said in str(machine.python(PUBLISHED))
+    assert len(machine.plane.calls("AppPublish")) == (said == "no error")
+
+
+@pytest.mark.parametrize("files", [None, ["config.json"]])
+def test_only_weights_that_can_serve_are_not_downloaded_again(
+    machine: Machine, answering: Answering, files: list[str] | None
+) -> None:
+    if files:
+        volume = machine.plane.volume_path("bare")
+        with LoopbackHub() as hub:
+            hub.commit("OpenGVLab/InternVL2_5-1B", {"config.json": b"{}"})
+            cache = WeightsCache(volume, endpoint=hub.url)
+            cache.ensure("OpenGVLab/InternVL2_5-1B", files=files, progress=None)
+    found = machine.python(
+        "from internvl_modal.publishing import _on_volume\n"
+        f"volume = {'bare' if files else 'internvl-modal-weights'!r}\n"
+        "say(_on_volume(deploy('internvl2_5-1b', volume=volume, dry_run=True).spec))"
+    )
+    assert found == (files is None)
 
 
 def test_a_stopped_app_stays_stopped(machine: Machine, answering: Answering) -> None:

@@ -12,6 +12,8 @@ from google.protobuf.empty_pb2 import Empty
 from grpclib import GRPCError, Status
 from modal_proto import api_pb2 as p
 
+from .objects import DEFAULT_ENVIRONMENT
+
 if TYPE_CHECKING:
     from .plane import Plane
 
@@ -58,7 +60,9 @@ class Apps:
         found = [
             app
             for app in self.apps.values()
-            if app.name == name and app.published and environment in (None, app.environment)
+            if app.name == name
+            and app.published
+            and (environment is None or app.environment == (environment or DEFAULT_ENVIRONMENT))
         ]
         return found[-1] if found else None
 
@@ -95,7 +99,7 @@ class Apps:
         return p.AppGetLayoutResponse(app_layout=self.layout(request.app_id))
 
     async def AppCreate(self: Plane, request: Any) -> p.AppCreateResponse:
-        app = App(self.new_id("ap"), environment=request.environment_name)
+        app = App(self.new_id("ap"), environment=request.environment_name or DEFAULT_ENVIRONMENT)
         app.ephemeral = request.app_state == p.APP_STATE_EPHEMERAL
         self.apps[app.app_id] = app
         return p.AppCreateResponse(app_id=app.app_id)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .plane import Plane
 
 BUILDER = "2026.10"
+DEFAULT_ENVIRONMENT = "main"
 
 
 class Objects:
@@ -31,7 +32,8 @@ class Objects:
 
     async def EnvironmentGetOrCreate(self: Plane, request: Any) -> p.EnvironmentGetOrCreateResponse:
         settings = p.EnvironmentSettings(image_builder_version=BUILDER)
-        metadata = p.EnvironmentMetadata(name="main", settings=settings)
+        name = request.deployment_name or DEFAULT_ENVIRONMENT
+        metadata = p.EnvironmentMetadata(name=name, settings=settings)
         return p.EnvironmentGetOrCreateResponse(environment_id="en-1", metadata=metadata)
 
     async def MountGetOrCreate(self: Plane, request: Any) -> p.MountGetOrCreateResponse:
