@@ -169,6 +169,8 @@ async def _read_form(form: FormData) -> tuple[bytes, DescribeBody]:
     if not isinstance(upload, UploadFile):
         body = DescribeBody.model_validate(fields)
         return _decode(body.image_data), body
+    if "image_data" in fields:
+        raise RefusedError(422, "the form holds a file named image and image_data: send one")
     body = DescribeBody.model_validate({**fields, "image_data": ""})
     return await upload.read(), body
 

@@ -95,6 +95,12 @@ def test_multipart_upload(loopback: Loopback, gateway: httpx.Client) -> None:
     assert loopback.chats[-1].json["max_tokens"] == 9
 
 
+def test_a_form_with_two_pictures(gateway: httpx.Client) -> None:
+    form = {"image_data": PICTURE}
+    answer = gateway.post("/", files={"image": picture()}, data=form, headers=BEARER)
+    assert (answer.status_code, "send one" in answer.text) == (422, True)
+
+
 def test_a_large_picture_as_a_field_of_a_form(loopback: Loopback) -> None:
     data = base64.b64encode(noise(1000, 800)).decode()
     assert len(data) > 2**20, "more than Starlette takes by default"

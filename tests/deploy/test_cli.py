@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -16,6 +17,7 @@ from modal_proto import api_pb2 as p
 
 from tests.deploy.machine import Machine
 from tests.loopback import Loopback
+from tests.test_cli import SCENE, SENTENCE
 from tests.test_gateway import picture
 
 APP = "multimodal-internvl2_5-1b"
@@ -72,14 +74,14 @@ def test_options_that_are_none(machine: Machine, option: str, said: str) -> None
 
 
 @contextmanager
-def served(machine: Machine, loopback: Loopback, *options: str, key: str = "") -> Iterator[str]:
+def served(machine: Machine, backend: str, *options: str, key: str = "") -> Iterator[str]:
     """``serve`` on a free port; its last line and, where one was made, its key."""
     machine.env = {
         "INTERNVL_MODAL_API_KEY": "of-the-model",
         "INTERNVL_MODAL_GATEWAY_KEY": key,
         "PYTHONWARNINGS": "",
     }
-    command = [*COMMAND, "serve", "--backend", loopback.url, "--port", "0", *options]
+    command = [*COMMAND, "serve", "--backend", backend, "--port", "0", *options]
     with subprocess.Popen(
         command,
         env={name: value for name, value in machine.environment.items() if value},
@@ -96,7 +98,7 @@ def served(machine: Machine, loopback: Loopback, *options: str, key: str = "") -
 
 @pytest.mark.parametrize("key", ["chosen", ""])
 def test_serve(loopback: Loopback, machine: Machine, key: str) -> None:
-    with served(machine, loopback, key=key) as told:
+    with served(machine, loopback.url, key=key) as told:
         key = key or told.partition("\n")[0].removeprefix("key: ")
         url = told.split()[-1]
         with httpx.Client(timeout=60) as http:
@@ -110,6 +112,15 @@ def test_serve(loopback: Loopback, machine: Machine, key: str) -> None:
     assert key not in ("", "of-the-model")
 
 
+def test_serve_what_runs_on_this_machine(machine: Machine) -> None:
+    pytest.importorskip("xllamacpp")
+    with served(machine, "local", "--model", "demo", key="chosen") as told:
+        headers = {"Authorization": "Bearer chosen"}
+        files = {"image": Path(SCENE).read_bytes()}
+        answer = httpx.post(told.split()[-1], files=files, headers=headers, timeout=120)
+    assert answer.json()["description"] == SENTENCE
+
+
 def test_serve_on_ipv6(loopback: Loopback, machine: Machine) -> None:
     """Where the machine has none, it says so."""
     try:
@@ -120,7 +131,7 @@ def test_serve_on_ipv6(loopback: Loopback, machine: Machine) -> None:
         done = machine.command(sys.executable, "-m", "internvl_modal", "serve", *options)
         assert "error: cannot listen on ::1 port 8000: " in done.stderr
         return
-    with served(machine, loopback, "--host", "::1", key="chosen") as told:
+    with served(machine, loopback.url, "--host", "::1", key="chosen") as told:
         url = told.split()[-1]
         assert re.fullmatch(r"http://\[::1\]:\d+/", url)
         assert httpx.get(f"{url}health", timeout=60).json() == {"status": "ok"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,7 @@ def deployed(plane: Plane, home: Path) -> Machine:
     code = "from internvl_modal.deploying import deploy; print(deploy('internvl2_5-1b'))"
     done = machine.command(sys.executable, "-c", code, timeout=280)
     assert done.returncode == 0, done.stderr + log(plane)
+    assert re.search(r"OpenGVLab/InternVL2_5-1B: \d/3 files, .* MB/s", done.stderr)
     assert "OpenGVLab/InternVL2_5-1B is on the Volume" in done.stderr
     return machine
 
