@@ -17,9 +17,9 @@ from internvl_modal.deploy_spec import DeploymentSpec, describe
 from internvl_modal.errors import (
     ConfigError,
     DeployError,
+    InternVLError,
     MissingExtraError,
     ServerError,
-    WeightsError,
 )
 from internvl_modal.modal_objects import errors_of, outside_loop
 from internvl_modal.modal_runtime import KEY
@@ -288,10 +288,10 @@ class Deployment:
         return start + self.options.timeout
 
     def _known_plan(self) -> Plan | None:
-        """What prices pictures; the Hub that some models' needs must not hinder asking them."""
+        """What prices pictures; where the Hub withholds what it needs, the model still answers."""
         try:
             return self.plan
-        except WeightsError:
+        except InternVLError:
             return None
 
     def _serve(self) -> Any:
