@@ -236,6 +236,9 @@ def plan(
         str, typer.Argument(help="A name of the catalog (--list), or a repository owner/name.")
     ] = "internvl2_5-78b",
     list_: Annotated[bool, typer.Option("--list", help="List the catalog instead.")] = False,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit; main by default.")
+    ] = None,
     gpu: Annotated[str | None, typer.Option(help="Modal's GPU string, such as H200:2.")] = None,
     images_per_request: Annotated[int, typer.Option(help="Pictures in one request.")] = 1,
     max_tiles: Annotated[int, typer.Option(help="Most tiles of a picture.")] = 12,
@@ -262,6 +265,7 @@ def plan(
         return 0
     made = internvl_modal.plan(
         model,
+        revision=revision,
         gpu=gpu,
         images_per_request=images_per_request,
         max_tiles=max_tiles,
