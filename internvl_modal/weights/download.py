@@ -95,8 +95,7 @@ class PartialFile:
 
     def write(self, data: bytes) -> int:
         """Append, unless that is too much or the download was stopped."""
-        if self._stop.is_set():
-            raise Stopped
+        self._check_ours()
         if self.size + len(data) > self._wanted.size:
             raise _WrongSize
         self.digest.update(data)
@@ -106,6 +105,11 @@ class PartialFile:
         self._count(len(data))
         self._advance(len(data))
         return len(data)
+
+    def _check_ours(self) -> None:
+        """Stop where told to, or where who took our lock over has given the file its own name."""
+        if self._stop.is_set() or not Path(self.name).exists():
+            raise Stopped
 
     def _count(self, count: int) -> None:
         self.size += count
@@ -123,12 +127,14 @@ class PartialFile:
 
     def restart(self) -> None:
         """Forget every byte."""
+        self._check_ours()
         self._file.truncate(0)
         self._advance(-self.size)
         self.digest, self.size = Digest(self._wanted), 0
 
     def sync(self) -> None:
         """Put the bytes on the disk."""
+        self._check_ours()
         os.fsync(self._file.fileno())
 
 
