@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import huggingface_hub
@@ -21,29 +22,35 @@ BELOW_1 = huggingface_hub.__version__.startswith("0.")
 UPLOAD = """
 import hf_xet, sys
 with hf_xet.XetSession().new_upload_commit(endpoint="local://" + sys.argv[1]) as commit:
-    upload = commit.start_upload_file(sys.argv[2])
-print(upload.result().xet_info.hash)
+    uploads = [commit.start_upload_file(path) for path in sys.argv[2:]]
+for upload in uploads:
+    print(upload.result().xet_info.hash)
 """
 
 
-def in_xet(content: bytes, cas: Path) -> HubFile:
-    """Put a file into hf-xet's own storage in a folder, which one process at a time may open."""
+def in_xet(contents: Iterable[bytes], cas: Path) -> list[HubFile]:
+    """Put files into hf-xet's own storage in a folder, which one process at a time may open."""
     cas.mkdir(exist_ok=True)
-    source = cas.parent / "upload"
-    source.write_bytes(content)
+    sources = []
+    for number, content in enumerate(contents):
+        sources.append(cas.parent / f"upload{number}")
+        sources[-1].write_bytes(content)
     done = subprocess.run(
-        [sys.executable, "-c", UPLOAD, str(cas), str(source)],
+        [sys.executable, "-c", UPLOAD, str(cas), *map(str, sources)],
         check=True,
         stdout=subprocess.PIPE,
         text=True,
     )
-    return HubFile(content, lfs=True, xet_hash=done.stdout.strip())
+    hashes = done.stdout.split()
+    return [
+        HubFile(path, lfs=True, xet_hash=name) for path, name in zip(sources, hashes, strict=True)
+    ]
 
 
 @pytest.fixture
 def xet_hub(hub: LoopbackHub, tmp_path: Path) -> LoopbackHub:
     hub.cas = f"local://{tmp_path / 'cas'}"
-    weights = in_xet(noise(3_000_000, 1), tmp_path / "cas")
+    [weights] = in_xet([noise(3_000_000, 1)], tmp_path / "cas")
     hub.commit(REPO, {"config.json": b"{}", "model.safetensors": weights})
     return hub
 
@@ -110,8 +117,10 @@ def test_memory_does_not_grow_with_the_file(hub: LoopbackHub, root: Path, tmp_pa
 def test_xet_memory_with_the_high_performance_switch(
     hub: LoopbackHub, root: Path, tmp_path: Path
 ) -> None:
+    """Of as many files as come at once."""
     hub.cas = f"local://{tmp_path / 'cas'}"
-    weights = in_xet(os.urandom(600_000_000), tmp_path / "cas")
-    hub.commit(REPO, {"config.json": b"{}", "model.safetensors": weights})
+    weights = in_xet((os.urandom(75_000_000) for _ in range(8)), tmp_path / "cas")
+    shards = {f"model-{n:05}-of-00008.safetensors": file for n, file in enumerate(weights, 1)}
+    hub.commit(REPO, {"config.json": b"{}", **shards})
     assert peak_memory(root, hub.url, HF_XET_HIGH_PERFORMANCE="1") < 500
-    assert not hub.downloads("model.safetensors")
+    assert not hub.downloads("model-")
