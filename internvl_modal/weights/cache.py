@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from internvl_modal.errors import WeightsError
+from internvl_modal.errors import ConfigError, WeightsError
 from internvl_modal.weights.download import Digest, hash_file
 from internvl_modal.weights.inventory import (
     CachedModel,
@@ -67,6 +67,8 @@ class WeightsCache:
         endpoint: str | None = None,
         workers: int = 8,
     ) -> None:
+        if not os.fspath(root):
+            raise ConfigError("the weights cache has no folder", hint='name one; "." is this one')
         self._store: Store = Folder(Path(root).expanduser().absolute())
         self._token, self._endpoint, self._workers = token, endpoint, workers
 
@@ -86,7 +88,8 @@ class WeightsCache:
         elsewhere it can list, verify sizes, remove and prune.
         """
         cache = cls(".", token=token, endpoint=endpoint, workers=workers)
-        cache._store = open_volume(name, environment, os.environ.get("INTERNVL_MODAL_WEIGHTS_ROOT"))
+        root = os.environ.get("INTERNVL_MODAL_WEIGHTS_ROOT") or None
+        cache._store = open_volume(name, environment, root)
         return cache
 
     @property
@@ -184,12 +187,14 @@ class WeightsCache:
 
         Waits for running downloads.
         """
+        if keep < 0:
+            raise ConfigError(f"keep={keep}: it is a number of commits", hint="0 removes all")
         going: list[CachedModel] = []
         for model in sorted({entry.model for entry in self.list()}):
             with _local_errors(self._store), self._guard(model):
                 mine = [entry for entry in self.list() if entry.model == model]
                 mine.sort(key=lambda entry: entry.last_used, reverse=True)
-                kept = [entry for entry in mine if entry.complete][: max(keep, 0)]
+                kept = [entry for entry in mine if entry.complete][:keep]
                 going += self._discard([entry for entry in mine if entry not in kept])
                 going += self._discard_unfinished(kept)
         return tuple(going)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,20 +23,21 @@ Model = Annotated[
 ]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit; main by default.")]
 Folder = Annotated[
-    Path | None, typer.Option(help="The cache; INTERNVL_MODAL_CACHE_DIR by default.")
+    str | None,
+    typer.Option(help="The cache; INTERNVL_MODAL_CACHE_DIR by default.", metavar="PATH"),
 ]
 Volume = Annotated[str | None, typer.Option(help="A Modal Volume instead of a folder.")]
 Environment = Annotated[str | None, typer.Option(help="The Volume's Modal environment.")]
 
 
-def _cache(folder: Path | None, volume: str | None, environment: str | None) -> WeightsCache:
+def _cache(folder: str | None, volume: str | None, environment: str | None) -> WeightsCache:
     if volume is None and environment is not None:
         raise ConfigError("--environment says where a Volume is", hint="add --volume NAME")
     settings = Settings.load()
     token = settings.hf_token.get_secret_value() if settings.hf_token else None
     if volume is not None:
         return WeightsCache.volume(volume, environment=environment, token=token)
-    return WeightsCache(folder or settings.cache_dir, token=token)
+    return WeightsCache(settings.cache_dir if folder is None else folder, token=token)
 
 
 def _table(entries: Sequence[CachedModel]) -> None:
@@ -49,7 +49,7 @@ def _table(entries: Sequence[CachedModel]) -> None:
 
 
 def _repair(
-    found: Verification, folder: Path | None, volume: str | None, environment: str | None
+    found: Verification, folder: str | None, volume: str | None, environment: str | None
 ) -> str:
     """The command that repairs just this commit, wherever its branch is now."""
     options = {"--revision": found.commit, "--folder": folder}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import urlsplit
 
 from internvl_modal.errors import WeightsError
-from internvl_modal.weights.manifest import RemoteFile
+from internvl_modal.weights.manifest import COMMIT, RemoteFile
 
 if TYPE_CHECKING:
     from hf_xet import XetSession  # type: ignore[import-untyped]
@@ -104,6 +104,8 @@ class Hub:
             )
             for entry in info.siblings or ()
         )
+        if not COMMIT.fullmatch(info.sha or ""):
+            raise ValueError(f"its commit is called {info.sha!r}")
         return Repository(model, cast(str, info.sha), files)
 
     def fetch(self, repository: Repository, file: RemoteFile, sink: Sink, start: int) -> None:

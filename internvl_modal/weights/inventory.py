@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from internvl_modal.weights.manifest import MANIFEST, PARTIAL, Manifest, Wish
+from internvl_modal.weights.manifest import MANIFEST, PARTIAL, PLACE, Manifest, Wish
 from internvl_modal.weights.store import Folder, Store
 
 __all__ = ["CachedModel", "Snapshot", "damage", "find", "inventory", "manifests", "write_manifest"]
@@ -82,17 +82,15 @@ def find(folder: Folder, wish: Wish) -> Snapshot | None:
 
 
 def inventory(store: Store) -> tuple[CachedModel, ...]:
-    """Every model, whole or not, by name and commit."""
+    """Every model, whole or not, by name and commit; other files are none of ours."""
     whole = {m.folder for m in manifests(store) if not damage(store, m)}
     sizes: dict[str, int] = {}
     used: dict[str, float] = {}
     for path, entry in store.entries().items():
-        parts = PurePosixPath(path.removeprefix(f"{PARTIAL}/")).parts
-        if len(parts) < 4 or parts[0].startswith("."):
-            continue
-        name = "/".join(parts[:3])
-        sizes[name] = sizes.get(name, 0) + entry.size
-        used[name] = max(used.get(name, 0.0), entry.mtime)
+        if place := PLACE.match(path.removeprefix(f"{PARTIAL}/")):
+            name = place[1]
+            sizes[name] = sizes.get(name, 0) + entry.size
+            used[name] = max(used.get(name, 0.0), entry.mtime)
     return tuple(
         CachedModel(
             model=name.rpartition("/")[0],

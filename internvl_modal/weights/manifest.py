@@ -15,8 +15,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from internvl_modal.errors import WeightsError
 
 __all__ = [
+    "COMMIT",
     "MANIFEST",
     "PARTIAL",
+    "PLACE",
     "CachedFile",
     "Manifest",
     "RemoteFile",
@@ -28,6 +30,9 @@ __all__ = [
 
 MANIFEST = "internvl-modal.json"
 PARTIAL = ".partial"
+COMMIT = re.compile(r"[0-9a-f]{40}")
+PLACE = re.compile(rf"((?!\.|[^/]*--)[^/]+/[^/]+/{COMMIT.pattern})/")
+"""A file of a model: no repository's name holds two dashes, but folders of huggingface_hub's do."""
 
 Variant: TypeAlias = Literal["auto", "safetensors", "bin", "gguf"]
 

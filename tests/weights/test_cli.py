@@ -55,6 +55,12 @@ def test_a_model_comes_and_goes(hub: LoopbackHub, root: Path) -> None:
     assert isinstance(gone.exception, WeightsError)
 
 
+def test_an_empty_folder_is_refused(root: Path) -> None:
+    """As a variable of the shell that is not set gives it."""
+    refused = run("prune", "--folder", "")
+    assert isinstance(refused.exception, ConfigError)
+
+
 def test_the_folder_is_the_backends(
     cache: WeightsCache, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

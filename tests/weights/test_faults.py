@@ -8,8 +8,9 @@ import resource
 import socket
 import subprocess
 import sys
+import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from huggingface_hub import constants
 
 from internvl_modal.errors import WeightsError
 from internvl_modal.weights import WeightsCache
-from internvl_modal.weights.manifest import MANIFEST
+from internvl_modal.weights.download import PartialFile, Stopped
+from internvl_modal.weights.manifest import MANIFEST, RemoteFile
 from tests.loopback_hub import Fault, LoopbackHub
 from tests.weights.conftest import NEEDED, REPO, model_files, noise
 
@@ -75,6 +77,7 @@ def test_a_broken_connection_continues_where_it_stopped(
 
 
 NOW = {"Retry-After": "0"}
+STRANGE = '{"id": "a/b", "sha": "../x", "siblings": []}'
 
 
 @pytest.mark.parametrize(
@@ -86,11 +89,12 @@ NOW = {"Retry-After": "0"}
         (Fault(SHARD, status=500, headers=NOW), rf"{SHARD}: the Hub failed \(500\) \(try again"),
         (Fault("revision/main", status=503, headers=NOW), rf"{REPO}: the Hub failed \(503\)"),
         (Fault("revision/main", status=200, body="<html>"), "does not answer as a Hub does"),
+        (Fault("revision/main", status=200, body=STRANGE), r"its commit is called '\.\./x'"),
         (Fault(SHARD, change=flip), f"{SHARD}: the bytes are not the Hub's: checksum"),
         (Fault(SHARD, change=lambda b: b[:9]), f"{SHARD}: .* 400000 bytes, the server has sent 9"),
         (Fault(SHARD, change=lambda b: b + b"x"), f"{SHARD}: the Hub says 400000 bytes"),
     ],
-    ids=str.split("403 404 429 500 api-503 api-html bytes short long"),
+    ids=str.split("403 404 429 500 api-503 api-html api-commit bytes short long"),
 )
 def test_lasting_faults(hub: LoopbackHub, cache: WeightsCache, fault: Fault, message: str) -> None:
     hub.faults.append(fault)
@@ -162,6 +166,34 @@ def test_a_file_that_another_process_writes_to_is_not_published(
     assert not any(entry.complete for entry in cache.list())
     assert cache.ensure(REPO, progress=None).files == NEEDED
     assert cache.verify(REPO, deep=True).ok
+
+
+def test_a_file_that_another_process_has_published_is_left_alone(
+    hub: LoopbackHub, cache: WeightsCache, root: Path
+) -> None:
+    """As by one that took the lock over while this one was suspended."""
+    part = root / ".partial" / REPO / hub.branches[REPO]["main"] / f"{SHARD}.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(model_files()[SHARD][:1000])
+    take = Fault(f"cdn.*{SHARD}", times=1, then=lambda: part.rename(root / "published"))
+    hub.faults.append(take)
+    with pytest.raises(WeightsError, match="the lock of this download was lost"):
+        cache.ensure(REPO, progress=None)
+    assert (root / "published").read_bytes() == model_files()[SHARD][:1000]
+    assert cache.ensure(REPO, progress=None).files == NEEDED
+
+
+@pytest.mark.parametrize("act", [PartialFile.restart, PartialFile.sync])
+def test_a_partial_file_ends_when_it_has_another_name(
+    tmp_path: Path, act: Callable[[PartialFile], None]
+) -> None:
+    part, wanted = tmp_path / "x.part", RemoteFile(path="x", size=5, oid="0")
+    part.write_bytes(b"bytes")
+    with PartialFile(part, wanted, threading.Event(), int) as sink:
+        part.rename(tmp_path / "x")
+        with pytest.raises(Stopped):
+            act(sink)
+    assert (tmp_path / "x").read_bytes() == b"bytes"
 
 
 def test_a_download_whose_lock_is_lost_ends(
