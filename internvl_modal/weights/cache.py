@@ -6,12 +6,12 @@ import os
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from internvl_modal.errors import ConfigError, WeightsError
-from internvl_modal.weights.download import Digest, hash_file
+from internvl_modal.weights.download import FREE_SPACE, NO_ROOM, Digest, hash_file
 from internvl_modal.weights.inventory import (
     CachedModel,
     Snapshot,
@@ -142,9 +142,10 @@ class WeightsCache:
     ) -> Verification:
         """Compare a model with its manifest: sizes, or with ``deep`` the sha256 of every file.
 
-        What a deep verification finds is noted in the manifest, so that ``ensure`` repairs just
-        those files. A name of the catalog means its own repository or, where only that is in the
-        cache, its GGUF one. Raises WeightsError when the model is not in the cache.
+        What a deep verification finds is noted in the manifest, where that can be written, so that
+        ``ensure`` repairs just those files. A name of the catalog means its own repository or,
+        where only that is in the cache, its GGUF one. Raises WeightsError when the model is not in
+        the cache.
         """
         with _local_errors(self._store):
             self._store.pull()
@@ -154,7 +155,8 @@ class WeightsCache:
                 folder = self._folder("verify checksums")
                 bad = self._hash(folder, manifest, manifest.files, progress)
                 if set(bad) != set(manifest.bad):
-                    bad = self._note(folder, manifest, bad)
+                    with suppress(OSError):  # who may only read is told all the same
+                        bad = self._note(folder, manifest, bad)
         files = len(manifest.files)
         return Verification(manifest.model, manifest.commit, manifest.variants, files, bad, deep)
 
@@ -199,13 +201,22 @@ class WeightsCache:
                 going += self._discard_unfinished(kept)
         return tuple(going)
 
-    def _guard(self, model: str) -> AbstractContextManager[object]:
-        """Keep others from writing a model; from outside a Volume there is no lock to hold."""
+    @contextmanager
+    def _guard(self, model: str) -> Iterator[None]:
+        """Keep others from writing a model; from outside a Volume there is no lock to hold.
+
+        A full disk has no room for one either: what frees it waits for others and goes on.
+        """
         from internvl_modal.weights.install import model_lock
 
-        if isinstance(self._store, Folder):
-            return model_lock(self._store, model, threading.Event())
-        return nullcontext()
+        with ExitStack() as held:
+            if isinstance(self._store, Folder):
+                try:
+                    held.enter_context(model_lock(self._store, model, threading.Event()))
+                except OSError as error:
+                    if error.errno not in NO_ROOM:
+                        raise
+            yield
 
     def _discard(self, going: Sequence[CachedModel]) -> tuple[CachedModel, ...]:
         for entry in going:
@@ -262,11 +273,12 @@ class WeightsCache:
         ):
 
             def check(file: CachedFile) -> bool:
-                digest = Digest(file)
-                if (home / file.path).is_file():
+                digest, sound = Digest(file), False
+                with suppress(OSError):  # gone, or it cannot be read
                     hash_file(home / file.path, digest, report.advance, stop)
+                    sound = digest.verified() is not None
                 report.file_done()
-                return digest.verified() is not None
+                return sound
 
             try:
                 sound = tuple(pool.map(check, files))
@@ -340,8 +352,9 @@ def _local_errors(store: Store) -> Iterator[None]:
         yield
     except OSError as error:
         cause = error.strerror or type(error).__name__
+        full = error.errno in NO_ROOM
         raise WeightsError(
             f"cannot use {error.filename or store.where}: {cause}",
-            hint="check the folder's permissions or choose another",
+            hint=FREE_SPACE if full else "check the folder's permissions or choose another",
             destination=store.where,
         ) from error

@@ -23,11 +23,21 @@ from internvl_modal.weights.manifest import CachedFile, RemoteFile
 if TYPE_CHECKING:
     from internvl_modal.weights.progress import Reporter
 
-__all__ = ["BLOCK", "NO_ROOM", "Digest", "Downloads", "PartialFile", "Stopped", "hash_file"]
+__all__ = [
+    "BLOCK",
+    "FREE_SPACE",
+    "NO_ROOM",
+    "Digest",
+    "Downloads",
+    "PartialFile",
+    "Stopped",
+    "hash_file",
+]
 
 BLOCK = 4 << 20
 RETRIES = 4
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FREE_SPACE = "free some space (internvl-modal weights prune) or choose another folder"
 
 
 class Digest:

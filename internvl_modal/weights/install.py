@@ -18,6 +18,7 @@ from pathlib import Path
 from internvl_modal.errors import WeightsError, WeightsInterruptedError
 from internvl_modal.weights.download import (
     BLOCK,
+    FREE_SPACE,
     NO_ROOM,
     Digest,
     Downloads,
@@ -236,9 +237,8 @@ class Installation:
             raise self._no_room(f"{needed / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free")
 
     def _no_room(self, cause: str) -> WeightsError:
-        hint = "free some space (internvl-modal weights prune) or choose another folder"
         return self._with_place(
-            WeightsError(f"{self.wish.model}: the disk is full: {cause}", hint=hint)
+            WeightsError(f"{self.wish.model}: the disk is full: {cause}", hint=FREE_SPACE)
         )
 
     def _with_place(self, error: WeightsError) -> WeightsError:

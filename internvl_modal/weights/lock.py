@@ -133,10 +133,15 @@ class Lock:
     @staticmethod
     def _claim_without_links(path: Path, name: str) -> bool:
         try:
-            with path.open("x") as file:
-                file.write(name)
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
         except FileExistsError:
             return False
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(name)
+        except OSError:  # a full disk: without a name in it, others would wait for it to go stale
+            path.unlink(missing_ok=True)
+            raise
         return True
 
     def _read(self, path: Path | None = None) -> _Holder | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -19,7 +17,7 @@ from huggingface_hub import constants
 from internvl_modal.errors import WeightsError
 from internvl_modal.weights import WeightsCache
 from internvl_modal.weights.download import PartialFile, Stopped
-from internvl_modal.weights.manifest import MANIFEST, RemoteFile
+from internvl_modal.weights.manifest import RemoteFile
 from tests.loopback_hub import Fault, LoopbackHub
 from tests.weights.conftest import NEEDED, REPO, model_files, noise
 
@@ -264,101 +262,6 @@ def test_offline_mode_of_huggingface_hub(hub: LoopbackHub, root: Path) -> None:
     )
     assert "WeightsError: a/b: HF_HUB_OFFLINE is set (unset it to download)" in done.stderr
     assert not hub.requests
-
-
-def claim_more_than_a_disk_holds(hub: LoopbackHub) -> str:
-    """The commit whose first shard the Hub says is so large."""
-    commit = hub.branches[REPO]["main"]
-    shard = next(entry for entry in hub.siblings(REPO, commit) if entry["rfilename"] == SHARD)
-    shard["size"] = shard["lfs"]["size"] = 10**17
-    return commit
-
-
-def test_space_is_checked_before_the_first_byte(hub: LoopbackHub, cache: WeightsCache) -> None:
-    claim_more_than_a_disk_holds(hub)
-    with pytest.raises(WeightsError, match=r"the disk is full: 1\d{8}\.\d\d GB are needed"):
-        cache.ensure(REPO, progress=None)
-    assert not hub.downloads()
-
-
-def test_space_is_checked_before_the_first_copy(
-    hub: LoopbackHub, cache: WeightsCache, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a file system without hard links; what was begun before stays."""
-
-    def link(*_: object) -> None:
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-
-    cache.ensure(REPO, progress=None)
-    hub.commit(REPO, {**model_files(), SHARD: noise(400_000, 60)})
-    commit = claim_more_than_a_disk_holds(hub)
-    begun = root / ".partial" / REPO / commit / f"{SHARD}.part"
-    begun.parent.mkdir(parents=True)
-    begun.write_bytes(b"half")
-    monkeypatch.setattr(os, "link", link)
-    with pytest.raises(WeightsError, match="the disk is full"):
-        cache.ensure(REPO, commit, progress=None)
-    assert [path for path in (root / ".partial").rglob("*") if path.is_file()] == [begun]
-
-
-def test_a_cache_that_changes_while_it_is_listed(cache: WeightsCache) -> None:
-    """As a file that was just renamed, a link to nowhere is listed but cannot be looked at."""
-    snapshot = cache.ensure(REPO, progress=None)
-    (snapshot.path / "gone").symlink_to("nowhere")
-    (snapshot.path.parent / "gone").mkdir()
-    (snapshot.path.parent / "gone" / MANIFEST).symlink_to("nowhere")
-    assert [entry.complete for entry in cache.list()] == [True]
-    assert cache.verify(REPO, deep=True).ok
-    assert cache.remove(REPO)
-
-
-@pytest.mark.parametrize("verb", ["list", "verify", "remove", "prune"])
-def test_a_cache_that_cannot_be_read(cache: WeightsCache, verb: str) -> None:
-    loop = cache.ensure(REPO, progress=None).path / "loop"
-    loop.symlink_to("loop")
-    with pytest.raises(WeightsError, match=r"cannot use .*/loop: .*check the folder") as caught:
-        getattr(cache, verb)(*([REPO] if verb in ("verify", "remove") else []))
-    assert caught.value.destination == str(loop.parents[3])
-
-
-FULL_DISK = """
-import resource, signal, sys
-from internvl_modal.errors import WeightsError
-from internvl_modal.weights import WeightsCache
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (350_000, 350_000))
-try:
-    cache = WeightsCache(sys.argv[1], endpoint=sys.argv[2])
-    cache.ensure("OpenGVLab/InternVL2_5-1B", sys.argv[3], progress=None)
-except WeightsError as error:
-    print(error)
-"""
-
-
-def test_a_disk_that_fills_up_leaves_the_cache_as_it_was(
-    hub: LoopbackHub, cache: WeightsCache, root: Path
-) -> None:
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
-    cache.ensure(REPO, progress=None)
-    before = cache.list()
-    commit = hub.commit(REPO, {**model_files(), SHARD: noise(400_000, 60)})
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(root), hub.url, commit],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    assert "the disk is full" in done.stdout
-    assert cache.list() == before
-
-
-@pytest.mark.parametrize("place", ["/sys/internvl-modal", "file"])
-def test_a_folder_that_cannot_be_written(hub: LoopbackHub, tmp_path: Path, place: str) -> None:
-    (tmp_path / "file").write_text("")
-    cache = WeightsCache(tmp_path / place, endpoint=hub.url)
-    with pytest.raises(WeightsError, match=f"cannot use .*{place}.*choose another") as caught:
-        cache.ensure(REPO, progress=None)
-    assert caught.value.destination == str(tmp_path / place)
 
 
 @pytest.mark.parametrize("fault", [None, Fault("revision", body="[]", status=200)])
