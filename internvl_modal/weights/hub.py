@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import urlsplit
 
+from internvl_modal.backends.base import checked_key
 from internvl_modal.errors import WeightsError
 from internvl_modal.weights.manifest import COMMIT, RemoteFile
 
@@ -69,13 +70,18 @@ class Sink(Protocol):
 
 
 class Hub:
-    """One Hub and who asks: ``token`` None means the one huggingface_hub knows of."""
+    """One Hub and who asks: ``token`` None means the one huggingface_hub knows of.
+
+    Raises ConfigError for a token that cannot be sent.
+    """
 
     def __init__(self, token: str | None, endpoint: str | None) -> None:
-        from huggingface_hub import HfApi
+        from huggingface_hub import HfApi, get_token
 
-        self._token = token
-        self._api = HfApi(endpoint=endpoint, token=token)
+        key = checked_key(token, "the Hugging Face token")
+        self._token = key.get_secret_value() if key else None
+        checked_key(get_token(), "the Hugging Face token")
+        self._api = HfApi(endpoint=endpoint, token=self._token)
         self.url: str = self._api.endpoint
         parts = urlsplit(self.url)
         self.endpoint = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

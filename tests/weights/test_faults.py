@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from internvl_modal.errors import WeightsError
+from internvl_modal.errors import ConfigError, WeightsError
 from internvl_modal.weights import WeightsCache
 from internvl_modal.weights.download import PartialFile, Stopped
 from internvl_modal.weights.manifest import RemoteFile
@@ -131,6 +131,11 @@ def test_a_token_that_is_wrong_or_missing_is_never_shown(
     assert SECRET not in "".join(traceback.format_exception(caught.value)) + repr(cache)
 
 
+def test_an_empty_token_is_none(hub: LoopbackHub, root: Path) -> None:
+    WeightsCache(root, endpoint=hub.url, token="  ").ensure(REPO, progress=None)
+    assert not any("authorization" in request.headers for request in hub.requests)
+
+
 def test_a_server_that_repeats_the_token_is_not_quoted(hub: LoopbackHub, root: Path) -> None:
     echo = {"X-Error-Message": f"bad token {SECRET}"}
     hub.faults.append(Fault("revision/main", status=401, headers=echo, body=SECRET))
@@ -139,9 +144,23 @@ def test_a_server_that_repeats_the_token_is_not_quoted(hub: LoopbackHub, root: P
     assert SECRET not in f"{caught.value} {caught.value!r} {caught.value.__dict__}"
 
 
-def test_the_right_token_and_a_gated_repository(hub: LoopbackHub, root: Path) -> None:
+@pytest.mark.parametrize("given", [True, False], ids=["argument", "environment"])
+def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(
+    hub: LoopbackHub, root: Path, monkeypatch: pytest.MonkeyPatch, given: bool
+) -> None:
+    odd = f"{SECRET}\N{EN DASH}"
+    if not given:
+        monkeypatch.setenv("HF_TOKEN", odd)
+    cache = WeightsCache(root, endpoint=hub.url, token=odd if given else None)
+    with pytest.raises(ConfigError, match="the Hugging Face token holds characters") as caught:
+        cache.ensure(REPO, progress=None)
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("around", ["", "\n", " "])
+def test_the_right_token_and_a_gated_repository(hub: LoopbackHub, root: Path, around: str) -> None:
     hub.token = SECRET
-    cache = WeightsCache(root, endpoint=hub.url, token=SECRET)
+    cache = WeightsCache(root, endpoint=hub.url, token=f"{around}{SECRET}{around}")
     assert cache.ensure(REPO, progress=None).files == NEEDED
     hub.gated.add(REPO)
     with pytest.raises(WeightsError, match=r"access is gated .accept the terms at http"):
