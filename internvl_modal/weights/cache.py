@@ -29,7 +29,7 @@ from internvl_modal.weights.manifest import (
     Wish,
     abbreviates,
 )
-from internvl_modal.weights.progress import ProgressOption, Reporter
+from internvl_modal.weights.progress import CallbackError, ProgressOption, Reporter
 from internvl_modal.weights.store import Folder, Store, open_volume
 
 __all__ = ["CachedModel", "Snapshot", "Verification", "WeightsCache"]
@@ -347,9 +347,11 @@ def _unknown(store: Store, model: str, revision: str | None) -> WeightsError:
 
 @contextmanager
 def _local_errors(store: Store) -> Iterator[None]:
-    """Say which file or folder cannot be used."""
+    """Say which file or folder cannot be used; what a callback raised comes out as it is."""
     try:
         yield
+    except CallbackError as failed:
+        raise failed.error from failed.error.__cause__
     except OSError as error:
         cause = error.strerror or type(error).__name__
         full = error.errno in NO_ROOM

@@ -14,14 +14,11 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from internvl_modal.errors import WeightsError
 from internvl_modal.weights.hub import Hub, Repository, explain, retry_delay
 from internvl_modal.weights.manifest import CachedFile, RemoteFile
-
-if TYPE_CHECKING:
-    from internvl_modal.weights.progress import Reporter
+from internvl_modal.weights.progress import CallbackError, Reporter
 
 __all__ = [
     "BLOCK",
@@ -228,7 +225,7 @@ class Downloads:
                 self._take_over(sink)
                 if sink.size <= before:
                     raise ConnectionError("no bytes came")
-            except (Stopped, _WrongSize):
+            except (Stopped, _WrongSize, CallbackError):
                 raise
             except Exception as error:
                 if _ends_early(error):

@@ -150,7 +150,8 @@ class Installation:
         total = sum(file.size for file in missing)
         already = total - sum(_left(staging, file) for file in fetch)
         task = f"Fetching {repository.name}"
-        with Reporter(self.progress, task, len(local), total, already) as report:
+        done = len(local) - len(fetch)
+        with Reporter(self.progress, task, len(local), total, done=done, already=already) as report:
             downloads = Downloads(
                 self.hub, repository, staging, report=report, workers=self.workers, stop=self.stop
             )

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 from internvl_modal.progress import Bar, View, choose, silent
 
-__all__ = ["Progress", "ProgressOption", "Reporter"]
+__all__ = ["CallbackError", "Progress", "ProgressOption", "Reporter"]
 
 LOG_SECONDS = 5.0
 
@@ -39,6 +39,13 @@ class Progress:
 ProgressOption: TypeAlias = Literal["auto"] | Callable[[Progress], None] | None
 
 
+class CallbackError(Exception):
+    """Carries what a callback raised past those who handle errors of the network or the disk."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
 def _gigabytes(count: int) -> str:
     return f"{count / 1e9:.2f}"
 
@@ -47,15 +54,23 @@ class Reporter:
     """Counts files and bytes of one task, from any thread, and tells ``option`` of it.
 
     "auto" draws a bar on a terminal or in a notebook and writes a line to stderr every few
-    seconds elsewhere; None is silent. ``already`` bytes were there before and earn no rate.
+    seconds elsewhere; None is silent. ``done`` files and ``already`` bytes were there before and
+    earn no rate. The last moment is always told, unless an error ends the task.
     """
 
     def __init__(
-        self, option: ProgressOption, task: str, files: int, size: int, already: int = 0
+        self,
+        option: ProgressOption,
+        task: str,
+        files: int,
+        size: int,
+        *,
+        done: int = 0,
+        already: int = 0,
     ) -> None:
         self._lock = threading.Lock()
         self._task, self._total_files, self._total = task, files, size
-        self._files, self._bytes, self._already = 0, already, already
+        self._files, self._bytes, self._already = done, already, already
         self._started = self._told = time.monotonic()
         self._show = _view(option, self._now())
 
@@ -69,23 +84,31 @@ class Reporter:
         """Count one file as verified."""
         with self._lock:
             self._files += 1
-            self._tell(force=self._files == self._total_files)
+            self._tell(force=False)
 
     def __enter__(self) -> Reporter:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._show.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._tell(force=True)
+        finally:
+            self._show.close()
 
     def _tell(self, *, force: bool) -> None:
         now = time.monotonic()
         if force or now - self._told >= self._show.every:
             self._told = now
-            self._show.update(self._now())
+            try:
+                self._show.update(self._now())
+            except Exception as error:
+                raise CallbackError(error) from error
 
     def _now(self) -> Progress:
         rate = (self._bytes - self._already) / max(time.monotonic() - self._started, 1e-3)
-        eta = (self._total - self._bytes) / rate if rate > 0 else None
+        left = self._total - self._bytes
+        eta = left / rate if rate > 0 else None if left else 0.0
         return Progress(
             self._task, self._files, self._total_files, self._bytes, self._total, rate, eta
         )

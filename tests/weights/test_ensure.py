@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
-import io
 import json
 import os
-import pty
-import struct
 import subprocess
 import sys
-import termios
 from pathlib import Path
 
 import pytest
@@ -352,54 +347,3 @@ def test_a_manifest_is_utf_8_in_every_locale(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-c", UTF_8, str(tmp_path)], env={**os.environ, **locale}, check=True
     )
-
-
-def test_progress_reaches_a_callback(cache: WeightsCache) -> None:
-    seen: list[Progress] = []
-    cache.ensure(REPO, progress=seen.append)
-    assert seen[-1].bytes == seen[-1].total_bytes == sum(len(model_files()[n]) for n in NEEDED)
-    assert seen[-1].files == seen[-1].total_files == len(NEEDED)
-    seen.clear()
-    assert cache.verify(REPO, deep=True, progress=seen.append).ok
-    assert seen[-1].bytes == seen[-1].total_bytes
-
-
-def test_progress_is_lines_where_no_terminal_is(
-    cache: WeightsCache, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cache.ensure(REPO)
-    line = capsys.readouterr().err.strip()
-    assert line.startswith(f"Fetching {REPO}: 6/6 files")
-    assert "ETA 0 s" in line
-
-
-@pytest.mark.parametrize("kind", ["none", "closed", "broken"])
-def test_a_standard_error_that_is_gone_stops_nothing(
-    cache: WeightsCache, root: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    with os.fdopen(writer, "wb", buffering=0) as pipe:
-        text = io.TextIOWrapper(pipe, write_through=True)
-        monkeypatch.setattr(sys, "stderr", None if kind == "none" else text)
-        if kind == "closed":
-            text.close()
-        assert cache.ensure(REPO).files == NEEDED
-        monkeypatch.undo()
-
-
-def test_progress_is_a_bar_on_a_terminal(hub: LoopbackHub, root: Path) -> None:
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
-    code = "import sys; from internvl_modal import WeightsCache; WeightsCache(sys.argv[1])"
-    subprocess.run(
-        [sys.executable, "-c", f"{code}.ensure({REPO!r})", str(root)],
-        env={**os.environ, "HF_ENDPOINT": hub.url},
-        stderr=theirs,
-        check=True,
-    )
-    os.close(theirs)
-    shown = os.read(ours, 65536).decode()
-    os.close(ours)
-    assert f"Fetching {REPO}: 100%" in shown
-    assert "6/6 files" in shown
