@@ -64,8 +64,15 @@ class Installation:
 
     def run(self) -> Snapshot:
         """Install under the model's lock; who waited for it may find the work done."""
-        with model_lock(self.folder, self.wish.model, self.stop):
-            return find(self.folder, self.wish) or self._install()
+        try:
+            with model_lock(self.folder, self.wish.model, self.stop):
+                return find(self.folder, self.wish) or self._install()
+        except KeyboardInterrupt as error:
+            raise WeightsInterruptedError(
+                f"{self.wish.model}: interrupted",
+                hint="run this again: it continues where it stopped",
+                destination=self.folder.where,
+            ) from error
 
     def _install(self) -> Snapshot:
         repository = self._resolve()
@@ -120,13 +127,9 @@ class Installation:
             shutil.rmtree(staging, ignore_errors=True)
             self.folder.push()
             raise self._no_room(error.strerror or str(error.errno)) from error
-        except KeyboardInterrupt as error:
+        except KeyboardInterrupt:
             self.folder.push()
-            raise WeightsInterruptedError(
-                f"{self.wish.model}: interrupted",
-                hint="run this again: it continues where it stopped",
-                destination=self.folder.where,
-            ) from error
+            raise
         except Stopped as error:
             raise WeightsError(
                 f"{self.wish.model}: the lock of this download was lost",

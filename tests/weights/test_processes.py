@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -194,6 +195,36 @@ def test_interrupted(root: Path) -> None:
         server.start(root, hub.url, MANY)
         assert server.result() == "complete: 30"
         check_requests(hub, before)
+
+
+def test_interrupted_while_it_waits_for_the_lock(hub: LoopbackHub, root: Path) -> None:
+    """A pipe as the lock tells when it is read, and keeps who reads it."""
+    lock = root / ".locks" / f"{REPO.replace('/', '--')}.lock"
+    lock.parent.mkdir(parents=True)
+    os.mkfifo(lock)
+    with fork_server() as server:
+        child = server.start(root, hub.url, REPO)
+        with lock.open("w"):
+            os.kill(child, signal.SIGINT)
+            assert server.result().startswith(f"interrupted: {REPO}: interrupted (run this again")
+
+
+def test_interrupted_while_the_hub_is_asked(hub: LoopbackHub, root: Path) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        asked.set()
+        answer.wait(60)
+
+    hub.faults.append(Fault("revision/main", times=1, then=hold))
+    with fork_server() as server:
+        child = server.start(root, hub.url, REPO)
+        assert asked.wait(60)
+        os.kill(child, signal.SIGINT)
+        assert server.result().startswith(f"interrupted: {REPO}: interrupted (run this again")
+        answer.set()
+        server.start(root, hub.url, REPO)
+        assert server.result() == f"complete: {len(NEEDED)}"
 
 
 def test_two_processes_download_once(hub: LoopbackHub, cache: WeightsCache, root: Path) -> None:
