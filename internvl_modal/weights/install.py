@@ -88,7 +88,7 @@ class Installation:
             model=repository.name,
             commit=repository.commit,
             source=self.hub.endpoint,
-            time=datetime.now(timezone.utc),
+            time=old.time if old and not self._moved(old) else datetime.now(timezone.utc),
             revisions=_merged(old.revisions if old else (), self.wish.revision),
             variants=_merged(old.variants if old else (), variant),
             files=tuple(sorted((*whole.values(), *fetched), key=lambda file: file.path)),
@@ -114,6 +114,11 @@ class Installation:
         """What is already here of this commit, whole or damaged."""
         found = manifests(self.folder, repository.name)
         return next((m for m in found if m.commit == repository.commit), None)
+
+    def _moved(self, old: Manifest) -> bool:
+        """Whether the name asked by has been another commit's too: the newest one has it."""
+        others = (m for m in manifests(self.folder, old.model) if m.commit != old.commit)
+        return any(self.wish.revision in other.revisions for other in others)
 
     def _completed(
         self, repository: Repository, staging: Path, missing: Iterable[RemoteFile]

@@ -192,6 +192,27 @@ def test_verify_names_the_bad_file_and_ensure_repairs_only_it(
     assert cache.verify(REPO, deep=True).ok
 
 
+@pytest.mark.parametrize("named", ["commit", "tag"])
+def test_a_repaired_commit_does_not_become_the_branch_again(
+    hub: LoopbackHub, cache: WeightsCache, named: str
+) -> None:
+    commit = hub.commit(REPO, model_files(), branch="v1")
+    old = cache.ensure(REPO, "v1", progress=None)
+    assert cache.ensure(REPO, progress=None).commit == old.commit == commit
+    new_commit = hub.commit(REPO, {**model_files(), "config.json": b"{}"})
+    old.file(SHARD).unlink()
+    new = cache.ensure(REPO, progress=None)
+    assert new.commit == new_commit
+    assert cache.ensure(REPO, "v1" if named == "tag" else commit, progress=None) == old
+    assert cache.ensure(REPO, offline=True) == new
+    hub.branches[REPO]["main"] = commit
+    new.file(SHARD).unlink()
+    old.file(SHARD).unlink()
+    assert cache.ensure(REPO, progress=None) == old
+    cache.ensure(REPO, new_commit, progress=None)
+    assert cache.ensure(REPO, offline=True) == old
+
+
 @pytest.mark.parametrize("manifest", [None, "", "{}", "{" * 30])
 def test_a_folder_without_a_manifest_is_no_model(
     cache: WeightsCache, root: Path, manifest: str | None
