@@ -11,6 +11,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -144,12 +145,16 @@ class Installation:
     def _gather(
         self, repository: Repository, staging: Path, missing: Iterable[RemoteFile]
     ) -> list[CachedFile]:
-        """Bring the files into ``staging``: left there before, equal elsewhere, or fetched."""
+        """Bring the files into ``staging``: left there before, equal elsewhere, or fetched.
+
+        What is already whole where the model will be stays there.
+        """
         staging.mkdir(parents=True, exist_ok=True)
+        home = self.folder.root / repository.name / repository.commit
         local: dict[str, CachedFile | None] = {}
         unlinked: dict[str, list[Path]] = {}
         for file in missing:
-            local[file.path], unlinked[file.path] = self._linked(staging, file)
+            local[file.path], unlinked[file.path] = self._linked(staging, home, file)
         self._check_room(sum(_left(staging, f) for f in missing if local[f.path] is None))
         for file in missing:
             for source in unlinked[file.path]:
@@ -166,13 +171,15 @@ class Installation:
             fetched = downloads.run(fetch)
         return [*(file for file in local.values() if file), *fetched]
 
-    def _linked(self, staging: Path, file: RemoteFile) -> tuple[CachedFile | None, list[Path]]:
-        """Find a file in ``staging``, or link its equal from another commit; verified.
+    def _linked(
+        self, staging: Path, home: Path, file: RemoteFile
+    ) -> tuple[CachedFile | None, list[Path]]:
+        """Find a file in ``staging`` or at ``home``, or link its equal; verified.
 
         Where it could not be linked, its equals come with the None.
         """
         target = staging / file.path
-        if found := self._read(target, file):
+        if found := self._read(target, file) or self._read(home / file.path, file):
             return found, []
         target.parent.mkdir(parents=True, exist_ok=True)
         unlinked = []
@@ -217,7 +224,8 @@ class Installation:
         if _size(path) != file.size or not path.is_file():
             return None
         digest = Digest(file)
-        hash_file(path, digest, lambda _: None, self.stop)
+        with suppress(OSError):  # what cannot be read is fetched
+            hash_file(path, digest, lambda _: None, self.stop)
         if self.stop.is_set():
             raise Stopped
         return digest.verified()

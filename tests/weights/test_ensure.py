@@ -170,6 +170,23 @@ def test_a_selection_grows_in_place(hub: LoopbackHub, cache: WeightsCache) -> No
     assert len(hub.downloads("config.json")) == 1
 
 
+@pytest.mark.usefixtures("links")
+@pytest.mark.parametrize("lost", ["growth", "manifest"])
+def test_files_that_lie_there_verified_do_not_come_again(
+    hub: LoopbackHub, cache: WeightsCache, lost: str
+) -> None:
+    """Killed before the manifest of a grown selection was written, or without its manifest."""
+    manifest = cache.ensure(REPO, files=["config.json"], progress=None).file(MANIFEST)
+    before = manifest.read_bytes()
+    whole = cache.ensure(REPO, progress=None)
+    manifest.write_bytes(before if lost == "growth" else b"")
+    whole.file(SHARD).write_bytes(bytes(400_000))
+    hub.requests.clear()
+    assert cache.ensure(REPO, progress=None) == whole
+    assert {Path(request.path).name for request in hub.downloads()} == {SHARD}
+    assert cache.verify(REPO, deep=True).ok
+
+
 @pytest.mark.parametrize("damage", ["content", "size", "absence"])
 def test_verify_names_the_bad_file_and_ensure_repairs_only_it(
     hub: LoopbackHub, cache: WeightsCache, damage: str
