@@ -39,7 +39,7 @@ from internvl_modal.weights.inventory import (
 from internvl_modal.weights.lock import Lock
 from internvl_modal.weights.manifest import PARTIAL, CachedFile, Manifest, RemoteFile, Wish, select
 from internvl_modal.weights.progress import ProgressOption, Reporter
-from internvl_modal.weights.store import Folder
+from internvl_modal.weights.store import Folder, nearest
 
 __all__ = ["Installation", "model_lock"]
 
@@ -151,6 +151,7 @@ class Installation:
         """
         staging.mkdir(parents=True, exist_ok=True)
         home = self.folder.root / repository.name / repository.commit
+        self._check_disk(staging, home)
         local: dict[str, CachedFile | None] = {}
         unlinked: dict[str, list[Path]] = {}
         for file in missing:
@@ -247,6 +248,16 @@ class Installation:
             sync_folder(home.parent)
         self.folder.push()
         return Snapshot(home, manifest.model, manifest.commit, manifest.paths)
+
+    def _check_disk(self, staging: Path, home: Path) -> None:
+        """No rename leads to another disk: say so before the first byte."""
+        if nearest(home).stat().st_dev != staging.stat().st_dev:
+            raise self._with_place(
+                WeightsError(
+                    f"{home} would lie on another disk than {staging}",
+                    hint="link the whole cache to that disk, or nothing in it",
+                )
+            )
 
     def _check_room(self, needed: int) -> None:
         free = self.folder.free()

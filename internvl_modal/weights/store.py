@@ -15,7 +15,7 @@ from internvl_modal.errors import WeightsError
 if TYPE_CHECKING:
     from modal import Volume
 
-__all__ = ["Entry", "Folder", "MountedVolume", "RemoteVolume", "Store"]
+__all__ = ["Entry", "Folder", "MountedVolume", "RemoteVolume", "Store", "nearest"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,13 @@ class Entry:
 
     size: int
     mtime: float
+
+
+def nearest(path: Path) -> Path:
+    """``path``, or the last folder on the way to it that is there."""
+    while not path.exists():
+        path = path.parent
+    return path
 
 
 class Store(Protocol):
@@ -91,10 +98,7 @@ class Folder:
 
     def free(self) -> int | None:
         """Bytes that can still be written; None where nobody can say."""
-        folder = self.root
-        while not folder.exists():
-            folder = folder.parent
-        return shutil.disk_usage(folder).free
+        return shutil.disk_usage(nearest(self.root)).free
 
 
 class MountedVolume(Folder):

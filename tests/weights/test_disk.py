@@ -157,6 +157,17 @@ def test_a_verification_names_what_it_cannot_read_or_note(
     assert cache.verify(REPO, deep=True).ok
 
 
+def test_a_folder_on_another_disk_is_refused_before_the_first_byte(
+    hub: LoopbackHub, cache: WeightsCache, root: Path
+) -> None:
+    root.mkdir()
+    (root / "OpenGVLab").symlink_to("/proc")
+    with pytest.raises(WeightsError, match=r"on another disk .*link the whole cache") as caught:
+        cache.ensure(REPO, progress=None)
+    assert caught.value.destination == str(root / REPO)
+    assert not hub.downloads()
+
+
 @pytest.mark.parametrize("place", ["/sys/internvl-modal", "file"])
 def test_a_folder_that_cannot_be_written(hub: LoopbackHub, tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("")
