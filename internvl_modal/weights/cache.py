@@ -119,6 +119,8 @@ class WeightsCache:
         """
         folder = self._folder("download")
         names = tuple(sorted(set(files))) if files is not None else None
+        if names == ():
+            raise ConfigError("files names no file", hint="leave it out to choose by variant")
         wish = Wish(repository_name(model, variant), revision or "main", variant, names)
         with _local_errors(folder):
             folder.pull()

@@ -36,7 +36,7 @@ PLACE = re.compile(rf"((?!\.|[^/]*--)[^/]+/[^/]+/{COMMIT.pattern})/")
 
 Variant: TypeAlias = Literal["auto", "safetensors", "bin", "gguf"]
 
-SHARD = re.compile(r"-\d{5}-of-(\d{5})\.\w+$")
+SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.\w+)$")
 SERVING_SUFFIXES = {".json", ".py", ".txt", ".model", ".jinja", ".tiktoken"}
 WEIGHTS = {
     "safetensors": re.compile(r"(?!consolidated|adapter_)[^/]+\.safetensors$"),
@@ -179,7 +179,7 @@ def select(wish: Wish, files: Sequence[RemoteFile]) -> tuple[str | None, list[Re
 
 def _gguf_pair(model: str, by_name: dict[str, RemoteFile]) -> list[RemoteFile]:
     """Take the language model and its vision part, Q8_0 where there is a choice."""
-    pair = []
+    pair: list[RemoteFile] = []
     for vision in (False, True):
         kind = [
             p for p in sorted(by_name) if p.endswith(".gguf") and p.startswith("mmproj") == vision
@@ -187,7 +187,8 @@ def _gguf_pair(model: str, by_name: dict[str, RemoteFile]) -> list[RemoteFile]:
         if not kind:
             missing = "mmproj-*.gguf" if vision else "*.gguf"
             raise WeightsError(f"{model} has no {missing}", hint="name the files to fetch")
-        pair.append(by_name[next((p for p in kind if "Q8_0" in p), kind[0])])
+        chosen = next((p for p in kind if "Q8_0" in p), kind[0])
+        pair += [by_name[path] for path in _whole(model, "gguf", chosen, kind)]
     return pair
 
 
@@ -199,11 +200,21 @@ def _serves(path: str, kind: str) -> bool:
 
 def _weights(model: str, by_name: dict[str, RemoteFile], kind: str) -> list[RemoteFile]:
     """Take the shards where there are any: a single file beside them holds the same weights."""
-    found = {path: SHARD.search(path) for path in by_name if WEIGHTS[kind].match(path)}
-    shards = {path: int(match[1]) for path, match in found.items() if match}
-    if shards and len(shards) != max(shards.values()):
+    found = sorted(path for path in by_name if WEIGHTS[kind].match(path))
+    shards = {p for path in found if SHARD.match(path) for p in _whole(model, kind, path, found)}
+    return [by_name[path] for path in sorted(shards or found)]
+
+
+def _whole(model: str, kind: str, path: str, paths: Sequence[str]) -> list[str]:
+    """Take all the shards to which ``path`` belongs; a file that is no shard is whole alone."""
+    if not (match := SHARD.match(path)):
+        return [path]
+    stem, count, suffix = match.groups()
+    names = [f"{stem}-{number:05}-of-{count}{suffix}" for number in range(1, int(count) + 1)]
+    present = set(names) & set(paths)
+    if path not in names or len(present) < len(names):
         raise WeightsError(
-            f"{model} has {len(shards)} of {max(shards.values())} {kind} shards",
+            f"{model} has {len(present)} of {len(names)} {kind} shards of {stem}",
             hint="the repository itself is incomplete: choose another revision",
         )
-    return [by_name[path] for path in sorted(shards or found)]
+    return names

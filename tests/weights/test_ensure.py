@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from internvl_modal.errors import WeightsError
+from internvl_modal.errors import ConfigError, WeightsError
 from internvl_modal.weights import Progress, Snapshot, WeightsCache
 from internvl_modal.weights.manifest import MANIFEST, RemoteFile
 from tests.loopback_hub import LoopbackHub
@@ -69,6 +69,16 @@ def test_offline_names_what_is_missing_and_where_it_would_go(
             "m-Q8_0.gguf",
         ),
         (["m-Q4_K_M.gguf", "m-Q8_0.gguf"], {"files": ["m-Q4_K_M.gguf"]}, "m-Q4_K_M.gguf"),
+        (
+            [
+                "m-Q4_K_M-00001-of-00002.gguf",
+                "m-Q8_0-00001-of-00002.gguf",
+                "m-Q8_0-00002-of-00002.gguf",
+                "mmproj-m-Q8_0.gguf",
+            ],
+            {"variant": "gguf"},
+            "m-Q8_0-00002-of-00002.gguf",
+        ),
     ],
 )
 def test_variants(
@@ -90,7 +100,22 @@ def test_variants(
         (["m.gguf"], {}, "has no safetensors or .bin weights"),
         (["m.gguf"], {"variant": "gguf"}, r"has no mmproj-\*\.gguf"),
         (["m.gguf"], {"files": ["n.gguf"]}, r"has no file n\.gguf \(it has m\.gguf"),
-        (["model-00001-of-00002.safetensors"], {}, "has 1 of 2 safetensors shards"),
+        (["model-00001-of-00002.safetensors"], {}, "has 1 of 2 safetensors shards of model"),
+        (
+            ["model-00001-of-00002.safetensors", "other-00001-of-00002.safetensors"],
+            {},
+            "has 1 of 2 safetensors shards of model",
+        ),
+        (
+            ["model-00001-of-00002.bin", "pytorch_model-00000-of-00001.bin"],
+            {"variant": "bin"},
+            "has 0 of 1 bin shards of pytorch_model",
+        ),
+        (
+            ["m-00001-of-00002.gguf", "mmproj-m.gguf"],
+            {"variant": "gguf"},
+            "has 1 of 2 gguf shards of m",
+        ),
         (["../evil.json", "model.safetensors"], {}, "evil"),
     ],
 )
@@ -104,6 +129,11 @@ def test_a_repository_without_the_files_asked_for(
     hub.commit("a/b", dict.fromkeys(files, b"x"))
     with pytest.raises(WeightsError, match=message):
         cache.ensure("a/b", progress=None, **options)  # type: ignore[arg-type]
+
+
+def test_no_files_are_no_model(cache: WeightsCache) -> None:
+    with pytest.raises(ConfigError, match="names no file"):
+        cache.ensure(REPO, files=(), progress=None)
 
 
 def test_credentials_in_the_endpoint_are_not_stored(hub: LoopbackHub, root: Path) -> None:
@@ -244,72 +274,6 @@ def test_a_folder_without_a_manifest_is_no_model(
         cache.verify(REPO)
     assert [entry.complete for entry in cache.list()] == [False]
     assert cache.ensure(REPO, progress=None).files == NEEDED
-
-
-def test_list_remove_and_prune(hub: LoopbackHub, cache: WeightsCache, root: Path) -> None:
-    commits = [cache.ensure(REPO, progress=None).commit]
-    for number in range(2):
-        hub.commit(REPO, {**model_files(), "config.json": b"%d" % number})
-        commits.append(cache.ensure(REPO, hub.branches[REPO]["main"], progress=None).commit)
-    left = root / ".partial" / "a/b" / ("0" * 40) / "x.safetensors.part"
-    left.parent.mkdir(parents=True)
-    left.write_bytes(b"half")
-    cache.ensure(REPO, commits[1])
-    listed = cache.list()
-    assert [(e.model, e.commit, e.complete) for e in listed] == [
-        *((REPO, commit, True) for commit in sorted(commits)),
-        ("a/b", "0" * 40, False),
-    ]
-    assert listed[-1].size == 4
-    assert {entry.commit for entry in cache.remove(REPO, commits[2])} == {commits[2]}
-    assert {entry.commit for entry in cache.prune()} == {commits[0], "0" * 40}
-    assert [entry.commit for entry in cache.list()] == [commits[1]]
-    assert cache.verify(REPO, deep=True).ok
-    assert [entry.commit for entry in cache.prune(keep=0)] == [commits[1]]
-    with pytest.raises(WeightsError, match="is not in"):
-        cache.remove(REPO)
-
-
-def test_only_what_git_calls_an_abbreviation_names_a_commit(
-    hub: LoopbackHub, cache: WeightsCache, root: Path
-) -> None:
-    commit = cache.ensure(REPO, progress=None).commit
-    left = root / ".partial" / REPO / ("0" * 40) / "x.part"
-    left.parent.mkdir(parents=True)
-    left.write_bytes(b"half")
-    for revision in ("", "0", commit[0], commit[:6]):
-        with pytest.raises(WeightsError, match="is not in"):
-            cache.remove(REPO, revision)
-        with pytest.raises(WeightsError, match="is not in"):
-            cache.verify(REPO, revision)
-    assert cache.verify(REPO, commit[:7]).ok
-    assert [entry.commit for entry in cache.remove(REPO, "0" * 7)] == ["0" * 40]
-    assert [entry.commit for entry in cache.remove(REPO, commit[:7])] == [commit]
-
-
-def test_a_name_of_the_catalog_finds_its_gguf_files(hub: LoopbackHub, cache: WeightsCache) -> None:
-    hub.commit(GGUF, {"m-Q8_0.gguf": noise(2000, 1), "mmproj-m-Q8_0.gguf": noise(2000, 2)})
-    cache.ensure("internvl2_5-1b", variant="gguf", progress=None)
-    assert cache.verify("internvl2_5-1b").model == GGUF
-    cache.ensure("internvl2_5-1b", progress=None)
-    assert cache.verify("internvl2_5-1b", "main", deep=True).model == REPO
-    assert [entry.model for entry in cache.remove("internvl2_5-1b")] == [REPO]
-    with pytest.raises(WeightsError, match=f"{REPO} is not in"):
-        cache.remove(REPO)
-    assert [entry.model for entry in cache.remove("internvl2_5-1b")] == [GGUF]
-
-
-def test_prune_removes_unfinished_downloads_of_what_it_keeps(
-    cache: WeightsCache, root: Path
-) -> None:
-    commit = cache.ensure(REPO, progress=None).commit
-    left = root / ".partial" / REPO / commit / "pytorch_model.bin.part"
-    left.parent.mkdir(parents=True)
-    left.write_bytes(b"half")
-    assert [(e.commit, e.size, e.complete) for e in cache.prune()] == [(commit, 4, False)]
-    assert not (root / ".partial").exists()
-    assert [entry.complete for entry in cache.list()] == [True]
-    assert cache.prune() == ()
 
 
 def test_a_verification_leaves_what_was_added_meanwhile(

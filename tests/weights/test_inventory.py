@@ -7,12 +7,80 @@ from pathlib import Path
 
 import pytest
 
-from internvl_modal.errors import ConfigError
+from internvl_modal.errors import ConfigError, WeightsError
 from internvl_modal.weights import WeightsCache
 from internvl_modal.weights.manifest import MANIFEST
-from tests.weights.conftest import REPO
+from tests.loopback_hub import LoopbackHub
+from tests.weights.conftest import REPO, model_files, noise
 
+GGUF = "ggml-org/InternVL2_5-1B-GGUF"
 SNAPSHOT = "models--a--b/snapshots/" + "c" * 40
+
+
+def test_list_remove_and_prune(hub: LoopbackHub, cache: WeightsCache, root: Path) -> None:
+    commits = [cache.ensure(REPO, progress=None).commit]
+    for number in range(2):
+        hub.commit(REPO, {**model_files(), "config.json": b"%d" % number})
+        commits.append(cache.ensure(REPO, hub.branches[REPO]["main"], progress=None).commit)
+    left = root / ".partial" / "a/b" / ("0" * 40) / "x.safetensors.part"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    cache.ensure(REPO, commits[1])
+    listed = cache.list()
+    assert [(e.model, e.commit, e.complete) for e in listed] == [
+        *((REPO, commit, True) for commit in sorted(commits)),
+        ("a/b", "0" * 40, False),
+    ]
+    assert listed[-1].size == 4
+    assert {entry.commit for entry in cache.remove(REPO, commits[2])} == {commits[2]}
+    assert {entry.commit for entry in cache.prune()} == {commits[0], "0" * 40}
+    assert [entry.commit for entry in cache.list()] == [commits[1]]
+    assert cache.verify(REPO, deep=True).ok
+    assert [entry.commit for entry in cache.prune(keep=0)] == [commits[1]]
+    with pytest.raises(WeightsError, match="is not in"):
+        cache.remove(REPO)
+
+
+def test_only_what_git_calls_an_abbreviation_names_a_commit(
+    hub: LoopbackHub, cache: WeightsCache, root: Path
+) -> None:
+    commit = cache.ensure(REPO, progress=None).commit
+    left = root / ".partial" / REPO / ("0" * 40) / "x.part"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    for revision in ("", "0", commit[0], commit[:6]):
+        with pytest.raises(WeightsError, match="is not in"):
+            cache.remove(REPO, revision)
+        with pytest.raises(WeightsError, match="is not in"):
+            cache.verify(REPO, revision)
+    assert cache.verify(REPO, commit[:7]).ok
+    assert [entry.commit for entry in cache.remove(REPO, "0" * 7)] == ["0" * 40]
+    assert [entry.commit for entry in cache.remove(REPO, commit[:7])] == [commit]
+
+
+def test_a_name_of_the_catalog_finds_its_gguf_files(hub: LoopbackHub, cache: WeightsCache) -> None:
+    hub.commit(GGUF, {"m-Q8_0.gguf": noise(2000, 1), "mmproj-m-Q8_0.gguf": noise(2000, 2)})
+    cache.ensure("internvl2_5-1b", variant="gguf", progress=None)
+    assert cache.verify("internvl2_5-1b").model == GGUF
+    cache.ensure("internvl2_5-1b", progress=None)
+    assert cache.verify("internvl2_5-1b", "main", deep=True).model == REPO
+    assert [entry.model for entry in cache.remove("internvl2_5-1b")] == [REPO]
+    with pytest.raises(WeightsError, match=f"{REPO} is not in"):
+        cache.remove(REPO)
+    assert [entry.model for entry in cache.remove("internvl2_5-1b")] == [GGUF]
+
+
+def test_prune_removes_unfinished_downloads_of_what_it_keeps(
+    cache: WeightsCache, root: Path
+) -> None:
+    commit = cache.ensure(REPO, progress=None).commit
+    left = root / ".partial" / REPO / commit / "pytorch_model.bin.part"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    assert [(e.commit, e.size, e.complete) for e in cache.prune()] == [(commit, 4, False)]
+    assert not (root / ".partial").exists()
+    assert [entry.complete for entry in cache.list()] == [True]
+    assert cache.prune() == ()
 
 
 @pytest.mark.parametrize(
