@@ -176,14 +176,16 @@ class WeightsCache:
         """
         for name in _repositories(model):
             with _local_errors(self._store), self._guard(name):
-                going = [entry for entry in self.list() if entry.model == name]
+                going = mine = [entry for entry in self.list() if entry.model == name]
                 if revision is not None:
                     named = {m.commit for m in manifests(self._store, name) if m.is_at(revision)}
                     going = [
-                        e for e in going if e.commit in named or abbreviates(revision, e.commit)
+                        e for e in mine if e.commit in named or abbreviates(revision, e.commit)
                     ]
                 if going:
                     return self._discard(going)
+                if mine:
+                    break
         raise _unknown(self._store, model, revision)
 
     def prune(self, keep: int = 1) -> tuple[CachedModel, ...]:
@@ -240,10 +242,12 @@ class WeightsCache:
 
     def _find(self, model: str, revision: str | None) -> Manifest:
         for name in _repositories(model):
-            found = manifests(self._store, name)
+            found = list(manifests(self._store, name))
             named = [m for m in found if revision is None or m.is_at(revision)]
             if named:
                 return max(named, key=lambda manifest: manifest.time)
+            if found:
+                break
         raise _unknown(self._store, model, revision)
 
     def _note(self, folder: Folder, seen: Manifest, bad: tuple[str, ...]) -> tuple[str, ...]:

@@ -70,6 +70,19 @@ def test_a_name_of_the_catalog_finds_its_gguf_files(hub: LoopbackHub, cache: Wei
     assert [entry.model for entry in cache.remove("internvl2_5-1b")] == [GGUF]
 
 
+def test_a_name_of_the_catalog_means_one_repository_at_every_revision(
+    hub: LoopbackHub, cache: WeightsCache
+) -> None:
+    """The model's own, once it is there, though only the GGUF one was asked for as main."""
+    hub.commit(GGUF, {"m-Q8_0.gguf": noise(2000, 1), "mmproj-m-Q8_0.gguf": noise(2000, 2)})
+    cache.ensure("internvl2_5-1b", variant="gguf", progress=None)
+    cache.ensure(REPO, hub.branches[REPO]["main"], progress=None)
+    for call in (cache.verify, cache.remove):
+        with pytest.raises(WeightsError, match="internvl2_5-1b at 'main' is not in"):
+            call("internvl2_5-1b", "main")
+    assert [entry.model for entry in cache.list()] == [REPO, GGUF]
+
+
 def test_prune_removes_unfinished_downloads_of_what_it_keeps(
     cache: WeightsCache, root: Path
 ) -> None:
