@@ -191,7 +191,7 @@ class WeightsCache:
     def prune(self, keep: int = 1) -> tuple[CachedModel, ...]:
         """Keep the ``keep`` last used whole commits of each model, remove all else; say what went.
 
-        Waits for running downloads.
+        Where none is whole damaged ones are kept. Waits for running downloads.
         """
         if keep < 0:
             raise ConfigError(f"keep={keep}: it is a number of commits", hint="0 removes all")
@@ -200,7 +200,9 @@ class WeightsCache:
             with _local_errors(self._store), self._guard(model):
                 mine = [entry for entry in self.list() if entry.model == model]
                 mine.sort(key=lambda entry: entry.last_used, reverse=True)
-                kept = [entry for entry in mine if entry.complete][:keep]
+                known = {manifest.commit for manifest in manifests(self._store, model)}
+                whole = [entry for entry in mine if entry.complete]
+                kept = (whole or [entry for entry in mine if entry.commit in known])[:keep]
                 going += self._discard([entry for entry in mine if entry not in kept])
                 going += self._discard_unfinished(kept)
         return tuple(going)

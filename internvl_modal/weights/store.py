@@ -182,7 +182,8 @@ def open_volume(name: str, environment: str | None, root: str | None) -> Store:
     """Reach a Volume through ``root`` where it is mounted, else through Modal's API."""
     import modal
 
-    volume = modal.Volume.from_name(name, environment_name=environment)
+    with _modal_errors(f"Modal Volume {name}"):
+        volume = modal.Volume.from_name(name, environment_name=environment)
     if root is not None:
         return MountedVolume(Path(root), volume)
     if not modal.is_local():

@@ -96,6 +96,22 @@ def test_prune_removes_unfinished_downloads_of_what_it_keeps(
     assert cache.prune() == ()
 
 
+def test_prune_keeps_a_damaged_model_where_none_is_whole(
+    hub: LoopbackHub, cache: WeightsCache, root: Path
+) -> None:
+    """So that one file is fetched again and not all."""
+    damaged = cache.ensure(REPO, progress=None)
+    damaged.file("config.json").unlink()
+    left = root / ".partial" / REPO / ("0" * 40) / "x.part"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    assert [entry.commit for entry in cache.prune()] == ["0" * 40]
+    whole = cache.ensure(REPO, hub.commit(REPO, {**model_files(), "config.json": b"{}"}))
+    assert [entry.commit for entry in cache.prune()] == [damaged.commit]
+    whole.file("config.json").unlink()
+    assert [entry.commit for entry in cache.prune(keep=0)] == [whole.commit]
+
+
 @pytest.mark.parametrize(
     "name", ["src/pkg/sub/thesis.txt", ".partial/a/b/c/d", f"{SNAPSHOT}/x", f"a/b/{'C' * 40}/x"]
 )

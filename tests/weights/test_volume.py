@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from grpclib import Status
 
+from internvl_modal.errors import WeightsError
+from internvl_modal.weights import WeightsCache
 from tests.loopback_hub import LoopbackHub
 from tests.modal_plane.plane import Plane
 from tests.weights.conftest import NEEDED, REPO
@@ -82,6 +84,11 @@ def test_written_in_a_container_and_managed_from_outside(
     assert run(plane, hub, tmp_path, verify) == []
     (mount / REPO / commit / "config.json").write_text("cut")
     assert run(plane, hub, tmp_path, verify) == ["config.json"]
+    left = mount / ".partial" / REPO / commit / "x.part"
+    left.parent.mkdir(parents=True)
+    left.write_text("half")
+    assert run(plane, hub, tmp_path, "[e.size for e in cache.prune()]") == [4]
+    assert not left.exists()
     assert "verify checksums" in run(plane, hub, tmp_path, f"cache.verify({REPO!r}, deep=True)")
     assert "cannot download in the Modal Volume weights" in run(plane, hub, tmp_path, ENSURE)
 
@@ -120,6 +127,11 @@ def test_a_volume_that_does_not_exist_is_named_and_not_made(
 ) -> None:
     assert "Modal Volume weights: " in run(plane, hub, tmp_path, "cache.list()")
     assert not plane.volumes
+
+
+def test_a_volume_whose_name_is_none_is_an_error_of_ours() -> None:
+    with pytest.raises(WeightsError, match=r"^Modal Volume a b: "):
+        WeightsCache.volume("a b")
 
 
 def test_a_mount_that_cannot_be_reloaded_is_an_error_of_ours(
