@@ -15,9 +15,31 @@ from internvl_modal.errors import WeightsError
 from internvl_modal.weights import WeightsCache
 from internvl_modal.weights.manifest import MANIFEST
 from tests.loopback_hub import LoopbackHub
-from tests.weights.conftest import REPO, model_files, noise
+from tests.weights.conftest import NEEDED, REPO, model_files, noise
 
 SHARD = "model-00001-of-00002.safetensors"
+
+
+def test_bytes_are_on_the_disk_before_names_are(
+    cache: WeightsCache, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file's before its own name, the manifest's, and at the end the model's folder's."""
+    synced: list[tuple[str, int, bool]] = []
+    fsync = os.fsync
+
+    def watch(handle: int) -> None:
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        named = path.with_suffix("").exists() if path.is_file() else any(path.rglob(MANIFEST))
+        synced.append((path.name, path.stat().st_size if path.is_file() else 0, named))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    snapshot = cache.ensure(REPO, progress=None)
+    names = {f"{name}.part": len(model_files()[name]) for name in NEEDED}
+    manifest = (f"{MANIFEST}.new", snapshot.file(MANIFEST).stat().st_size, False)
+    files, last = synced[: len(NEEDED)], synced[len(NEEDED) :]
+    assert sorted(files) == sorted((name, size, False) for name, size in names.items())
+    assert last == [manifest, (snapshot.commit, 0, True), (Path(REPO).name, 0, True)]
 
 
 def claim_more_than_a_disk_holds(hub: LoopbackHub) -> str:

@@ -8,6 +8,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from pydantic import ValidationError
 from internvl_modal.errors import ConfigError, WeightsError
 from internvl_modal.weights import Progress, Snapshot, WeightsCache
 from internvl_modal.weights.manifest import MANIFEST, RemoteFile
-from tests.loopback_hub import LoopbackHub
+from tests.loopback_hub import Fault, LoopbackHub
 from tests.weights.conftest import NEEDED, REPO, model_files, noise
 
 GGUF = "ggml-org/InternVL2_5-1B-GGUF"
@@ -190,6 +192,25 @@ def test_a_damaged_file_is_not_taken_into_another_revision(
     hub.commit(REPO, {**model_files(), "config.json": b"{}"})
     new = cache.ensure(REPO, hub.branches[REPO]["main"], progress=None)
     assert new.file(SHARD).read_bytes() == model_files()[SHARD]
+
+
+def test_files_come_and_are_verified_at_once(hub: LoopbackHub, root: Path) -> None:
+    """The Hub answers in pairs only; of two pipes in place of files the later gives way first."""
+    meeting = threading.Barrier(2)
+    names = [f"model-{number:05}-of-00004.safetensors" for number in range(1, 5)]
+    hub.commit("a/b", {name: noise(2000, seed) for seed, name in enumerate(names)})
+    hub.faults.append(Fault("^/cdn", times=4, then=lambda: meeting.wait(60)))
+    cache = WeightsCache(root, endpoint=hub.url, workers=2)
+    snapshot = cache.ensure("a/b", progress=None)
+    assert not meeting.broken
+    for name in names[:2]:
+        snapshot.file(name).unlink()
+        os.mkfifo(snapshot.file(name))
+    with ThreadPoolExecutor() as pool:
+        found = pool.submit(cache.verify, "a/b", deep=True)
+        for seed in (1, 0):
+            snapshot.file(names[seed]).write_bytes(noise(2000, seed))
+        assert found.result().ok
 
 
 def test_a_selection_grows_in_place(hub: LoopbackHub, cache: WeightsCache) -> None:
