@@ -29,7 +29,6 @@ def model_files() -> dict[str, bytes]:
         "model-00002-of-00002.safetensors": noise(300_000, 3),
         "model.safetensors": noise(2000, 4),
         "consolidated.safetensors": noise(2000, 5),
-        "adapter_model.safetensors": noise(2000, 9),
         "pytorch_model.bin": noise(2000, 6),
         "model.pt": noise(2000, 7),
         "README.md": b"# InternVL\n",

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 from pydantic import ValidationError
 
 from internvl_modal.errors import ConfigError, WeightsError
@@ -65,6 +66,8 @@ def test_offline_names_what_is_missing_and_where_it_would_go(
     [
         (["config.json", "pytorch_model.bin", "training_args.bin"], {}, "pytorch_model.bin"),
         (["model.safetensors", "pytorch_model.bin"], {"variant": "bin"}, "pytorch_model.bin"),
+        (["model.safetensors", "adapter_model.safetensors"], {}, "model.safetensors"),
+        (["model.safetensors", "consolidated.safetensors"], {}, "model.safetensors"),
         (
             ["m-Q4_K_M.gguf", "m-Q8_0.gguf", "mmproj-m-Q8_0.gguf"],
             {"variant": "gguf"},
@@ -93,7 +96,9 @@ def test_variants(
     hub.commit("a/b", {name: noise(2000, index) for index, name in enumerate(files)})
     taken = cache.ensure("a/b", progress=None, **options).files  # type: ignore[arg-type]
     assert expected in taken
-    assert not {"training_args.bin", "model.safetensors", "m-Q4_K_M.gguf"} & set(taken) - {expected}
+    others = {"training_args.bin", "model.safetensors", "m-Q4_K_M.gguf"}
+    others |= {"adapter_model.safetensors", "consolidated.safetensors"}
+    assert not others & set(taken) - {expected}
 
 
 @pytest.mark.parametrize(
@@ -194,8 +199,11 @@ def test_a_damaged_file_is_not_taken_into_another_revision(
     assert new.file(SHARD).read_bytes() == model_files()[SHARD]
 
 
-def test_files_come_and_are_verified_at_once(hub: LoopbackHub, root: Path) -> None:
+def test_files_come_and_are_verified_at_once(
+    hub: LoopbackHub, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The Hub answers in pairs only; of two pipes in place of files the later gives way first."""
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 120)
     meeting = threading.Barrier(2)
     names = [f"model-{number:05}-of-00004.safetensors" for number in range(1, 5)]
     hub.commit("a/b", {name: noise(2000, seed) for seed, name in enumerate(names)})
@@ -208,8 +216,11 @@ def test_files_come_and_are_verified_at_once(hub: LoopbackHub, root: Path) -> No
         os.mkfifo(snapshot.file(name))
     with ThreadPoolExecutor() as pool:
         found = pool.submit(cache.verify, "a/b", deep=True)
-        for seed in (1, 0):
-            snapshot.file(names[seed]).write_bytes(noise(2000, seed))
+        second = pool.submit(snapshot.file(names[1]).write_bytes, noise(2000, 1))
+        try:
+            second.result(timeout=60)
+        finally:
+            snapshot.file(names[0]).write_bytes(noise(2000, 0))
         assert found.result().ok
 
 
