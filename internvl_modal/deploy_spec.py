@@ -229,10 +229,16 @@ def _function_lines(function: FunctionSpec) -> list[str]:
 def describe(
     options: DeployOptions, *, force: bool = False, prices: Literal["auto", "catalogue"] = "auto"
 ) -> DeploymentSpec:
-    """Decide all of a deployment; raises PlanError where it cannot work, unless ``force``."""
+    """Decide all of a deployment; raises PlanError where it cannot work, unless ``force``.
+
+    Raises ConfigError for what LMDeploy itself would refuse.
+    """
+    from internvl_modal.lmdeploy_server import LMDeployOptions
+
     planned = _plan(options, prices)
     if not force:
         planned.require()
+    LMDeployOptions.parse(**planned.settings)
     app = options.name or f"multimodal-{planned.spec.name}"
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,63}", app):
         raise DeployError(
@@ -267,7 +273,7 @@ def describe(
 
 def _plan(options: DeployOptions, prices: Literal["auto", "catalogue"]) -> Plan:
     wishes: dict[str, Any] = {name: getattr(options, name) for name in PLANNED}
-    gpu = options.gpu or DEFAULT_GPUS.get(options.model.lower().removeprefix("opengvlab/"))
+    gpu = options.gpu or DEFAULT_GPUS.get(options.model.strip().lower().removeprefix("opengvlab/"))
     try:
         if options.download_gpu:
             parse_gpu(options.download_gpu)

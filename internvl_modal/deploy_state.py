@@ -26,13 +26,12 @@ class Record:
     app: str
     environment: str
     api_key: str = field(repr=False)
-    options: dict[str, object]
-    version: str = ""
-    """What the last deploy from this machine has published, by the app's tag."""
+    versions: dict[str, dict[str, object]]
+    """Options by version: of the last one made here and, until that is deployed, the one before."""
 
-    def is_of(self, tags: Mapping[str, str] | None) -> bool:
-        """Whether its options are those of what is deployed now."""
-        return tags is not None and tags.get("version") == self.version != ""
+    def options_of(self, tags: Mapping[str, str] | None) -> dict[str, object] | None:
+        """Those of what is deployed now, where this machine has made it."""
+        return self.versions.get(tags.get("version", "")) if tags else None
 
     def opens(self, tags: Mapping[str, str] | None) -> bool:
         """Whether its key is that of what is deployed now, or nothing is."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
@@ -16,7 +15,7 @@ from internvl_modal.deploy_options import DeployArguments, DeployOptions
 from internvl_modal.deploy_spec import describe
 from internvl_modal.deploy_state import new_version
 from internvl_modal.deployment import Deployment
-from internvl_modal.errors import DeployError
+from internvl_modal.errors import ConfigError, DeployError
 from internvl_modal.modal_objects import outside_loop
 from internvl_modal.publishing import (
     Publication,
@@ -90,14 +89,15 @@ def connect(
     """
     settings = Settings.load()
     chosen = DeployOptions.load(environment=environment)
-    wanted = name or chosen.name or chosen.model
+    wanted = (name or chosen.name or chosen.model).strip()
     app, tags = outside_loop(lambda: _find(wanted, chosen))
     record = outside_loop(lambda: recorded(settings, app, chosen.environment))
-    told = {"model": _model_of(wanted), **tags}
-    options: Mapping[str, object] = {name: told.get(name) for name in ("model", "gpu")}
+    options = (record and record.options_of(tags)) or {
+        "model": tags.get("model", _model_of(wanted)),
+        "gpu": tags.get("gpu"),
+        "startup_timeout": int(tags.get("startup_timeout", 0)) or None,
+    }
     key = settings.api_key
-    if record is not None and record.is_of(tags):
-        options = record.options
     if record is not None and record.opens(tags):
         key = SecretStr(record.api_key)
     return Deployment(
@@ -111,6 +111,11 @@ def module_app() -> modal.App:
     """The app of ``internvl_modal.modal_app``, configured by the environment."""
     options = DeployOptions.load()
     settings = Settings.load()
+    if (wanted := options.environment) not in (None, modal_objects.environment_name(None)):
+        raise ConfigError(
+            f"environment={wanted!r}, but modal deploys to another one",
+            hint=f"modal deploy --env {wanted}, or MODAL_ENVIRONMENT={wanted}",
+        )
     spec = describe(options, prices="catalogue")
     tags = modal_objects.tags_of(spec.app, spec.environment)
     record = recorded(settings, spec.app, spec.environment)
@@ -119,7 +124,8 @@ def module_app() -> modal.App:
     check_key(spec, key)
     version = new_version(key.get_secret_value())
     given = app_secrets(spec, settings, key, required_proxy(settings, options))
-    remember(spec, key, settings, version)
+    before = record.options_of(tags) if record and tags else None
+    remember(spec, key, settings, version, {tags["version"]: before} if tags and before else None)
     return modal_objects.build(spec, given, version)
 
 
@@ -129,7 +135,7 @@ def _find(wanted: str, chosen: DeployOptions) -> tuple[str, dict[str, str]]:
     ``chosen`` may name the app that serves the model.
     """
     model = _model_of(wanted)
-    for app in filter(None, (wanted, f"multimodal-{model}", chosen.name)):
+    for app in filter(None, (wanted, chosen.name, f"multimodal-{model}")):
         tags = modal_objects.tags_of(app, chosen.environment) if "/" not in app else None
         if tags is None or "version" not in tags:  # none of ours
             continue

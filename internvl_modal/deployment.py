@@ -143,7 +143,7 @@ class Deployment:
             model=self.model,
             api_key=self._key(),
             proxy=self.proxy,
-            plan=self._known_plan(),
+            plan=self._known_plan,
             timeout=self._patience,
         )
 
@@ -240,7 +240,10 @@ class Deployment:
             app = outside_loop(
                 lambda: modal.App.lookup(self.name, environment_name=self.options.environment)
             )
-            sources = [app.logs.tail(tail), *([app.logs.stream()] if follow else [])]
+            sources = [
+                *([app.logs.tail(tail)] if tail else []),
+                *([app.logs.stream()] if follow else []),
+            ]
             for source in sources:
                 entries = iter(source)
                 while (entry := outside_loop(partial(next, entries, None))) is not None:
@@ -287,6 +290,7 @@ class Deployment:
         start = self.options.startup_timeout or self.spec.container.startup_timeout
         return start + self.options.timeout
 
+    @cached_property
     def _known_plan(self) -> Plan | None:
         """What prices pictures; where the Hub withholds what it needs, the model still answers."""
         try:

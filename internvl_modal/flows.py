@@ -288,8 +288,8 @@ def _one_turn(image: IMAGES, prompt: str | None) -> tuple[Message]:
 def _checked(messages: Sequence[Message | Mapping[str, object]]) -> tuple[Message, ...]:
     try:
         checked = tuple(Message.model_validate(message) for message in messages)
-    except (ConfigError, TypeError) as error:
-        wrong = error.message if isinstance(error, ConfigError) else error
+    except (ValidationError, TypeError) as error:
+        wrong = explain(error) if isinstance(error, ValidationError) else error
         raise ConfigError(
             f"messages: {wrong}", hint="a list of {'role': ..., 'text': ..., 'images': [...]}"
         ) from error

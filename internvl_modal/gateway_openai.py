@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from starlette.responses import JSONResponse, StreamingResponse
 
 from internvl_modal.client import AsyncClient
-from internvl_modal.errors import ConfigError
 from internvl_modal.gateway_http import TOLD, Failure, RefusedError, as_openai, limited
 from internvl_modal.gateway_metrics import Metrics
 from internvl_modal.images.address import is_url
@@ -244,21 +243,12 @@ async def _read(request: Request, max_body: int) -> tuple[ChatBody, list[Message
         body = ChatBody.model_validate_json(await limited(request, max_body).body())
         body.check()
         return body, [message.turn for message in body.messages]
-    except (ValidationError, ConfigError) as error:
-        raise _refused(error) from error
-
-
-def _refused(error: ValidationError | ConfigError) -> RefusedError:
-    """What is wrong with a request; of a ConfigError its cause may name the field."""
-    if isinstance(error, ConfigError):
-        if not isinstance(error.__cause__, ValidationError):
-            return RefusedError(422, error.message)
-        error = error.__cause__
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"])) or None
-    if where and first["type"] == "extra_forbidden":
-        return _unsupported(where)
-    return RefusedError(422, explain(error), param=where)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or None
+        if where and first["type"] == "extra_forbidden":
+            raise _unsupported(where) from error
+        raise RefusedError(422, explain(error), param=where) from error
 
 
 def _usage(found: Description) -> dict[str, int]:

@@ -33,11 +33,16 @@ Secrets: TypeAlias = "Mapping[str, Mapping[str, str] | None]"
 def build(spec: DeploymentSpec, secrets: Secrets, version: str) -> modal.App:
     """The app that ``spec`` describes; a secret that is not given is left out.
 
-    Its tags tell ``connect`` on other machines of model and GPU, and ``version``.
+    Its tags tell ``connect`` on other machines of model, GPU and patience, and ``version``.
     """
     import modal
 
-    told = {"model": spec.container.model, "gpu": spec.plan.gpu_string, "version": version}
+    told = {
+        "model": spec.container.model,
+        "gpu": spec.plan.gpu_string,
+        "startup_timeout": str(spec.container.startup_timeout),
+        "version": version,
+    }
     tags = {name: _to_tag(value) for name, value in told.items()}
     app = modal.App(spec.app, tags={n: tag for n, tag in tags.items() if len(tag) <= 63})
     images = {function.image: _image(function.image) for function in spec.functions}

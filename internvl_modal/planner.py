@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from internvl_modal.catalog import TILE_TOKENS, ModelSpec
 from internvl_modal.costs import (
@@ -157,7 +157,7 @@ class Plan:
         return picture_cost(self.spec, self.gpu, self.count, load, self.cost.per_hour)
 
     @property
-    def settings(self) -> dict[str, object]:
+    def settings(self) -> dict[str, Any]:
         """Of the LMDeploy server, by the names of its options."""
         return {
             "model": self.spec.repo,
@@ -176,7 +176,7 @@ class Plan:
         """The command that serves the model so."""
         from internvl_modal.lmdeploy_server import LMDeployOptions
 
-        return LMDeployOptions.model_validate(self.settings).argv()
+        return LMDeployOptions.parse(**self.settings).argv()
 
     def require(self) -> Plan:
         """Return the plan itself; raise PlanError, naming choices that work, if it does not fit."""

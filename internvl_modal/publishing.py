@@ -86,10 +86,12 @@ class Publication:
             try:
                 _wait(deployment, version_key, self.stop, update=tags is not None)
             except InternVLError as error:
-                ours = record if record and record.is_of(tags) else None
-                if ours is None or self.stop.is_set() or not _is_live(spec, version):
+                before = record.options_of(tags) if record else None
+                gone = self.stop.is_set() or not _is_live(spec, version)
+                if record is None or before is None or gone:
                     raise
-                raise _restored(ours, spec.environment, error, settings) from error
+                options = DeployOptions.kept({**before, "environment": spec.environment})
+                raise _restored(options, SecretStr(record.api_key), error, settings) from error
         return deployment
 
 
@@ -112,13 +114,12 @@ def _is_live(spec: DeploymentSpec, version: str) -> bool:
 
 
 def _restored(
-    record: Record, environment: str | None, error: InternVLError, settings: Settings
+    options: DeployOptions, key: SecretStr, error: InternVLError, settings: Settings
 ) -> DeployError:
     """Deploy again what was deployed before: its images are built and its weights there."""
-    options = DeployOptions.kept({**record.options, "environment": environment})
-    version = new_version(record.api_key)
+    version = new_version(key.get_secret_value())
     try:
-        spec, key = describe(options, force=True, prices="catalogue"), SecretStr(record.api_key)
+        spec = describe(options, force=True, prices="catalogue")
         with errors_of(f"deploying {spec.app} as it was"):
             _publish(
                 spec, app_secrets(spec, settings, key, required_proxy(settings, options)), version
@@ -137,11 +138,17 @@ def recorded(settings: Settings, app: str, environment: str | None) -> Record | 
     return deploy_state.load(settings.state_dir, app, name)
 
 
-def remember(spec: DeploymentSpec, key: SecretStr, settings: Settings, version: str) -> None:
-    """Keep what another deploy needs."""
+def remember(
+    spec: DeploymentSpec,
+    key: SecretStr,
+    settings: Settings,
+    version: str,
+    before: Mapping[str, dict[str, object]] | None = None,
+) -> None:
+    """Keep what another deploy needs; ``before`` is what is deployed until this is."""
     name = modal_objects.environment_name(spec.environment)
-    options = spec.options.model_dump(exclude_none=True)
-    record = Record(spec.app, name, key.get_secret_value(), options, version)
+    versions = {**(before or {}), version: spec.options.model_dump(exclude_none=True)}
+    record = Record(spec.app, name, key.get_secret_value(), versions)
     deploy_state.save(settings.state_dir, record)
 
 

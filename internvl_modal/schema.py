@@ -6,6 +6,7 @@ Everything here is plain data; nothing reads a file or a socket.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -21,14 +22,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from typing_extensions import Self, TypedDict
+from typing_extensions import TypedDict
 
 from internvl_modal.errors import ConfigError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
-    from pydantic.functional_validators import ModelWrapValidatorHandler
     from pydantic_core import CoreSchema, ErrorDetails
 
 DEFAULT_PROMPT = "Describe this image in detail."
@@ -77,20 +77,8 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class _Given(_Frozen):
-    """What users make themselves: what is wrong with it is a ConfigError."""
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _as_config_error(cls, value: object, check: ModelWrapValidatorHandler[Self]) -> Self:
-        try:
-            return check(value)
-        except ValidationError as error:
-            raise ConfigError(explain(error), hint=f"see help({cls.__name__})") from error
-
-
-class DescribeOptions(_Given):
-    """The options of one call, checked before anything is sent; raises ConfigError."""
+class DescribeOptions(_Frozen):
+    """The options of one call, checked before anything is sent."""
 
     detail: Detail = Field(
         "medium", description="Most tiles per picture: low 6, medium 12, high 24, auto or 1-40."
@@ -130,7 +118,10 @@ class DescribeOptions(_Given):
         for name in options:
             if name not in known:
                 raise ConfigError(f"there is no option {name}", hint=_instead_of(name, known))
-        return cls.model_validate(options)
+        try:
+            return cls.model_validate(options)
+        except ValidationError as error:
+            raise ConfigError(explain(error), hint=f"see help({cls.__name__})") from error
 
 
 def listed(model: type[BaseModel]) -> str:
@@ -176,9 +167,12 @@ def _explained(name: str, item: ErrorDetails) -> tuple[str, str]:
         wrong = "there is no such field"
     if not name and kind in ("value_error", "json_invalid"):
         return "", wrong
-    secret = any(word in name.lower() for word in ("key", "secret", "hf_token"))
+    secret = _SECRET.search(name.lower()) is not None
     value = "***" if secret else "bytes" if isinstance(given, bytes) else repr(given)[:60]
     return f"{name or 'value'}={value}: ", wrong
+
+
+_SECRET = re.compile(r"key|secret|password|authorization|header|(^|[._])token$|hf_token")
 
 
 def _is_branch(part: object) -> bool:
@@ -267,8 +261,8 @@ def _as_tuple(_: object, schema_of: GetCoreSchemaHandler) -> CoreSchema:
     return schema_of(tuple[Any, ...])
 
 
-class Message(_Given):
-    """One turn of a conversation; pictures only in the user's turns. Raises ConfigError."""
+class Message(_Frozen):
+    """One turn of a conversation; pictures only in the user's turns."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
@@ -279,8 +273,7 @@ class Message(_Given):
     @model_validator(mode="after")
     def _pictures_from_the_user(self) -> Message:
         if self.images and self.role != "user":
-            raise ConfigError(
-                f"a message of role {self.role!r} cannot hold pictures",
-                hint="put them into one of role 'user'",
+            raise ValueError(
+                f"a message of role {self.role!r} cannot hold pictures: put them into one of 'user'"
             )
         return self

@@ -14,6 +14,7 @@ from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from internvl_modal.batch.asking import (
@@ -31,7 +32,14 @@ from internvl_modal.batch.outputs import sink_for
 from internvl_modal.batch.progress import Meter, Progress
 from internvl_modal.batch.reading import items
 from internvl_modal.batch.sinks import SYNC_SECONDS, Keys
-from internvl_modal.batch.sources import Images, Item, check_column, size_of, with_content
+from internvl_modal.batch.sources import (
+    Images,
+    Item,
+    check_column,
+    item_with_content,
+    size_of,
+)
+from internvl_modal.batch.sources import item as item_of
 from internvl_modal.errors import InternVLError, ServerError
 from internvl_modal.flows import Core
 from internvl_modal.transport import Retry
@@ -204,11 +212,11 @@ class Run:
 
     async def _work(self) -> None:
         """Admit one picture after the other, then wait for all of them."""
-        index, loop = 0, asyncio.get_running_loop()
-        async with aclosing(items(self._images, self._job.settings.column)) as found:
+        index, job = 0, self._job
+        of_content = partial(item_with_content, max_pixels=job.checked.max_pixels)
+        make = of_content if self.remembers else item_of
+        async with aclosing(items(self._images, job.settings.column, make)) as found:
             async for item in found:
-                if item.numbered and self.remembers:
-                    item = await loop.run_in_executor(self._threads, with_content, item)  # noqa: PLW2901
                 if self._sink.has(item.key):
                     self._meter.skip(failed=self._sink.has_failed(item.key))
                     continue

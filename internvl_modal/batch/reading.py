@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from internvl_modal.batch.sources import Images, Item, item, read
+from internvl_modal.batch.sources import Images, Item, read
 
 CHUNK = 64
 CHUNK_SECONDS = 0.01
@@ -17,12 +17,17 @@ CHUNK_BYTES = 4 * 2**20
 """Where a chunk of inputs ends: whichever comes first."""
 
 
-async def items(images: Images, column: str | None) -> AsyncGenerator[Item, None]:
-    """Inputs with their keys; one thread runs the caller's iterator from start to end."""
+async def items(
+    images: Images, column: str | None, make: Callable[[Any, int], Item]
+) -> AsyncGenerator[Item, None]:
+    """What ``make`` makes of each input and its number, in a thread.
+
+    One thread runs the caller's iterator from start to end.
+    """
     index = 0
     if isinstance(images, AsyncIterable):
         async for given in images:
-            yield item(given, index)
+            yield await asyncio.to_thread(make, given, index)
             index += 1
         return
     loop = asyncio.get_running_loop()
@@ -30,23 +35,23 @@ async def items(images: Images, column: str | None) -> AsyncGenerator[Item, None
     source: Iterator[Any] = iter(())
     try:
         source = await loop.run_in_executor(thread, read, images, column)
-        while chunk := await loop.run_in_executor(thread, _chunk, source):
-            for given in chunk:
-                yield item(given, index)
-                index += 1
+        while chunk := await loop.run_in_executor(thread, _chunk, source, index, make):
+            for each in chunk:
+                yield each
+            index += len(chunk)
     finally:
         if isinstance(source, Generator) and source is not images:
             thread.submit(source.close)
         thread.shutdown(wait=False)  # the caller's iterator may wait for something
 
 
-def _chunk(source: Iterator[Any]) -> list[Any]:
-    """The next inputs; empty at the end."""
-    chunk: list[Any] = []
+def _chunk(source: Iterator[Any], index: int, make: Callable[[Any, int], Item]) -> list[Item]:
+    """The next inputs, of which the first has the number ``index``; empty at the end."""
+    chunk: list[Item] = []
     until, size = time.monotonic() + CHUNK_SECONDS, 0
     for given in source:
-        chunk.append(given)
-        size += _size(given[1] if isinstance(given, tuple) and len(given) == 2 else given)
+        chunk.append(make(given, index + len(chunk)))
+        size += _size(chunk[-1].source)
         if len(chunk) == CHUNK or size > CHUNK_BYTES or time.monotonic() > until:
             break
     return chunk

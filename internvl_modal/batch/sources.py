@@ -22,9 +22,9 @@ __all__ = [
     "check_column",
     "is_picture",
     "item",
+    "item_with_content",
     "read",
     "size_of",
-    "with_content",
 ]
 
 Images: TypeAlias = (
@@ -34,6 +34,9 @@ Images: TypeAlias = (
 )
 """A folder, a glob, a manifest, a tar, a mapping of keys to sources, or any iterable of sources or
 (key, source) pairs."""
+
+BAND = 64
+"""Rows of a picture that are copied at once."""
 
 _PICTURE = re.compile(
     r"\.(jpe?g|jpe|jfif|png|webp|gif|bmp|tiff?|hei[cf]|avif|jp2|ppm)", re.IGNORECASE
@@ -63,33 +66,51 @@ def item(given: Any, index: int) -> Item:
     return Item(f"#{index}", given, numbered=True)
 
 
-def with_content(item: Item) -> Item:
-    """With a digest in the key: a later run may have another picture at that place."""
-    digest = hashlib.sha256()
+def item_with_content(given: Any, index: int, max_pixels: int) -> Item:
+    """With a digest beside the number: a later run may have another picture at that place."""
+    found = item(given, index)
+    if not found.numbered:
+        return found
     try:
-        for part in _contents(item.source):
-            digest.update(part)
+        digest = _digest(given, max_pixels).hex()[:12]
     except Exception:  # noqa: BLE001 - describing it will say why
-        return item
-    return item._replace(key=f"{item.key}-{digest.hexdigest()[:12]}")
+        return found
+    return found._replace(key=f"{found.key}-{digest}")
 
 
-def _contents(source: Any) -> Iterator[bytes | bytearray | memoryview]:
+def _digest(source: Any, max_pixels: int) -> bytes:
+    digest = hashlib.sha256()
+    for part in _contents(source, max_pixels):
+        digest.update(part)
+    return digest.digest()
+
+
+def _contents(source: Any, max_pixels: int) -> Iterator[bytes | bytearray | memoryview]:
     """What tells a picture in memory from others; raises for what is none, or is read only once."""
     if isinstance(source, list | tuple):
         for each in source:
-            yield from _contents(each)
+            yield _digest(each, max_pixels)
     elif isinstance(source, str | os.PathLike):
         yield os.fsencode(source)
     elif isinstance(source, bytes | bytearray | memoryview):
         yield source
-    elif hasattr(source, "tobytes"):
-        yield f"{getattr(source, 'mode', '')}{getattr(source, 'size', '')}".encode()
+    elif hasattr(source, "getpalette"):  # Pillow's
+        width, height = source.size
+        if width * height > max_pixels:
+            raise ValueError
+        yield repr((source.mode, source.size, source.getpalette())).encode()
+        for top in range(0, height, BAND):
+            yield source.crop((0, top, width, min(top + BAND, height))).tobytes()
+    elif hasattr(source, "__array_interface__"):
+        yield repr((source.shape, source.dtype)).encode()
         yield source.tobytes()
     else:
-        start = source.seek(0, os.SEEK_CUR)
-        yield source.read()
+        start = source.tell()
         source.seek(start)
+        try:
+            yield source.read()
+        finally:
+            source.seek(start)
 
 
 def size_of(images: Images) -> int | None:

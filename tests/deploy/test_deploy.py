@@ -229,6 +229,7 @@ def test_the_hugging_face_token(
         ('deploy(gpu="A100-80GB:1")', "PlanError", "A100-80GB:4"),
         ('deploy(gpu="A100-80GB:3")', "PlanError", "heads"),
         ('deploy(gpu="GTX")', "DeployError", "one of T4"),
+        ('deploy("internvl2_5-1b", gpu="H100:4", force=True)', "ConfigError", "14 heads"),
         ('deploy(download_gpu="GTX")', "DeployError", "one of T4"),
         ('deploy("internvl9")', "DeployError", "unknown model"),
         ('deploy(name="a b")', "DeployError", "name="),
@@ -283,6 +284,7 @@ def test_a_dry_run_says_it_all_and_calls_nobody(machine: Machine) -> None:
     ):
         assert part in text
     assert "cheapest" not in machine.python('say(str(deploy(gpu="H200:2", dry_run=True).spec))')
+    assert "A100-80GB:4" in machine.python('say(repr(deploy(" internvl2_5-78b ", dry_run=True)))')
     assert not machine.plane.recorded
 
 

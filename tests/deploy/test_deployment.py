@@ -198,6 +198,7 @@ def test_logs(machine: Machine) -> None:
     for number in range(5):
         machine.plane.log(app.app_id, f"line {number}\n")
     assert machine.python(f"say(list(connect({SMALL!r}).logs(tail=2)))") == ["line 3", "line 4"]
+    assert machine.python(f"say(list(connect({SMALL!r}).logs(tail=0)))") == []
     said = machine.python(f"attempt(lambda: list(connect({SMALL!r}).logs(tail=-3)))")
     assert said[:2] == ["ConfigError", "tail = -3: it must be at least 0"]
     followed = machine.python(

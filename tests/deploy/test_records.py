@@ -117,14 +117,17 @@ def test_a_model_that_the_hub_has_no_more(machine: Machine, other: Machine) -> N
     assert not machine.plane.deployed("multimodal-my-internvl")
 
 
-def test_a_private_model_at_a_revision(machine: Machine) -> None:
-    """The token is that of .env; the model is on a branch only."""
+def test_a_private_model_at_a_revision(machine: Machine, other: Machine) -> None:
+    """The token is that of .env; the model is on a branch only. Who has the key can ask it."""
     with LoopbackHub(token="hf_mine") as hub:
         hub.commit("me/My-InternVL", {"README.md": b"elsewhere"})
         hub.commit("me/My-InternVL", CUSTOM, branch="v1")
         machine.env = {"HF_ENDPOINT": hub.url}
         (machine.home / ".env").write_text("HF_TOKEN=hf_mine\n")
         machine.python('say(repr(deploy("me/My-InternVL", revision="v1", gpu="H100", wait=False)))')
+        other.env = {"HF_ENDPOINT": hub.url, "INTERNVL_MODAL_API_KEY": machine.key}
+        asked = "with connect('me/My-InternVL').client() as c: say(c.backend.start().model)"
+        assert other.python(asked) == "my-internvl"
     function = machine.plane.function("multimodal-my-internvl", "download_weights")
     tokens = [
         machine.plane.secrets[name.removeprefix("st-")].get("HF_TOKEN")
@@ -160,6 +163,35 @@ def test_a_model_is_found_by_the_name_that_the_environment_gives(machine: Machin
     assert machine.python("say(connect('internvl2_5-1b').name)") == "mine"
     name, message, _ = machine.python("attempt(lambda: connect('internvl2_5-8b'))")
     assert (name, "is not deployed" in message) == ("DeployError", True)
+
+
+def test_the_name_that_the_environment_gives_comes_first(machine: Machine, other: Machine) -> None:
+    machine.python(f"say(repr({QUICK}))")
+    other.env = {"INTERNVL_MODAL_DEPLOY_NAME": "mine"}
+    other.python(f"say(repr({QUICK}))")
+    assert other.python("d = connect(' InternVL2_5-1B ')\nd.stop()\nsay(d.name)") == "mine"
+    assert machine.plane.deployed(SMALL)
+
+
+def test_the_module_is_for_the_environment_that_modal_deploys_to(machine: Machine) -> None:
+    machine.env = MODULES | {"INTERNVL_MODAL_DEPLOY_ENVIRONMENT": "staging"}
+    done = machine.command(*MODULE)
+    said = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode
+    assert "environment='staging', but modal deploys to another one" in said
+    assert not machine.plane.deployed(SMALL)
+    assert machine.command(*MODULE, "--env", "staging").returncode == 0
+
+
+def test_what_modal_deploy_could_not_publish_is_not_taken_for_deployed(machine: Machine) -> None:
+    machine.python('say(repr(deploy("internvl2_5-1b", gpu="L40S", timeout=1234, wait=False)))')
+    machine.env = dict(MODULES)
+    with machine.plane.failing("AppPublish", Status.RESOURCE_EXHAUSTED):
+        assert machine.command(*MODULE).returncode
+    shown = "d = connect('internvl2_5-1b')\nsay([d.options.gpu, d.options.timeout])"
+    assert machine.python(shown) == ["L40S", 1234]
+    assert machine.command(*MODULE).returncode == 0
+    assert machine.python(shown) != ["L40S", 1234]
 
 
 def test_an_app_that_is_none_of_ours(machine: Machine) -> None:
