@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -211,6 +212,20 @@ def test_a_partial_file_ends_when_it_has_another_name(
         with pytest.raises(Stopped):
             act(sink)
     assert (tmp_path / "x").read_bytes() == b"bytes"
+
+
+def test_who_was_suspended_looks_before_the_next_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, wanted = tmp_path / "x.part", RemoteFile(path="x", size=5, oid="0")
+    with PartialFile(part, wanted, threading.Event(), int) as sink:
+        sink.write(b"by")
+        part.rename(tmp_path / "x")
+        later = time.time() + 30
+        monkeypatch.setattr(time, "time", lambda: later)
+        with pytest.raises(Stopped):
+            sink.write(b"tes")
+    assert (tmp_path / "x").read_bytes() == b"by"
 
 
 def test_a_download_whose_lock_is_lost_ends(
