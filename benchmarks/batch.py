@@ -93,8 +93,8 @@ def _draw(rows: list[list[float]], plot: str) -> None:
 def writing() -> None:
     """Seconds that 100,000 lines cost, a few at a time, and that their pictures cost."""
     from internvl_modal.batch.outcome import Outcome
-    from internvl_modal.batch.sinks import JsonLines
-    from internvl_modal.schema import Description, Usage
+    from internvl_modal.batch.sinks.jsonl import JsonLines
+    from internvl_modal.schema.results import Description, Usage
 
     usage = Usage(prompt_tokens=3000, completion_tokens=150)
     text = "A red bus waits at a stop in the rain. " * 16

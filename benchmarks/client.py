@@ -26,7 +26,7 @@ from aiohttp import web
 from PIL import Image
 
 import internvl_modal as ivl
-from internvl_modal.flows import Work
+from internvl_modal.flows.steps import Work
 
 IN_FLIGHT = 64
 ANSWER = {

@@ -14,18 +14,20 @@ from typing import TYPE_CHECKING
 from internvl_modal import errors
 
 if TYPE_CHECKING:
-    from internvl_modal.backends.base import Backend as Backend
-    from internvl_modal.backends.base import Capabilities as Capabilities
-    from internvl_modal.backends.base import Endpoint as Endpoint
-    from internvl_modal.batch import BatchOptions as BatchOptions
-    from internvl_modal.batch import Outcome as Outcome
-    from internvl_modal.batch import Progress as Progress
-    from internvl_modal.client import AsyncClient as AsyncClient
-    from internvl_modal.client import Client as Client
-    from internvl_modal.deploying import adeploy as adeploy
-    from internvl_modal.deploying import connect as connect
-    from internvl_modal.deploying import deploy as deploy
-    from internvl_modal.deployment import Deployment as Deployment
+    from internvl_modal.batch.options import BatchOptions as BatchOptions
+    from internvl_modal.batch.outcome import Outcome as Outcome
+    from internvl_modal.batch.progress import Progress as Progress
+    from internvl_modal.client.aio import AsyncClient as AsyncClient
+    from internvl_modal.client.shortcuts import adescribe as adescribe
+    from internvl_modal.client.shortcuts import describe as describe
+    from internvl_modal.client.shortcuts import describe_many as describe_many
+    from internvl_modal.client.streams import AsyncStream as AsyncStream
+    from internvl_modal.client.streams import Stream as Stream
+    from internvl_modal.client.sync import Client as Client
+    from internvl_modal.deployment.api import adeploy as adeploy
+    from internvl_modal.deployment.api import connect as connect
+    from internvl_modal.deployment.api import deploy as deploy
+    from internvl_modal.deployment.handle import Deployment as Deployment
     from internvl_modal.errors import AuthenticationError as AuthenticationError
     from internvl_modal.errors import ConfigError as ConfigError
     from internvl_modal.errors import ContextLengthError as ContextLengthError
@@ -44,50 +46,44 @@ if TYPE_CHECKING:
     from internvl_modal.errors import ServerUnavailableError as ServerUnavailableError
     from internvl_modal.errors import WeightsError as WeightsError
     from internvl_modal.errors import WeightsInterruptedError as WeightsInterruptedError
-    from internvl_modal.planner import Plan as Plan
-    from internvl_modal.planning import plan as plan
-    from internvl_modal.schema import DescribeOptions as DescribeOptions
-    from internvl_modal.schema import Description as Description
-    from internvl_modal.schema import Estimate as Estimate
-    from internvl_modal.schema import ImageInfo as ImageInfo
-    from internvl_modal.schema import Message as Message
-    from internvl_modal.schema import Options as Options
-    from internvl_modal.schema import Timings as Timings
-    from internvl_modal.schema import Usage as Usage
+    from internvl_modal.planning.api import plan as plan
+    from internvl_modal.planning.plan import Plan as Plan
+    from internvl_modal.protocol.endpoint import Backend as Backend
+    from internvl_modal.protocol.endpoint import Capabilities as Capabilities
+    from internvl_modal.protocol.endpoint import Endpoint as Endpoint
+    from internvl_modal.schema.inputs import Message as Message
+    from internvl_modal.schema.options import DescribeOptions as DescribeOptions
+    from internvl_modal.schema.options import Options as Options
+    from internvl_modal.schema.results import Description as Description
+    from internvl_modal.schema.results import Estimate as Estimate
+    from internvl_modal.schema.results import ImageInfo as ImageInfo
+    from internvl_modal.schema.results import Timings as Timings
+    from internvl_modal.schema.results import Usage as Usage
     from internvl_modal.settings import Settings as Settings
-    from internvl_modal.shortcuts import adescribe as adescribe
-    from internvl_modal.shortcuts import describe as describe
-    from internvl_modal.shortcuts import describe_many as describe_many
-    from internvl_modal.streams import AsyncStream as AsyncStream
-    from internvl_modal.streams import Stream as Stream
-    from internvl_modal.transport import Retry as Retry
-    from internvl_modal.weights import WeightsCache as WeightsCache
+    from internvl_modal.transport.retry import Retry as Retry
+    from internvl_modal.weights.cache import WeightsCache as WeightsCache
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "backends.base": ["Backend", "Capabilities", "Endpoint"],
-    "batch": ["BatchOptions", "Outcome", "Progress"],
-    "client": ["AsyncClient", "Client"],
-    "deploying": ["adeploy", "connect", "deploy"],
-    "deployment": ["Deployment"],
+    "protocol.endpoint": ["Backend", "Capabilities", "Endpoint"],
+    "batch.options": ["BatchOptions"],
+    "batch.outcome": ["Outcome"],
+    "batch.progress": ["Progress"],
+    "client.aio": ["AsyncClient"],
+    "client.shortcuts": ["adescribe", "describe", "describe_many"],
+    "client.streams": ["AsyncStream", "Stream"],
+    "client.sync": ["Client"],
+    "deployment.api": ["adeploy", "connect", "deploy"],
+    "deployment.handle": ["Deployment"],
     "errors": errors.__all__,
-    "planner": ["Plan"],
-    "planning": ["plan"],
-    "schema": [
-        "DescribeOptions",
-        "Description",
-        "Estimate",
-        "ImageInfo",
-        "Message",
-        "Options",
-        "Timings",
-        "Usage",
-    ],
+    "planning.api": ["plan"],
+    "planning.plan": ["Plan"],
+    "schema.inputs": ["Message"],
+    "schema.options": ["DescribeOptions", "Options"],
+    "schema.results": ["Description", "Estimate", "ImageInfo", "Timings", "Usage"],
     "settings": ["Settings"],
-    "shortcuts": ["adescribe", "describe", "describe_many"],
-    "streams": ["AsyncStream", "Stream"],
-    "transport": ["Retry"],
+    "transport.retry": ["Retry"],
     "weights": ["WeightsCache"],
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

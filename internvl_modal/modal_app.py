@@ -4,6 +4,6 @@ Configured by the ``INTERNVL_MODAL_DEPLOY_*`` variables; the key is the one kept
 deploy, else INTERNVL_MODAL_API_KEY, else, where nothing is deployed, a new one, which is kept.
 """
 
-from internvl_modal.deploying import module_app
+from internvl_modal.deployment.api import module_app
 
 app = module_app()

@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from internvl_modal.errors import ConfigError
-from internvl_modal.schema import explain
+from internvl_modal.schema.validation import explain
 
 PREFIX = "INTERNVL_MODAL_"
 

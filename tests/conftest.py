@@ -41,7 +41,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     monkeypatch.chdir(tmp_path)
     yield
-    if shortcuts := sys.modules.get("internvl_modal.shortcuts"):
+    if shortcuts := sys.modules.get("internvl_modal.client.shortcuts"):
         shortcuts.close()
 
 

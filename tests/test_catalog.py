@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from internvl_modal.catalog import MODELS, VIT_6B, VIT_300M, find_model, spec_from_config
 from internvl_modal.errors import ConfigError, PlanError
+from internvl_modal.models.catalogue import MODELS, VIT_6B, VIT_300M, find_model
+from internvl_modal.models.config_json import spec_from_config
 
 # Size of the bf16 weights (GB), layers / hidden / heads / kv heads / head_dim, KV bytes a token.
 PUBLISHED = {

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 import internvl_modal
-from internvl_modal import cli
 from internvl_modal.backends.local import HUB_MODELS
-from internvl_modal.catalog import MODELS
-from internvl_modal.plan_report import models_text
+from internvl_modal.cli import plan
+from internvl_modal.cli.plan import models_text
+from internvl_modal.models.catalogue import MODELS
 from tests.loopback import Loopback, Reply, completion, stream_events
 from tests.loopback_hub import LoopbackHub
 
@@ -259,7 +259,7 @@ def test_plan_takes_what_the_call_takes() -> None:
         parameters = inspect.signature(function).parameters
         return {name: parameter.default for name, parameter in parameters.items()}
 
-    command, call = defaults(cli.plan), defaults(internvl_modal.plan)
+    command, call = defaults(plan.plan), defaults(internvl_modal.plan)
     assert {**call, **command} == {**command, **call}
     assert set(command) - set(call) == {"list_", "as_json"}
     assert set(call) - set(command) == {"prices"}

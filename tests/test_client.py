@@ -24,11 +24,11 @@ from pydantic import BaseModel, RootModel, SecretStr
 
 import internvl_modal as ivl
 from internvl_modal import errors
-from internvl_modal.backends.base import checked_key
 from internvl_modal.backends.endpoint import EndpointBackend
 from internvl_modal.backends.modal import ModalBackend
 from internvl_modal.batch.options import BatchSettings
-from internvl_modal.schema import DescribeOptions
+from internvl_modal.credentials import checked_key
+from internvl_modal.schema.options import DescribeOptions
 from internvl_modal.settings import Settings
 from tests.loopback import Heard, Loopback, Reply, completion, models_list, stream_events
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from internvl_modal.errors import ImageError
-from internvl_modal.fetch import fetch, forbidden
 from internvl_modal.images import prepare
+from internvl_modal.images.fetch import fetch, forbidden
 from tests.images.pictures import corners, encoded
 from tests.loopback import Loopback, Reply
 

@@ -16,12 +16,12 @@ import httpx
 import pytest
 from PIL import Image, ImageDraw
 
-from internvl_modal.backends.base import Endpoint
-from internvl_modal.backends.modal import FixedBackend
-from internvl_modal.client import AsyncClient
+from internvl_modal.client.aio import AsyncClient
+from internvl_modal.deployment.served_app import FixedBackend
 from internvl_modal.errors import ConfigError
 from internvl_modal.gateway import create_app
-from internvl_modal.transport import Retry
+from internvl_modal.protocol.endpoint import Endpoint
+from internvl_modal.transport.retry import Retry
 from tests.asgi import serving
 from tests.loopback import Loopback, Reply, completion
 

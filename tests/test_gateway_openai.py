@@ -19,11 +19,12 @@ from PIL import Image, ImageDraw
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from internvl_modal.backends.modal import FixedBackend
-from internvl_modal.client import AsyncClient, Client
+from internvl_modal.client.aio import AsyncClient
+from internvl_modal.client.sync import Client
+from internvl_modal.deployment.served_app import FixedBackend
 from internvl_modal.errors import ImageNotSeenError
 from internvl_modal.gateway import create_app
-from internvl_modal.transport import Retry
+from internvl_modal.transport.retry import Retry
 from tests.asgi import serving
 from tests.deploy.test_container import OPENAI_SAMPLE
 from tests.loopback import Heard, Loopback, Reply, completion, event, models_list, stream_events

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from internvl_modal.backends import resolve
 from internvl_modal.backends.lmdeploy import LMDeployBackend
+from internvl_modal.client.resolve import resolve
+from internvl_modal.engines.lmdeploy import LMDeployOptions
+from internvl_modal.engines.lmdeploy_process import LMDeployServer
 from internvl_modal.errors import ConfigError, MissingExtraError, ServerUnavailableError
-from internvl_modal.lmdeploy_server import LMDeployOptions, LMDeployServer
 from internvl_modal.settings import Settings
 
 

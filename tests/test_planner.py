@@ -10,12 +10,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from internvl_modal.catalog import MODELS, VIT_6B, LlmShape, ModelSpec
-from internvl_modal.costs import BEST, WORST, Load, request_seconds
 from internvl_modal.errors import ConfigError, PlanError
-from internvl_modal.gpus import CATALOGUE_PRICES, COUNTS, GPUS, parse_gpu
-from internvl_modal.memory import MARGIN, MIB, measure
-from internvl_modal.planner import Plan, Request, make_plan
+from internvl_modal.models.catalogue import MODELS, VIT_6B
+from internvl_modal.models.shapes import LlmShape, ModelSpec
+from internvl_modal.planning.gpus import COUNTS, GPUS, parse_gpu
+from internvl_modal.planning.memory import MARGIN, MIB, measure
+from internvl_modal.planning.plan import Plan, Request
+from internvl_modal.planning.planner import make_plan
+from internvl_modal.planning.prices import CATALOGUE_PRICES
+from internvl_modal.planning.throughput import BEST, WORST, Load, request_seconds
 
 A100 = GPUS["A100-80GB"]
 

@@ -16,13 +16,14 @@ from grpclib import Status
 from modal_proto import api_pb2
 
 from internvl_modal.backends.local import HUB_MODELS
-from internvl_modal.catalog import MODELS
-from internvl_modal.deploying import deploy
+from internvl_modal.cli.plan import models_text
+from internvl_modal.deployment.api import deploy
 from internvl_modal.errors import ConfigError, DeployError, PlanError, WeightsError
-from internvl_modal.gpus import CATALOGUE_PRICES
-from internvl_modal.memory import MIB
-from internvl_modal.plan_report import models_text
-from internvl_modal.planning import live_prices, model_spec, plan
+from internvl_modal.models.catalogue import MODELS
+from internvl_modal.planning.api import plan
+from internvl_modal.planning.memory import MIB
+from internvl_modal.planning.model_lookup import model_spec
+from internvl_modal.planning.prices import CATALOGUE_PRICES, live_prices
 from internvl_modal.weights import WeightsCache
 from tests.loopback_hub import Fault, LoopbackHub
 from tests.modal_plane import Plane
@@ -236,7 +237,7 @@ def test_without_credentials_nobody_is_asked(monkeypatch):
 
 def test_planning_imports_nothing_heavy():
     code = (
-        "import sys\nfrom internvl_modal.planning import plan\n"
+        "import sys\nfrom internvl_modal.planning.api import plan\n"
         "print(plan(prices='catalogue'))\n"
         "print(sorted({'modal', 'huggingface_hub', 'httpx', 'PIL', 'numpy'} & set(sys.modules)))"
     )
@@ -293,7 +294,7 @@ def test_a_picture_without_matplotlib_names_the_extra():
     code = (
         "import sys\nsys.modules['matplotlib'] = None\n"
         "from internvl_modal.errors import MissingExtraError\n"
-        "from internvl_modal.planning import plan\n"
+        "from internvl_modal.planning.api import plan\n"
         "try:\n    plan(prices='catalogue').plot()\n"
         "except MissingExtraError as error:\n    print(error)"
     )

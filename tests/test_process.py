@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from internvl_modal._utils.child_process import ChildProcess
 from internvl_modal.errors import ConfigError, WeightsError
-from internvl_modal.process import ChildProcess
 
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"
 
@@ -106,7 +106,7 @@ def test_last_words_are_not_lost_where_the_log_is_slow(child: ChildProcess) -> N
             if record.getMessage() == "worker: one":
                 time.sleep(1.1)
 
-    log, slow = logging.getLogger("internvl_modal.process"), Slow()
+    log, slow = logging.getLogger("internvl_modal._utils.child_process"), Slow()
     log.addHandler(slow)
     log.setLevel(logging.INFO)
     try:
@@ -137,7 +137,7 @@ def test_the_tail_is_bounded(child: ChildProcess) -> None:
 
 
 def test_secrets_are_masked_in_tail_log_and_errors(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "internvl_modal.process")
+    caplog.set_level("INFO", "internvl_modal._utils.child_process")
     child = ChildProcess(
         [*python("import sys; sys.exit('bad key ' + sys.argv[1])"), "s3cret"],
         name="worker",
@@ -195,7 +195,7 @@ def test_the_child_outlives_the_thread_that_started_it() -> None:
 
 PARENT = """
 import os, sys, time
-from internvl_modal.process import ChildProcess
+from internvl_modal._utils.child_process import ChildProcess
 child = ChildProcess([sys.executable, "-c", "import time; time.sleep(600)"], name="worker")
 if "fork" in sys.argv and os.fork() == 0:
     time.sleep(600)  # a worker that inherits every descriptor and outlives its parent

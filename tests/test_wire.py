@@ -11,14 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import internvl_modal as ivl
-from internvl_modal.backends.base import Capabilities, Dialect, Endpoint
-from internvl_modal.images import PreparedImage
-from internvl_modal.prompts import Turn, neutralise, render
-from internvl_modal.replies import HttpResponse, error_from_response, retry_after
-from internvl_modal.schema import DescribeOptions, ImageInfo
-from internvl_modal.sse import CompletionStream, EventDecoder
-from internvl_modal.truth import repetition
-from internvl_modal.wire import ZERO_SEED, ChatCall, decode_completion, decode_models
+from internvl_modal.images.encode import PreparedImage
+from internvl_modal.protocol.answer_warnings import repetition
+from internvl_modal.protocol.chat_request import ChatCall
+from internvl_modal.protocol.completion import decode_completion, decode_models
+from internvl_modal.protocol.completion_stream import CompletionStream
+from internvl_modal.protocol.dialects.base import ZERO_SEED
+from internvl_modal.protocol.dialects.registry import render
+from internvl_modal.protocol.endpoint import Capabilities, Dialect, Endpoint
+from internvl_modal.protocol.error_responses import error_from_response, retry_after
+from internvl_modal.protocol.http import HttpResponse
+from internvl_modal.protocol.sse import EventDecoder
+from internvl_modal.protocol.turns import Turn, neutralise
+from internvl_modal.schema.options import DescribeOptions
+from internvl_modal.schema.results import ImageInfo
 from tests.loopback import completion, stream_events
 
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 import internvl_modal as ivl
-from internvl_modal.replies import HttpResponse
-from internvl_modal.sse import CompletionStream
-from internvl_modal.wire import decode_completion, decode_models
+from internvl_modal.protocol.completion import decode_completion, decode_models
+from internvl_modal.protocol.completion_stream import CompletionStream
+from internvl_modal.protocol.http import HttpResponse
 from tests.loopback import completion, models_list, stream_events
 from tests.test_wire import ERRORS, make_call
 

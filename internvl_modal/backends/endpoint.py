@@ -6,8 +6,9 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from internvl_modal.backends.base import Endpoint, checked_key
+from internvl_modal.credentials import checked_key
 from internvl_modal.errors import ConfigError
+from internvl_modal.protocol.endpoint import Endpoint
 from internvl_modal.settings import Settings
 
 

@@ -11,13 +11,14 @@ from typing import TypedDict
 
 from typing_extensions import Unpack
 
-from internvl_modal.backends.base import Capabilities, Endpoint
+from internvl_modal.engines.lmdeploy import LMDeployOptions
+from internvl_modal.engines.lmdeploy_process import LMDeployServer
 from internvl_modal.errors import ConfigError, MissingExtraError
-from internvl_modal.lmdeploy_server import LMDeployOptions, LMDeployServer
+from internvl_modal.protocol.dialects.lmdeploy import CAPABILITIES
+from internvl_modal.protocol.endpoint import Endpoint
 from internvl_modal.settings import Settings
 
 HOST = "127.0.0.1"
-CAPABILITIES = Capabilities("lmdeploy", tokens_per_tile=256)
 
 
 class ServerOptions(TypedDict, total=False):
@@ -117,7 +118,7 @@ class LMDeployBackend:
         folder = Path(self._options.model)
         if folder.is_dir():
             return folder.absolute()
-        from internvl_modal.weights import WeightsCache
+        from internvl_modal.weights.cache import WeightsCache
 
         token = self._settings.hf_token
         cache = WeightsCache(

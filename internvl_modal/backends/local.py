@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import os
-import re
-import secrets
-import sys
 import threading
-from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from internvl_modal.backends.base import Capabilities, Endpoint
-from internvl_modal.backends.llama_engine import ADDRESS, KEY_VARIABLE
-from internvl_modal.catalog import MODELS, find_model
+from internvl_modal.engines.llamacpp import CONTEXT, Engine
+from internvl_modal.engines.llamacpp_process import LlamaCppServer
 from internvl_modal.errors import (
     ConfigError,
-    MissingExtraError,
-    ServerUnavailableError,
     WeightsError,
 )
-from internvl_modal.process import ChildProcess
+from internvl_modal.models.catalogue import MODELS, find_model
+from internvl_modal.protocol.endpoint import Capabilities, Endpoint
 from internvl_modal.settings import Settings
 
 DEFAULT_MODEL = "internvl2_5-1b"
@@ -41,73 +33,9 @@ DEMO_NOTICE = (
     "the demo model knows only generated scenes of one to three shapes; "
     "what it says of any other picture is worthless"
 )
-CONTEXT = 8192
-"""Tokens: one picture of 13 tiles is 3,328, and the answer as many as were asked for."""
-
-START_TIMEOUT = 300.0
 
 
-@dataclass(frozen=True)
-class Engine:
-    """What tells one engine from another."""
-
-    name: str
-    model: str
-    mmproj: str
-    n_ctx: int
-    n_gpu_layers: int
-
-
-class _Running:
-    """One engine process and how many backends of this process use it."""
-
-    def __init__(self, engine: Engine) -> None:
-        if importlib.util.find_spec("xllamacpp") is None:
-            raise MissingExtraError("xllamacpp", "local")
-        self.users: set[LocalBackend] = set()
-        self.key = secrets.token_urlsafe(24)
-        self.address = ""
-        command = [sys.executable, "-m", "internvl_modal.backends.llama_engine"]
-        self.process = ChildProcess(
-            [*command, json.dumps(asdict(engine))],
-            env={**os.environ, KEY_VARIABLE: self.key},
-            name=f"local engine ({engine.name})",
-            redact=[self.key],
-        )
-        try:
-            self.process.wait_ready(
-                self._answers, timeout=START_TIMEOUT, error=ServerUnavailableError
-            )
-        except ServerUnavailableError as error:
-            said = _reasons(self.process.tail(200)) if self.process.poll() is not None else ""
-            self.process.stop()
-            if not said:
-                raise
-            raise ServerUnavailableError(
-                f"{self.process.name} ended before it was ready: {said}",
-                hint=f"are {engine.model} and {engine.mmproj} whole files of one model?",
-            ) from error
-        except BaseException:
-            self.process.stop()
-            raise
-
-    def _answers(self) -> bool:
-        """Whether it has said where it answers; that is kept, the log is not."""
-        lines = self.process.tail(200).splitlines()
-        said = (line[len(ADDRESS) :] for line in lines if line.startswith(ADDRESS))
-        self.address = next(said, "")
-        return bool(self.address)
-
-
-def _reasons(log: str) -> str:
-    """llama.cpp's errors, each once, without its clock and those that only repeat another."""
-    said = (line.partition(" E ")[2] for line in log.splitlines())
-    return "; ".join(dict.fromkeys(text for text in said if text and not _REPEATS.search(text)))
-
-
-_REPEATS = re.compile(r"failed to (load|read)|exiting due to")
-
-_running: dict[Engine, _Running] = {}
+_running: dict[Engine, LlamaCppServer] = {}
 _lock = threading.Lock()
 
 
@@ -183,7 +111,7 @@ class LocalBackend:
                 users = running.users if running else set()
                 if running is not None:
                     running.process.stop()
-                running = _running[engine] = _Running(engine)
+                running = _running[engine] = LlamaCppServer(engine)
                 running.users = users
             running.users.add(self)
             self._engine = engine
@@ -222,7 +150,7 @@ class LocalBackend:
         if self.model == DEMO:
             folder = Path(__file__).parents[1] / "demo"
             return folder / "demo.gguf", folder / "mmproj-demo.gguf"
-        from internvl_modal.weights import WeightsCache
+        from internvl_modal.weights.cache import WeightsCache
 
         token = self._hf_token.get_secret_value() if self._hf_token else None
         cache = WeightsCache(self._cache_dir, token=token)

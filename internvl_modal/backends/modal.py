@@ -4,33 +4,9 @@ from __future__ import annotations
 
 from pydantic import SecretStr
 
-from internvl_modal.backends.base import Endpoint, Priced, checked_key
-from internvl_modal.backends.lmdeploy import CAPABILITIES
-from internvl_modal.settings import Settings, variable_name
-
-
-def proxy_token(settings: Settings) -> tuple[SecretStr, SecretStr] | None:
-    """Modal's proxy token, where both of its parts are set; raises ConfigError."""
-    key = checked_key(settings.modal_key, variable_name("modal_key"))
-    secret = checked_key(settings.modal_secret, variable_name("modal_secret"))
-    return (key, secret) if key and secret else None
-
-
-class FixedBackend:
-    """An LMDeploy server that serves InternVL at a known URL."""
-
-    name = "modal"
-
-    def __init__(self, base_url: str, api_key: str, model: str) -> None:
-        headers = {"authorization": f"Bearer {api_key}"}
-        self._endpoint = Endpoint(base_url, model, headers, CAPABILITIES)
-
-    def start(self) -> Endpoint:
-        """Return where it answers."""
-        return self._endpoint
-
-    def stop(self) -> None:
-        """Do nothing: the server is not ours."""
+from internvl_modal.protocol.dialects.lmdeploy import CAPABILITIES
+from internvl_modal.protocol.endpoint import Endpoint, Priced
+from internvl_modal.settings import Settings
 
 
 class ModalBackend:
@@ -62,14 +38,14 @@ class ModalBackend:
     @classmethod
     def from_settings(cls, settings: Settings) -> ModalBackend:
         """The deployment of the model that the settings name."""
-        from internvl_modal.deploying import connect
+        from internvl_modal.deployment.api import connect
 
         key = settings.api_key if "api_key" in settings.given else None
         return connect(settings.model, api_key=key).backend()
 
     def start(self) -> Endpoint:
         """Return where the deployment answers; raises DeployError if there is none."""
-        from internvl_modal.modal_objects import web_url
+        from internvl_modal.deployment.modal_api import web_url
 
         if self._url is None:
             self._url = web_url(self._app, "serve", self._environment)

@@ -1,8 +1,5 @@
-"""Many pictures: every one gets an outcome, and a run that was cut off goes on where it was."""
+"""Many pictures: every one gets an outcome, and a run that was cut off goes on where it was.
 
-from internvl_modal.batch.options import BatchOptions, BatchSettings, Job
-from internvl_modal.batch.outcome import Outcome
-from internvl_modal.batch.progress import Progress
-from internvl_modal.batch.sources import Images
-
-__all__ = ["BatchOptions", "BatchSettings", "Images", "Job", "Outcome", "Progress"]
+``pipeline`` is the run; ``sources`` feed it, ``sinks`` keep what it gives, ``requests`` asks the
+server, ``limiter`` decides how many at once. Imports ``flows`` and what lies below it.
+"""

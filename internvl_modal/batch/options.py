@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from internvl_modal.errors import ConfigError
-from internvl_modal.schema import DEFAULT_PROMPT, DescribeOptions, Options, explain, listed
+from internvl_modal.schema.inputs import DEFAULT_PROMPT
+from internvl_modal.schema.options import DescribeOptions, Options, listed
+from internvl_modal.schema.validation import explain
 
 if TYPE_CHECKING:
     from internvl_modal.batch.outcome import Outcome

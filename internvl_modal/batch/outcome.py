@@ -6,10 +6,11 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 
-from internvl_modal.errors import InternVLError
-from internvl_modal.schema import DescribeOptions, Description, ImageSource
+from internvl_modal.schema.inputs import ImageSource
+from internvl_modal.schema.options import DescribeOptions
+from internvl_modal.schema.results import Description
 
-__all__ = ["Outcome", "encode", "fingerprint", "key_hash", "record"]
+__all__ = ["Outcome", "fingerprint", "key_hash"]
 
 _SAME_TEXT = {"timeout", "max_pixels", "allow_private_urls"}
 """Options that do not change what a model says of a picture."""
@@ -50,32 +51,3 @@ def key_hash(key: str) -> int:
     """64 bits for ``key``: two of a million keys are the same with a chance of 3 in 10^8."""
     digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8)
     return int.from_bytes(digest.digest(), "big")
-
-
-def record(outcome: Outcome, run: str) -> dict[str, object]:
-    """The fields of an outcome, as every kind of output has them."""
-    found: dict[str, object]
-    if outcome.description is not None:
-        described = outcome.description
-        found = {
-            "text": described.text,
-            "model": described.model,
-            "finish_reason": described.finish_reason,
-            "usage": described.usage.model_dump(),
-        }
-        if described.warnings:
-            found["warnings"] = list(described.warnings)
-    else:
-        error = outcome.error
-        message = error.message if isinstance(error, InternVLError) else str(error)
-        found = {"error": {"type": type(error).__name__, "message": message}}
-    end = {"attempts": outcome.attempts, "seconds": round(outcome.seconds, 3), "run": run}
-    return {"key": outcome.key, **found, **end}
-
-
-def encode(document: dict[str, object]) -> bytes:
-    """One line of JSON; names of files that are no Unicode are escaped."""
-    try:
-        return json.dumps(document, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:
-        return json.dumps(document).encode() + b"\n"

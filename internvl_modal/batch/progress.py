@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from internvl_modal._utils.progress import Bar, View, choose, silent
 from internvl_modal.batch.outcome import Outcome
-from internvl_modal.progress import Bar, View, choose, silent
 
 __all__ = ["Meter", "Progress"]
 

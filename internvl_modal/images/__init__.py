@@ -1,7 +1,11 @@
-"""Pictures: read them, count their tiles, encode what the model will look at."""
+"""Pictures: read them, count their tiles, encode what the model will look at.
 
-from internvl_modal.images.address import source_name
+``sources`` and ``fetch`` get bytes, ``load`` and ``pixels`` make upright RGB of them, ``tiles`` is
+InternVL's arithmetic, ``encode`` makes what is sent. Imports ``schema`` and ``errors``.
+"""
+
 from internvl_modal.images.encode import PreparedImage, estimate, prepare
+from internvl_modal.images.names import source_name
 from internvl_modal.images.tiles import Tiling
 
 __all__ = ["PreparedImage", "Tiling", "estimate", "prepare", "source_name"]

@@ -9,10 +9,12 @@ from typing import TypedDict
 from PIL import Image, ImageChops
 from typing_extensions import Unpack
 
-from internvl_modal.images.address import Fetch
 from internvl_modal.images.load import Picture, open_picture
+from internvl_modal.images.sources import Fetch
 from internvl_modal.images.tiles import Layout, Tiling, plan_layout
-from internvl_modal.schema import Detail, Estimate, ImageInfo, ImageSource
+from internvl_modal.schema.inputs import ImageSource
+from internvl_modal.schema.options import Detail
+from internvl_modal.schema.results import Estimate, ImageInfo
 
 JPEG, PNG = "image/jpeg", "image/png"
 QUALITY = 92

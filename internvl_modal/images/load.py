@@ -22,9 +22,10 @@ from PIL import (
 )
 
 from internvl_modal.errors import ImageError
-from internvl_modal.images.address import Fetch, read_bytes, source_name
+from internvl_modal.images.names import source_name
 from internvl_modal.images.pixels import flatten, from_array, is_srgb, to_srgb
-from internvl_modal.schema import BinaryFile, ImageSource
+from internvl_modal.images.sources import Fetch, read_bytes
+from internvl_modal.schema.inputs import BinaryFile, ImageSource
 
 Opener = Callable[[BytesIO], Image.Image]
 

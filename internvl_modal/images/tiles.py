@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from internvl_modal.schema import DETAIL_TILES, Detail
+from internvl_modal.schema.options import DETAIL_TILES, Detail
 
 MAX_TILES = 40
 AUTO_TILES = DETAIL_TILES["medium"]

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from internvl_modal.errors import ConfigError, WeightsError
@@ -21,35 +21,14 @@ from internvl_modal.weights.inventory import (
     manifests,
     write_manifest,
 )
-from internvl_modal.weights.manifest import (
-    PARTIAL,
-    CachedFile,
-    Manifest,
-    Variant,
-    Wish,
-    abbreviates,
-)
+from internvl_modal.weights.layout import PARTIAL, abbreviates
+from internvl_modal.weights.manifest import CachedFile, Manifest
 from internvl_modal.weights.progress import CallbackError, ProgressOption, Reporter
+from internvl_modal.weights.selection import Variant, Wish
 from internvl_modal.weights.store import Folder, Store, open_volume
+from internvl_modal.weights.verification import Verification
 
-__all__ = ["CachedModel", "Snapshot", "Verification", "WeightsCache"]
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What a verification found; ``bad`` files are missing, cut or changed."""
-
-    model: str
-    commit: str
-    variants: tuple[str, ...]
-    files: int
-    bad: tuple[str, ...]
-    deep: bool
-
-    @property
-    def ok(self) -> bool:
-        """Whether every file is as the manifest says."""
-        return not self.bad
+__all__ = ["WeightsCache"]
 
 
 class WeightsCache:
@@ -305,7 +284,7 @@ class WeightsCache:
 
 def repository_name(model: str, variant: Variant) -> str:
     """The repository of a catalog name, or ``owner/name`` as it is."""
-    from internvl_modal.catalog import MODELS, find_model, unknown_model
+    from internvl_modal.models.catalogue import MODELS, find_model, unknown_model
 
     spec = find_model(model)
     if spec is not None and variant == "gguf":
@@ -323,7 +302,7 @@ def repository_name(model: str, variant: Variant) -> str:
 
 def _repositories(model: str) -> tuple[str, ...]:
     """Where the files of a name may lie, in the order in which to look."""
-    from internvl_modal.catalog import find_model
+    from internvl_modal.models.catalogue import find_model
 
     spec = None if "/" in model else find_model(model)
     return (spec.repo, spec.gguf) if spec and spec.gguf else (repository_name(model, "auto"),)

@@ -17,9 +17,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import urlsplit
 
-from internvl_modal.backends.base import checked_key
+from internvl_modal.credentials import checked_key
 from internvl_modal.errors import WeightsError
-from internvl_modal.weights.manifest import COMMIT, RemoteFile
+from internvl_modal.weights.layout import COMMIT
+from internvl_modal.weights.manifest import RemoteFile
 
 if TYPE_CHECKING:
     from hf_xet import XetSession  # type: ignore[import-untyped]

@@ -36,9 +36,11 @@ from internvl_modal.weights.inventory import (
     sync_folder,
     write_manifest,
 )
+from internvl_modal.weights.layout import PARTIAL
 from internvl_modal.weights.lock import Lock
-from internvl_modal.weights.manifest import PARTIAL, CachedFile, Manifest, RemoteFile, Wish, select
+from internvl_modal.weights.manifest import CachedFile, Manifest, RemoteFile
 from internvl_modal.weights.progress import ProgressOption, Reporter
+from internvl_modal.weights.selection import Wish, select
 from internvl_modal.weights.store import Folder, nearest
 
 __all__ = ["Installation", "model_lock"]

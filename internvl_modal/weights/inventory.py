@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from internvl_modal.weights.manifest import MANIFEST, PARTIAL, PLACE, Manifest, Wish
+from internvl_modal.weights.layout import MANIFEST, PARTIAL, PLACE
+from internvl_modal.weights.manifest import Manifest
+from internvl_modal.weights.selection import Wish
 from internvl_modal.weights.store import Folder, Store
 
 __all__ = ["CachedModel", "Snapshot", "damage", "find", "inventory", "manifests", "write_manifest"]

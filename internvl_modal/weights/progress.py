@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from internvl_modal.progress import Bar, View, choose, silent
+from internvl_modal._utils.progress import Bar, View, choose, silent
 
 __all__ = ["CallbackError", "Progress", "ProgressOption", "Reporter"]
 

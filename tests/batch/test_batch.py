@@ -22,14 +22,15 @@ from PIL import Image
 
 import internvl_modal as ivl
 from internvl_modal.backends.endpoint import EndpointBackend
-from internvl_modal.batch import Job, sources
-from internvl_modal.batch.asking import Asker
-from internvl_modal.batch.concurrency import Limiter
-from internvl_modal.batch.engine import Ticket
-from internvl_modal.batch.sources import item
-from internvl_modal.flows import Core
-from internvl_modal.schema import ImageSource
-from internvl_modal.transport import AsyncTransport
+from internvl_modal.batch.limiter import Limiter
+from internvl_modal.batch.options import Job
+from internvl_modal.batch.pipeline import Ticket
+from internvl_modal.batch.requests import Asker
+from internvl_modal.batch.sources import keys as source_keys
+from internvl_modal.batch.sources.keys import item
+from internvl_modal.flows.core import Core
+from internvl_modal.schema.inputs import ImageSource
+from internvl_modal.transport.aio import AsyncTransport
 from tests.batch.conftest import QUICK, Fast, lines
 from tests.loopback import Loopback, Reply, completion
 
@@ -274,7 +275,7 @@ def test_pictures_in_memory_are_known_by_their_content(
     client: ivl.Client, pictures: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another list into the same file is no repetition; what is no picture fails once."""
-    monkeypatch.setattr(sources, "BAND", 4)
+    monkeypatch.setattr(source_keys, "BAND", 4)
     one, two = pictures(2).iterdir()
     given, others = in_memory(one), in_memory(two)
     bad = [None, float("nan"), b"no picture"]

@@ -12,7 +12,7 @@ from statistics import mean
 import pytest
 
 import internvl_modal as ivl
-from internvl_modal.batch.concurrency import START, Climber, Limiter, is_congestion
+from internvl_modal.batch.limiter import START, Climber, Limiter, is_congestion
 from tests.batch.conftest import Fast
 
 

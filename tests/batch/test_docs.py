@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from internvl_modal.batch import BatchOptions, BatchSettings
-from internvl_modal.batch.manifests import COLUMNS
-from internvl_modal.batch.sources import is_picture
+from internvl_modal.batch.options import BatchOptions, BatchSettings
+from internvl_modal.batch.sources.folders import is_picture
+from internvl_modal.batch.sources.manifests import COLUMNS
 from tests.batch.conftest import REPOSITORY, Fast, lines, make_pictures
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import internvl_modal as ivl
-from internvl_modal.batch import engine
+from internvl_modal.batch import pipeline
 from internvl_modal.images import prepare
 from tests.batch.conftest import QUICK, Fast, lines
 from tests.loopback import Heard, Loopback, Reply, completion
@@ -111,7 +111,7 @@ def test_a_producer_may_wait_for_each_outcome(
     monkeypatch: pytest.MonkeyPatch,
     status: int,
 ) -> None:
-    monkeypatch.setattr(engine, "SYNC_SECONDS", 0.05)
+    monkeypatch.setattr(pipeline, "SYNC_SECONDS", 0.05)
     files = sorted(pictures(3).iterdir())
 
     async def main() -> list[ivl.Outcome]:

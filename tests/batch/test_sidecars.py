@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import internvl_modal as ivl
-from internvl_modal.batch import sidecars
 from internvl_modal.batch.outcome import Outcome, key_hash
-from internvl_modal.batch.sidecars import JOURNAL, Sidecars
-from internvl_modal.schema import Description, Usage
+from internvl_modal.batch.sinks import text_files
+from internvl_modal.batch.sinks.text_files import JOURNAL, Sidecars
+from internvl_modal.schema.results import Description, Usage
 from tests.batch.conftest import Fast, lines
 
 
@@ -216,7 +216,7 @@ def test_many_keys_of_one_name_are_not_searched_for_one_by_one(
         looked += 1
         return key_hash(key)
 
-    monkeypatch.setattr(sidecars, "key_hash", counted)
+    monkeypatch.setattr(text_files, "key_hash", counted)
     sink = opened()
     keys = ["/" + "🐱" * number + ".jpg" for number in range(1, 301)]
     sink.write([outcome(key, key) for key in keys])

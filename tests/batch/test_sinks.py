@@ -18,13 +18,14 @@ import pytest
 from pyarrow import parquet
 
 import internvl_modal as ivl
-from internvl_modal.batch import BatchSettings
-from internvl_modal.batch import parquet as parts
-from internvl_modal.batch.lines import end_of_lines
-from internvl_modal.batch.outcome import Outcome, encode, fingerprint, key_hash, record
-from internvl_modal.batch.outputs import sink_for
-from internvl_modal.batch.parquet import Parquet
-from internvl_modal.schema import DescribeOptions, Description, Usage
+from internvl_modal.batch.options import BatchSettings
+from internvl_modal.batch.outcome import Outcome, fingerprint, key_hash
+from internvl_modal.batch.sinks import parquet as parts
+from internvl_modal.batch.sinks.choose import sink_for
+from internvl_modal.batch.sinks.lines import encode, end_of_lines, record
+from internvl_modal.batch.sinks.parquet import Parquet
+from internvl_modal.schema.options import DescribeOptions
+from internvl_modal.schema.results import Description, Usage
 from tests.batch.conftest import Fast, lines
 from tests.loopback import Heard, Loopback, Reply, completion
 
@@ -348,7 +349,7 @@ def test_lines_are_forced_to_the_disk_in_a_pause_and_at_the_end(
     assert synced[-1] == out.stat().st_size > first
 
 
-CLI = "from internvl_modal.batch.cli import batch; import typer; a = typer.Typer(); a.command()(batch); raise SystemExit(a(standalone_mode=False))"
+CLI = "from internvl_modal.cli.batch import batch; import typer; a = typer.Typer(); a.command()(batch); raise SystemExit(a(standalone_mode=False))"
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:

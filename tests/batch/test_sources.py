@@ -17,7 +17,9 @@ import pytest
 from pyarrow import parquet
 
 import internvl_modal as ivl
-from internvl_modal.batch.sources import Item, is_picture, item, read
+from internvl_modal.batch.sources.folders import is_picture
+from internvl_modal.batch.sources.inputs import read
+from internvl_modal.batch.sources.keys import Item, item
 from internvl_modal.images import prepare
 
 PICTURE = b"\x89PNG"

@@ -19,7 +19,8 @@ from internvl_modal.errors import (
     RequestRejectedError,
     ServerUnavailableError,
 )
-from internvl_modal.replies import HttpResponse, error_from_response
+from internvl_modal.protocol.error_responses import error_from_response
+from internvl_modal.protocol.http import HttpResponse
 from tests.conformance.conftest import Front
 
 PICTURE = Image.new("RGB", (896, 448), "red")

@@ -16,8 +16,9 @@ from PIL import Image
 
 import internvl_modal as ivl
 from internvl_modal.backends.lmdeploy import LMDeployBackend, _free_port
+from internvl_modal.engines.lmdeploy import LMDeployOptions
+from internvl_modal.engines.lmdeploy_process import LMDeployServer
 from internvl_modal.errors import ServerUnavailableError
-from internvl_modal.lmdeploy_server import LMDeployOptions, LMDeployServer
 from tests.conformance.conftest import Front
 from tests.conformance.environment import REPOSITORY
 

@@ -24,8 +24,7 @@ APP = "multimodal-internvl2_5-1b"
 COMMAND = (
     sys.executable,
     "-c",
-    "import typer; from internvl_modal.deploy_cli import register; "
-    "app = typer.Typer(pretty_exceptions_enable=False); register(app); app()",
+    "from internvl_modal.cli.main import app; app()",
 )
 
 

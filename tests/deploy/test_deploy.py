@@ -14,10 +14,15 @@ from grpclib import Status
 from modal_proto import api_pb2 as p
 from packaging.requirements import Requirement
 
-from internvl_modal.deploy_options import DeployOptions
-from internvl_modal.deploy_spec import CLIENT_PACKAGES, FORMAT_PACKAGES, GATEWAY_PACKAGES, describe
-from internvl_modal.gpus import CATALOGUE_PRICES
-from internvl_modal.planning import plan
+from internvl_modal.deployment.container_images import (
+    CLIENT_PACKAGES,
+    FORMAT_PACKAGES,
+    GATEWAY_PACKAGES,
+)
+from internvl_modal.deployment.design import describe
+from internvl_modal.deployment.options import DeployOptions
+from internvl_modal.planning.api import plan
+from internvl_modal.planning.prices import CATALOGUE_PRICES
 from tests.deploy.machine import Machine
 from tests.modal_plane import Plane
 
@@ -42,7 +47,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
 def test_the_model_server(deployed: Plane) -> None:
     serve = deployed.function(APP, "serve")
     assert (serve.module_name, serve.implementation_name) == (
-        "internvl_modal.modal_runtime",
+        "internvl_modal.deployment.containers",
         "serve",
     )
     assert serve.definition_type == p.Function.DEFINITION_TYPE_FILE
@@ -406,7 +411,7 @@ def test_the_cost_is_that_of_the_machine_asked_for() -> None:
 
 
 def test_every_option_is_an_argument() -> None:
-    from internvl_modal.deploy_options import DeployArguments
+    from internvl_modal.deployment.options import DeployArguments
 
     named = {"model", "gpu", "name"}
     assert set(DeployArguments.__annotations__) == set(DeployOptions.model_fields) - named

@@ -19,11 +19,11 @@ from aiohttp import web
 from grpclib import Status
 from modal_proto import api_pb2 as p
 
-from internvl_modal.deploy_options import DeployOptions
-from internvl_modal.deploy_spec import describe
+from internvl_modal.deployment.containers import list_bucket
+from internvl_modal.deployment.design import describe
+from internvl_modal.deployment.modal_api import outside_loop
+from internvl_modal.deployment.options import DeployOptions
 from internvl_modal.errors import DeployError
-from internvl_modal.modal_objects import outside_loop
-from internvl_modal.modal_runtime import list_bucket
 from tests.deploy.machine import Machine
 
 SMALL = "multimodal-internvl2_5-1b"
@@ -40,7 +40,7 @@ def test_the_key_is_kept_and_told_to_nobody(machine: Machine) -> None:
     done = machine.command(
         sys.executable,
         "-c",
-        f"from internvl_modal.deploying import *\nd = {QUICK}\nprint(repr(d), d)",
+        f"from internvl_modal.deployment.api import *\nd = {QUICK}\nprint(repr(d), d)",
     )
     assert done.returncode == 0, done.stderr
     assert len(machine.key) >= 32
@@ -357,7 +357,7 @@ def read_all(terminal: int) -> str:
 @pytest.mark.parametrize("terminal", [True, False])
 def test_modals_own_output_is_shown_on_a_terminal(machine: Machine, terminal: bool) -> None:
     ours, theirs = pty.openpty()
-    code = f"from internvl_modal.deploying import deploy; {QUICK}"
+    code = f"from internvl_modal.deployment.api import deploy; {QUICK}"
     environment = {n: value for n, value in machine.environment.items() if value}
     with ThreadPoolExecutor(1) as pool:
         shown_later = pool.submit(read_all, ours)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from internvl_modal.backends.modal import FixedBackend
-from internvl_modal.client import AsyncClient
-from internvl_modal.deploy_options import options_table
+from internvl_modal.client.aio import AsyncClient
+from internvl_modal.deployment.options import options_table
+from internvl_modal.deployment.served_app import FixedBackend
 from internvl_modal.gateway import create_app
 from tests.asgi import serving
 from tests.deploy.machine import REPOSITORY, Machine

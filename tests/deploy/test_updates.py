@@ -101,7 +101,7 @@ def test_only_weights_that_can_serve_are_not_downloaded_again(
             cache = WeightsCache(volume, endpoint=hub.url)
             cache.ensure("OpenGVLab/InternVL2_5-1B", files=files, progress=None)
     found = machine.python(
-        "from internvl_modal.publishing import _on_volume\n"
+        "from internvl_modal.deployment.volume_weights import _on_volume\n"
         f"volume = {'bare' if files else 'internvl-modal-weights'!r}\n"
         "say(_on_volume(deploy('internvl2_5-1b', volume=volume, dry_run=True).spec))"
     )
@@ -191,8 +191,8 @@ def test_an_update_that_fails_leaves_no_wrong_key(machine: Machine, tmp_path: Pa
 
 def test_stopped_before_it_is_published(machine: Machine) -> None:
     name, message, _ = machine.python(
-        "from internvl_modal.deploy_options import DeployOptions\n"
-        "from internvl_modal.publishing import Publication\n"
+        "from internvl_modal.deployment.options import DeployOptions\n"
+        "from internvl_modal.deployment.publish import Publication\n"
         "options = DeployOptions.load(model='internvl2_5-1b')\n"
         "work = Publication(options, None, wait=False, force=False, dry_run=False)\n"
         "work.stop.set()\n"

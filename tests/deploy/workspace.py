@@ -44,7 +44,7 @@ def workspace(folder: Path, *models: str) -> Iterator[Plane]:
 def deployed(plane: Plane, home: Path) -> Machine:
     """A machine from which the smallest model was deployed, weights and all."""
     machine = Machine(plane, home)
-    code = "from internvl_modal.deploying import deploy; print(deploy('internvl2_5-1b'))"
+    code = "from internvl_modal.deployment.api import deploy; print(deploy('internvl2_5-1b'))"
     done = machine.command(sys.executable, "-c", code, timeout=280)
     assert done.returncode == 0, done.stderr + log(plane)
     assert re.search(r"OpenGVLab/InternVL2_5-1B: \d/3 files, .* MB/s", done.stderr)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from internvl_modal.fetch import fetch
+from internvl_modal.images.fetch import fetch
 from tests.images.pictures import corners, encoded
 
 PAGE = (Path(__file__).parents[2] / "docs" / "images.md").read_text()

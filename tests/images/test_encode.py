@@ -10,9 +10,9 @@ import pytest
 from PIL import Image, ImageDraw
 from skimage.metrics import structural_similarity
 
-from internvl_modal.images import Tiling, estimate, prepare
-from internvl_modal.images.tiles import choose_grid
-from internvl_modal.schema import Detail
+from internvl_modal.images import estimate, prepare
+from internvl_modal.images.tiles import Tiling, choose_grid
+from internvl_modal.schema.options import Detail
 from tests.images.pictures import (
     PHOTOGRAPHS,
     corners,

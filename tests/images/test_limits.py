@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from internvl_modal.errors import ImageError
-from internvl_modal.images import estimate, prepare, source_name
+from internvl_modal.images import estimate, prepare
+from internvl_modal.images.names import source_name
 from tests.images.pictures import corners, encoded
 
 NOISE = Image.effect_noise((300, 200), 80).convert("RGB")

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from internvl_modal.cli.weights import app
 from internvl_modal.errors import ConfigError, WeightsError
 from internvl_modal.weights import WeightsCache
-from internvl_modal.weights.cli import app
 from tests.loopback_hub import LoopbackHub
 from tests.modal_plane.plane import Plane
 from tests.weights.conftest import REPO, model_files, noise
 
-MAIN = "from internvl_modal.weights.cli import app; app()"
+MAIN = "from internvl_modal.cli.weights import app; app()"
 
 
 def run(*arguments: object) -> Result:

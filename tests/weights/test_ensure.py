@@ -17,8 +17,11 @@ from huggingface_hub import constants
 from pydantic import ValidationError
 
 from internvl_modal.errors import ConfigError, WeightsError
-from internvl_modal.weights import Progress, Snapshot, WeightsCache
-from internvl_modal.weights.manifest import MANIFEST, RemoteFile
+from internvl_modal.weights import WeightsCache
+from internvl_modal.weights.inventory import Snapshot
+from internvl_modal.weights.layout import MANIFEST
+from internvl_modal.weights.manifest import RemoteFile
+from internvl_modal.weights.progress import Progress
 from tests.loopback_hub import Fault, LoopbackHub
 from tests.weights.conftest import NEEDED, REPO, model_files, noise
 

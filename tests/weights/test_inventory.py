@@ -9,7 +9,7 @@ import pytest
 
 from internvl_modal.errors import ConfigError, WeightsError
 from internvl_modal.weights import WeightsCache
-from internvl_modal.weights.manifest import MANIFEST
+from internvl_modal.weights.layout import MANIFEST
 from tests.loopback_hub import LoopbackHub
 from tests.weights.conftest import REPO, model_files, noise
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from internvl_modal.errors import WeightsError
-from internvl_modal.weights import Progress, WeightsCache, progress
+from internvl_modal.weights import WeightsCache, progress
+from internvl_modal.weights.progress import Progress
 from tests.loopback_hub import Fault, LoopbackHub
 from tests.weights.conftest import NEEDED, REPO, model_files
 

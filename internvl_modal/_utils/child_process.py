@@ -1,0 +1,157 @@
+"""Child processes that end with their parent and whose last words can be read."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from internvl_modal.errors import ConfigError, InternVLError
+
+__all__ = ["ChildProcess"]
+
+log = logging.getLogger(__name__)
+
+_KEPT_LINES = 200
+_LONGEST_LINE = 4096
+_LAST_WORDS = 5.0
+"""Seconds to read them; what a dead command has started may hold its output open."""
+_LAUNCHER = Path(__file__).with_name("child_launcher.py")
+
+
+class ChildProcess:
+    """A running command in a process group of its own, killed when this process ends in any way.
+
+    Its output is kept as a short tail and passed on, line by line, to this module's logger at
+    level INFO; every string in ``redact`` is masked in both.
+
+    Raises ConfigError if the command does not exist or the system is not a POSIX one.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        name: str,
+        redact: Sequence[str] = (),
+    ) -> None:
+        self.name = name
+        self._redact = [secret for secret in redact if secret]
+        self._tail: deque[str] = deque(maxlen=_KEPT_LINES)
+        executable = _find(argv[0], os.environ if env is None else env, name)
+        # The launcher's watcher holds one end of this pipe and sees the other end close.
+        watched, held = os.pipe()
+        try:
+            self._process = _launch([executable, *argv[1:]], env, watched)
+        except BaseException:
+            os.close(held)
+            raise
+        finally:
+            os.close(watched)
+        self._held = held
+        self._reader = threading.Thread(target=self._read, name=f"{name} output", daemon=True)
+        self._reader.start()
+
+    def __repr__(self) -> str:
+        return f"<ChildProcess {self.name!r} pid={self.pid} exit_code={self.poll()}>"
+
+    @property
+    def pid(self) -> int:
+        """The command's process id, which is also its process group."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Return the exit code (minus the signal's number if killed), or None while it runs."""
+        return self._process.poll()
+
+    def tail(self, lines: int = 20) -> str:
+        """Return the last lines it wrote to standard output and error."""
+        return "\n".join(list(self._tail)[-lines:])
+
+    def wait_ready(
+        self, probe: Callable[[], bool], *, timeout: float, error: type[InternVLError]
+    ) -> None:
+        """Return when ``probe`` does so with true; ``timeout`` is in seconds.
+
+        Raises ``error`` with the log's tail when the process ends first or time is up; the
+        process is left as it is.
+        """
+        deadline = time.monotonic() + timeout
+        pause = 0.02
+        while not probe():
+            if (code := self.poll()) is not None:
+                self._reader.join(_LAST_WORDS)
+                raise error(self._failure(f"ended with code {code} before it was ready"))
+            if time.monotonic() >= deadline:
+                raise error(self._failure(f"was not ready within {timeout:g} s"))
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.5)
+
+    def stop(self, grace: float = 5.0) -> None:
+        """End it: ask, wait ``grace`` seconds, then kill what is left of its process group."""
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(grace)
+        if self._held < 0:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+        os.close(self._held)
+        self._held = -1
+        self._reader.join(timeout=1)
+
+    def _failure(self, what: str) -> str:
+        tail = self.tail()
+        return f"{self.name} {what}" + (f"; its last lines:\n{tail}" if tail else "")
+
+    def _read(self) -> None:
+        stream = self._process.stdout
+        assert stream is not None
+        with stream:
+            for line in iter(lambda: stream.readline(_LONGEST_LINE), ""):
+                text = line.rstrip()
+                for secret in self._redact:
+                    text = text.replace(secret, "***")
+                self._tail.append(text)
+                log.info("%s: %s", self.name, text)
+
+
+def _launch(argv: Sequence[str], env: Mapping[str, str] | None, pipe: int) -> subprocess.Popen[str]:
+    launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(pipe), str(os.getpid())]
+    return subprocess.Popen(
+        [*launcher, *argv],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        pass_fds=[pipe],
+        start_new_session=True,
+    )
+
+
+def _find(command: str, env: Mapping[str, str], name: str) -> str:
+    if os.name != "posix":
+        raise ConfigError(
+            f"{name}: cannot be started on {sys.platform}", hint="use Linux, macOS or WSL"
+        )
+    found = shutil.which(command, path=env.get("PATH"))
+    if found is None:
+        raise ConfigError(
+            f"{name}: the command {command!r} was not found",
+            hint="install it, or give the path of its executable",
+        )
+    return found

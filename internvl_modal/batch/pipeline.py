@@ -1,0 +1,318 @@
+"""The pipeline of a batch: read, prepare, send, write; each stage waits for the next.
+
+One task reads and admits, each admitted picture is a task, one task writes; the caller takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import os
+import time
+from collections import deque
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from internvl_modal.batch.limiter import Limiter
+from internvl_modal.batch.options import Job
+from internvl_modal.batch.outcome import Outcome, fingerprint
+from internvl_modal.batch.progress import Meter, Progress
+from internvl_modal.batch.requests import (
+    Asker,
+    Exchange,
+    is_absence,
+    is_answer,
+    is_fatal,
+    is_unanswered,
+)
+from internvl_modal.batch.sinks.base import SYNC_SECONDS, Keys
+from internvl_modal.batch.sinks.choose import sink_for
+from internvl_modal.batch.sources.inputs import Images, check_column, size_of
+from internvl_modal.batch.sources.keys import Item, item_with_content
+from internvl_modal.batch.sources.keys import item as item_of
+from internvl_modal.batch.sources.read_ahead import items
+from internvl_modal.errors import InternVLError, ServerError
+from internvl_modal.flows.core import Core
+from internvl_modal.transport.retry import Retry
+
+if TYPE_CHECKING:
+    from internvl_modal.planning.plan import Plan
+
+__all__ = ["Run"]
+
+THREADS = min(8, (os.cpu_count() or 1) + 2)
+"""Pictures in preparation at once: decoding takes memory, fetching takes time."""
+MOST = 64
+"""Requests at once that "auto" may reach where nothing else says how many."""
+GONE = 10
+"""Pictures that the server left unanswered, with all their attempts and no answer between them,
+before the batch gives up."""
+
+
+@dataclass
+class Ticket:
+    """A picture on its way."""
+
+    index: int
+    item: Item
+    attempts: int = 0
+    sending: bool = False
+
+
+class Run:
+    """One batch, in the event loop it was made in: ``take`` until it is empty, then ``close``."""
+
+    def __init__(
+        self, core: Core, exchange: Exchange, retry: Retry, images: Images, job: Job
+    ) -> None:
+        self._core, self._images, self._job = core, images, job
+        check_column(images, job.settings.column)
+        self._sink = sink_for(job.settings, images)
+        self._threads = ThreadPoolExecutor(THREADS, "internvl-prepare")
+        self._asker = Asker(core, exchange, retry, job, self._threads)
+        self._writer = ThreadPoolExecutor(1, "internvl-write")
+        self._done: asyncio.Queue[tuple[int, Outcome] | None] = asyncio.Queue()
+        self._written: deque[Outcome] = deque()
+        self._tickets: dict[asyncio.Task[None], Ticket] = {}
+        self._news, self._halt = asyncio.Event(), asyncio.Event()
+        self._main: asyncio.Task[None] | None = None
+        self._error: Exception | None = None
+        self._grace = 0.0
+        self._withheld: list[tuple[int, Outcome]] = []
+        self._unanswered = 0
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the same call goes on where this one ends."""
+        return isinstance(self._sink, Keys)
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is, once it has begun."""
+        return self._meter.now(self._limiter.limit)
+
+    async def take(self) -> list[Outcome]:
+        """Outcomes that are written, one or more; none at the end. Raises what stopped it."""
+        if self._main is None:
+            self._main = asyncio.create_task(self._run())
+        while not self._written and not self._main.done():
+            self._news.clear()
+            waiting = asyncio.create_task(self._news.wait())
+            await asyncio.wait({waiting, self._main}, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+        taken = list(self._written)
+        self._written.clear()
+        for _ in taken:
+            self._window.release()
+        if not taken:
+            await self._main
+            if self._error is not None:
+                raise self._error
+        return taken
+
+    async def stop(self) -> None:
+        """Begin nothing more, give what is under way its grace, write it."""
+        self._end(
+            InternVLError(
+                "the batch was stopped",
+                hint="the same call goes on from there" if self.remembers else "",
+            ),
+            self._job.settings.grace,
+        )
+        if self._main is not None:
+            await asyncio.wait({self._main})
+
+    async def close(self) -> None:
+        """Give up what is under way; what is done is written already or is now."""
+        self._halt.set()
+        for task in self._tickets:
+            task.cancel()
+        if self._main is not None:
+            await asyncio.wait({self._main})
+        self._asker.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._writer.shutdown(wait=False)
+
+    def _end(self, error: Exception, grace: float = 0.0) -> None:
+        if not self._halt.is_set():
+            self._error, self._grace = error, grace
+            self._halt.set()
+
+    async def _run(self) -> None:
+        """From the first question to the last line."""
+        loop = asyncio.get_running_loop()
+        try:
+            opening = await self._unless_halted(self._open())
+            if not opening.cancelled():
+                opening.result()
+                writing = asyncio.create_task(self._write())
+                await self._until_done()
+                if not self._halt.is_set():
+                    self._release()
+                self._done.put_nowait(None)
+                await writing
+                self._meter.close(self._limiter.limit)
+        except Exception as error:  # noqa: BLE001 - raised where outcomes are taken
+            self._error = self._error or error
+        finally:
+            try:
+                await loop.run_in_executor(self._writer, self._sink.close)
+            except Exception as error:  # noqa: BLE001 - the same
+                self._error = self._error or error
+
+    async def _unless_halted(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """The task of ``work``, at its end; cancelled where something ended the batch before."""
+        working = asyncio.create_task(work)
+        halted = asyncio.create_task(self._halt.wait())
+        await asyncio.wait({working, halted}, return_when=asyncio.FIRST_COMPLETED)
+        halted.cancel()
+        working.cancel()
+        await asyncio.wait({working})
+        return working
+
+    async def _open(self) -> None:
+        """Learn what answers, and what of the output is there."""
+        job, settings = self._job, self._job.settings
+        ready = await self._asker.ready()
+        run = fingerprint(job.prompt, job.checked, ready.model)
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._sink.open, run)
+        fixed = None if settings.concurrency == "auto" else settings.concurrency
+        plan: Plan | None = getattr(self._core.backend, "plan", None)  # a deployment has one
+        sessions = plan.capacity.sessions if plan else None
+        known = [most for most in (settings.max_concurrency, sessions) if most]
+        most = fixed or min(known, default=MOST)
+        self._limiter = self._asker.limiter = Limiter(fixed, most, THREADS)
+        self._window = asyncio.Semaphore(4 * (most + THREADS))
+        price = plan.cost.per_hour if plan else None
+        self._meter = Meter(settings.progress, size_of(self._images), price)
+
+    async def _until_done(self) -> None:
+        """Until every picture is through, or something ends the batch before."""
+        working = await self._unless_halted(self._work())
+        if not working.cancelled() and (error := working.exception()) is not None:
+            self._end(error if isinstance(error, Exception) else InternVLError(str(error)))
+        for task, ticket in self._tickets.items():
+            if not ticket.sending:
+                task.cancel()
+        if self._tickets:
+            await asyncio.wait(list(self._tickets), timeout=self._grace)
+        for task in self._tickets:
+            task.cancel()
+        if self._tickets:
+            await asyncio.wait(list(self._tickets))
+
+    async def _work(self) -> None:
+        """Admit one picture after the other, then wait for all of them."""
+        index, job = 0, self._job
+        of_content = partial(item_with_content, max_pixels=job.checked.max_pixels)
+        make = of_content if self.remembers else item_of
+        async with aclosing(items(self._images, job.settings.column, make)) as found:
+            async for item in found:
+                if self._sink.has(item.key):
+                    self._meter.skip(failed=self._sink.has_failed(item.key))
+                    continue
+                await self._window.acquire()
+                await self._limiter.admit()
+                ticket = Ticket(index, item)
+                task = asyncio.create_task(self._process(ticket))
+                self._tickets[task] = ticket
+                task.add_done_callback(self._tickets.pop)
+                index += 1
+        while self._tickets:
+            await asyncio.wait(list(self._tickets))
+
+    async def _process(self, ticket: Ticket) -> None:
+        """Make one outcome, whatever happens, unless it ends the batch."""
+        begun = time.monotonic()
+        description, error = None, None
+        try:
+            try:
+                description = await self._asker.describe(ticket, self._halt)
+            except Exception as caught:  # noqa: BLE001 - recorded, that is the point
+                error = caught
+            seconds = time.monotonic() - begun
+            item, attempts = ticket.item, ticket.attempts
+            outcome = Outcome(item.key, item.source, description, error, attempts, seconds)
+            self._judge(ticket.index, outcome)
+        finally:
+            await self._limiter.dismiss()
+
+    def _judge(self, index: int, outcome: Outcome) -> None:
+        """Pass an outcome on, unless it ends the batch: then the next run asks again.
+
+        That the server was not there says nothing of the picture: it is withheld until an answer
+        says that it is there, unless all that may be under way waits for it, to come in order.
+        """
+        error, settings = outcome.error, self._job.settings
+        if error is not None and (settings.on_error == "raise" or is_fatal(error)):
+            self._end(error)
+            return
+        if is_answer(error) and outcome.attempts:  # what was known says nothing of the server
+            self._unanswered = 0
+            self._release()
+        if is_absence(error):
+            self._withheld.append((index, outcome))
+        else:
+            self._done.put_nowait((index, outcome))
+        if is_unanswered(error):
+            self._unanswered += 1
+            if self._unanswered >= GONE:
+                self._end(_gone(error) if self.remembers else error)
+                return
+        if settings.ordered and self._window.locked():
+            self._release()
+
+    def _release(self) -> None:
+        for each in self._withheld:
+            self._done.put_nowait(each)
+        self._withheld.clear()
+
+    async def _write(self) -> None:
+        """Write what is done, all there is at once, then let the caller have it."""
+        loop = asyncio.get_running_loop()
+        held: dict[int, Outcome] = {}
+        following, more = 0, True
+        while more:
+            news: list[tuple[int, Outcome] | None] = []
+            try:
+                news.append(await asyncio.wait_for(self._done.get(), SYNC_SECONDS))
+            except asyncio.TimeoutError:
+                if not self._tickets and not self._window.locked():
+                    self._release()  # the inputs may wait for it
+            while not self._done.empty():
+                news.append(self._done.get_nowait())
+            more = None not in news
+            held.update(each for each in news if each is not None)
+            if self._job.settings.ordered and more:
+                outcomes = []
+                while following in held:
+                    outcomes.append(held.pop(following))
+                    following += 1
+            else:
+                outcomes = [held[index] for index in sorted(held)]
+                held.clear()
+            try:
+                await loop.run_in_executor(self._writer, self._sink.write, outcomes)
+            except Exception as error:  # noqa: BLE001 - raised where outcomes are taken
+                self._end(error)
+                return
+            self._written.extend(outcomes)
+            self._news.set()
+            try:
+                for outcome in outcomes:
+                    self._meter.add(outcome, self._limiter.limit)
+            except Exception as error:  # noqa: BLE001 - the same; what is done is written all the same
+                self._end(error)
+
+
+def _gone(error: ServerError) -> ServerError:
+    """The error that ends a batch whose server gives no answers; that of the picture stays."""
+    ending = copy.copy(error)
+    ending.__cause__ = error.__cause__
+    again = "the same call goes on; with retry_errors=True it asks again what is recorded as failed"
+    ending.hint = f"{error.hint}; {again}" if error.hint else again
+    return ending

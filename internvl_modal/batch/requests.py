@@ -1,0 +1,170 @@
+"""Ask about one picture: prepared in a thread, sent in a slot, again where it helps."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from dataclasses import replace
+from typing import Any, Protocol, TypeAlias, TypeGuard, TypeVar
+
+from internvl_modal._utils.daemon_thread import in_daemon
+from internvl_modal.batch.answer_cache import Known
+from internvl_modal.batch.limiter import Limiter
+from internvl_modal.batch.options import Job
+from internvl_modal.batch.sources.keys import Item
+from internvl_modal.errors import (
+    AuthenticationError,
+    ConfigError,
+    DeadlineExceededError,
+    ImageError,
+    RateLimitedError,
+    RequestRejectedError,
+    ServerError,
+    ServerUnavailableError,
+)
+from internvl_modal.flows.core import Core, Ready
+from internvl_modal.flows.steps import Flow, Work
+from internvl_modal.schema.results import Description
+from internvl_modal.transport.exchange import Send, Sent
+from internvl_modal.transport.retry import Retry
+
+Exchange: TypeAlias = "Callable[[Send[Any]], Awaitable[Sent[Any]]]"
+Calling: TypeAlias = "Callable[[Callable[[], Any]], Awaitable[Any]]"
+"""How a function that blocks is called without blocking."""
+
+T = TypeVar("T")
+
+_ONCE = Retry(attempts=1)
+
+
+class Ticket(Protocol):
+    """What the pipeline wants to know of a picture on its way."""
+
+    item: Item
+    attempts: int
+    sending: bool
+    """From the moment a request is sent until its answer is recorded or it is put off."""
+
+
+class Asker:
+    """Asks the same of every picture; ``limiter`` is set once the endpoint is known."""
+
+    limiter: Limiter
+
+    def __init__(
+        self, core: Core, exchange: Exchange, retry: Retry, job: Job, threads: Executor
+    ) -> None:
+        self._core, self._exchange, self._retry, self._job = core, exchange, retry, job
+        self._threads = threads
+        self._known = Known() if job.settings.dedupe else None
+
+    def close(self) -> None:
+        """Forget the answers."""
+        if self._known is not None:
+            self._known.close()
+
+    async def ready(self) -> Ready:
+        """Start the backend and learn what answers there.
+
+        A start may download for hours: it has a thread that the interpreter does not wait for.
+        """
+        return await self._perform(self._core.ready(), self._exchange, _in_daemon)
+
+    async def describe(self, ticket: Ticket, halt: asyncio.Event) -> Description:
+        """Describe one picture; nothing more is sent once ``halt`` is set."""
+
+        async def exchange(step: Send[Any]) -> Sent[Any]:
+            if self._known is None or not step.request.body:
+                return await self._insist(step, ticket, halt)
+            return await self._known.answer(step, lambda: self._insist(step, ticket, halt))
+
+        job, item = self._job, ticket.item
+        if isinstance(item.source, list | tuple) and not item.source:
+            raise ImageError("holds no picture", source=item.key)
+        return await self._perform(
+            self._core.describe(item.source, job.prompt, job.options),
+            exchange,
+            self._in_thread,
+        )
+
+    async def _perform(self, flow: Flow[T], exchange: Exchange, call: Calling) -> T:
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    result = await (
+                        call(step.function) if isinstance(step, Work) else exchange(step)
+                    )
+                except Exception as error:  # noqa: BLE001 - the flow decides
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(result)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+    async def _insist(self, step: Send[T], ticket: Ticket, halt: asyncio.Event) -> Sent[T]:
+        """Exchange, again where that may help; waiting for a slot costs the deadline nothing."""
+        since, begun, budget = 0.0, 0.0, step.deadline - time.monotonic()
+        while True:
+            try:
+                async with self.limiter.slot():
+                    if halt.is_set():
+                        raise asyncio.CancelledError
+                    begun = time.monotonic()
+                    since = since or begun
+                    ticket.attempts += 1
+                    ticket.sending = True
+                    sent = await self._exchange(replace(step, deadline=begun + budget, retry=_ONCE))
+                return Sent(sent.value, ticket.attempts)
+            except ServerError as error:
+                budget -= time.monotonic() - begun
+                if not self._again(error, ticket.attempts, since, budget):
+                    raise
+            ticket.sending = False
+            await asyncio.sleep(self._backoff(ticket.attempts))
+
+    def _again(self, error: ServerError, attempts: int, since: float, budget: float) -> bool:
+        """Attempts are counted but for those that the server only put off."""
+        if not error.retryable or budget <= 0:
+            return False
+        put_off = isinstance(error, RateLimitedError) or error.status == 503
+        patience = self._job.checked.timeout or self._core.timeout
+        return attempts < self._retry.attempts or (put_off and time.monotonic() < since + patience)
+
+    def _backoff(self, attempts: int) -> float:
+        longest = self._retry.initial * self._retry.factor ** min(attempts - 1, 30)
+        return random.uniform(0, min(self._retry.maximum, longest))  # noqa: S311
+
+    def _in_thread(self, function: Callable[[], Any]) -> Awaitable[Any]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, function)
+
+
+def _in_daemon(function: Callable[[], Any]) -> Awaitable[Any]:
+    return asyncio.wrap_future(in_daemon(function))
+
+
+def is_fatal(error: Exception) -> bool:
+    """Whether every other picture would fail the same way: key, address, model."""
+    gone = isinstance(error, RequestRejectedError) and error.status == 404
+    return gone or isinstance(error, AuthenticationError | ConfigError)
+
+
+def is_unanswered(error: Exception | None) -> TypeGuard[ServerError]:
+    """Whether the server gave no answer about the picture: it failed, or was not there."""
+    return isinstance(error, ServerError) and (
+        error.retryable or isinstance(error, DeadlineExceededError)
+    )
+
+
+def is_answer(error: Exception | None) -> bool:
+    """Whether the server said something about the picture, be it a refusal."""
+    return error is None or (isinstance(error, ServerError) and not is_unanswered(error))
+
+
+def is_absence(error: Exception | None) -> bool:
+    """Whether the server was not there, or took nothing on, which is not the picture's doing."""
+    return isinstance(error, ServerUnavailableError | RateLimitedError)

@@ -1,0 +1,92 @@
+"""Where outcomes are written, and what an earlier run left there.
+
+A sink is used from one thread, but for ``has``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from internvl_modal.batch.outcome import Outcome, key_hash
+
+__all__ = ["Callback", "Keys", "Sink"]
+
+SYNC_SECONDS = 5.0
+"""What a power cut may cost; a killed process loses nothing that was written."""
+
+
+class Sink(Protocol):
+    """Takes outcomes and knows those of earlier runs of the same fingerprint."""
+
+    def open(self, run: str) -> None:
+        """Find what is there, and remove none of it; ``run`` is the fingerprint."""
+        ...
+
+    def has(self, key: str) -> bool:
+        """Whether ``key`` needs no work; asked once for each input, it also notes the key."""
+        ...
+
+    def has_failed(self, key: str) -> bool:
+        """Whether an earlier run recorded that ``key`` failed."""
+        ...
+
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        """Keep them all, or raise; with none, every ``SYNC_SECONDS``, while nothing is done."""
+        ...
+
+    def close(self) -> None:
+        """Make them last."""
+        ...
+
+
+class Keys:
+    """Which keys were seen, in about 70 bytes each."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+        self._failed: set[int] = set()
+
+    def note(self, key: str, *, failed: bool = False) -> None:
+        """Keep ``key``."""
+        mark = key_hash(key)
+        self._seen.add(mark)
+        if failed:
+            self._failed.add(mark)
+
+    def has_failed(self, key: str) -> bool:
+        """Whether ``key`` was noted as failed."""
+        return key_hash(key) in self._failed
+
+    def has(self, key: str) -> bool:
+        """Whether ``key`` was seen; it is from now on."""
+        mark = key_hash(key)
+        known = mark in self._seen
+        self._seen.add(mark)
+        return known
+
+
+class Callback:
+    """Calls a function with each outcome, from one thread; nothing is remembered."""
+
+    def __init__(self, call: Callable[[Outcome], object]) -> None:
+        self._call = call
+
+    def open(self, run: str) -> None:
+        """Nothing is there."""
+
+    def has(self, key: str) -> bool:
+        """Every input is work."""
+        return False
+
+    def has_failed(self, key: str) -> bool:
+        """Nothing is known."""
+        return False
+
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        """Call it; what it raises stops the batch."""
+        for outcome in outcomes:
+            self._call(outcome)
+
+    def close(self) -> None:
+        """Nothing is held."""

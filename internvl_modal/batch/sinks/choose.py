@@ -1,0 +1,47 @@
+"""Which sink ``out=`` means."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from internvl_modal.batch.options import BatchSettings
+from internvl_modal.batch.sinks.base import Callback, Sink
+from internvl_modal.batch.sinks.jsonl import JsonLines
+from internvl_modal.batch.sinks.parquet import Parquet
+from internvl_modal.batch.sinks.text_files import Sidecars
+from internvl_modal.batch.sources.inputs import Images
+from internvl_modal.errors import ConfigError
+
+
+def sink_for(settings: BatchSettings, images: Images) -> Sink:
+    """The sink; raises ConfigError for a path that says no format, or that is the source."""
+    out = settings.out
+    if out is None:
+        return Callback(lambda _: None)
+    if callable(out):
+        return Callback(out)
+    if not isinstance(out, str | os.PathLike):
+        raise ConfigError(f"out is a {type(out).__name__}", hint="give a path or a callable")
+    path = Path(out)
+    kinds: dict[str, type[JsonLines | Parquet]] = {".jsonl": JsonLines, ".parquet": Parquet}
+    kind = kinds.get(path.suffix.lower())
+    if kind is None and (path.is_dir() or os.fspath(out).endswith(("/", os.sep))):
+        kind = Sidecars
+    if kind is None:
+        lost = "" if isinstance(out, str) else "; a Path loses its /, so give a str"
+        raise ConfigError(
+            f"out={str(out)!r} says no format",
+            hint=f"end it in .jsonl, .parquet or / for a folder; CSV is not written{lost}",
+        )
+    if _is_read(path, images):
+        raise ConfigError(f"out={str(out)!r} is the source itself", hint="choose another out=")
+    return kind(path, resume=settings.resume, retry_errors=settings.retry_errors)
+
+
+def _is_read(path: Path, images: Images) -> bool:
+    """Whether a file is the source itself."""
+    try:
+        return isinstance(images, str | os.PathLike) and path.is_file() and path.samefile(images)
+    except (OSError, ValueError):  # one of them is not there
+        return False

@@ -1,0 +1,114 @@
+"""What a file of captions holds: read line by line, never as a whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from internvl_modal.batch.outcome import Outcome
+from internvl_modal.errors import ConfigError, InternVLError
+
+_BEGINNING = b'{"key": '
+
+
+@dataclass(frozen=True)
+class Line:
+    """One finished line."""
+
+    raw: bytes
+    document: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The input's key."""
+        return str(self.document["key"])
+
+    @property
+    def run(self) -> object:
+        """The fingerprint of what was asked."""
+        return self.document.get("run")
+
+    @property
+    def failed(self) -> bool:
+        """Whether it tells of an error."""
+        return "error" in self.document
+
+
+def line_of(raw: bytes, number: int, name: object) -> Line:
+    """The line with this number in ``name``; raises ConfigError if no batch wrote it."""
+    try:
+        document = json.loads(raw)
+    except ValueError:
+        document = None
+    known = isinstance(document, dict) and (
+        isinstance(document["error"], dict)
+        if "error" in document
+        else isinstance(document.get("text"), str)
+    )
+    if not known or "key" not in document:
+        raise _foreign(number, name)
+    return Line(raw, document)
+
+
+def _foreign(number: int, name: object) -> ConfigError:
+    return ConfigError(
+        f"line {number} of {name} is not one of a batch",
+        hint="choose another file, or remove that line",
+    )
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """Finished lines; raises ConfigError for a file that was not written by a batch."""
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            if raw.endswith(b"\n"):
+                yield line_of(raw, number, path)
+            elif number == 1 and not _BEGINNING.startswith(raw.strip(b"\0")[: len(_BEGINNING)]):
+                raise _foreign(number, path)  # no torn line, even where a power cut left zeros
+
+
+def end_of_lines(path: Path) -> int:
+    """Where the last finished line ends, in bytes."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - 65_536)
+            file.seek(start)
+            found = file.read(end - start).rfind(b"\n")
+            if found >= 0:
+                return start + found + 1
+            end = start
+    return 0
+
+
+def record(outcome: Outcome, run: str) -> dict[str, object]:
+    """The fields of an outcome, as every kind of output has them."""
+    found: dict[str, object]
+    if outcome.description is not None:
+        described = outcome.description
+        found = {
+            "text": described.text,
+            "model": described.model,
+            "finish_reason": described.finish_reason,
+            "usage": described.usage.model_dump(),
+        }
+        if described.warnings:
+            found["warnings"] = list(described.warnings)
+    else:
+        error = outcome.error
+        message = error.message if isinstance(error, InternVLError) else str(error)
+        found = {"error": {"type": type(error).__name__, "message": message}}
+    end = {"attempts": outcome.attempts, "seconds": round(outcome.seconds, 3), "run": run}
+    return {"key": outcome.key, **found, **end}
+
+
+def encode(document: dict[str, object]) -> bytes:
+    """One line of JSON; names of files that are no Unicode are escaped."""
+    try:
+        return json.dumps(document, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(document).encode() + b"\n"

@@ -1,0 +1,96 @@
+"""The command ``internvl-modal``: parsing and printing only.
+
+Exit codes: 0; 1 for a failed description or check; 2 for wrong usage.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+import internvl_modal
+from internvl_modal.cli import batch, deploy, describe, doctor, plan, serve, weights
+from internvl_modal.cli.common import fail, failed, misused
+from internvl_modal.errors import InternVLError, WeightsInterruptedError
+
+
+class _Commands(typer.core.TyperGroup):
+    """Typer ends at any KeyboardInterrupt without a word; ours says how to go on."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except WeightsInterruptedError as error:
+            failed(error)
+            raise
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Describe images with InternVL: on this machine, on Modal's GPUs, or on any server.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> NoReturn:
+    """Run the command; any error of ours is one line on standard error."""
+    try:
+        code = app(standalone_mode=False) or 0
+    except InternVLError as error:
+        code = failed(error)
+    except typer.Exit as stop:
+        code = stop.exit_code
+    except typer.Abort:
+        code = 130
+    except KeyboardInterrupt:
+        code = 130
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushed again at the end
+        code = fail(InternVLError(f"cannot write: {error}", hint="make room"))
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # of click's, for wrong usage
+            raise
+        code = misused(error)
+    sys.exit(code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"internvl-modal {internvl_modal.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+for command in (
+    describe.describe,
+    describe.models,
+    plan.plan,
+    doctor.doctor,
+    batch.batch,
+    deploy.deploy,
+    deploy.status,
+    deploy.logs,
+    deploy.scale,
+    deploy.stop,
+    deploy.connect,
+    serve.serve,
+):
+    app.command()(command)
+app.add_typer(weights.app, name="weights")

@@ -1,0 +1,76 @@
+"""``internvl-modal plan``."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+import internvl_modal
+from internvl_modal.cli.common import Json
+from internvl_modal.models.catalogue import MODELS
+from internvl_modal.planning.cost import CORES, HOST_GIB
+from internvl_modal.planning.report import _aligned
+
+
+def plan(
+    model: Annotated[
+        str, typer.Argument(help="A name of the catalog (--list), or a repository owner/name.")
+    ] = "internvl2_5-78b",
+    list_: Annotated[bool, typer.Option("--list", help="List the catalog instead.")] = False,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit; main by default.")
+    ] = None,
+    gpu: Annotated[str | None, typer.Option(help="Modal's GPU string, such as H200:2.")] = None,
+    images_per_request: Annotated[int, typer.Option(help="Pictures in one request.")] = 1,
+    max_tiles: Annotated[int, typer.Option(help="Most tiles of a picture.")] = 12,
+    prompt_tokens: Annotated[int, typer.Option(help="Tokens of a prompt.")] = 100,
+    output_tokens: Annotated[int, typer.Option(help="Tokens of an answer.")] = 200,
+    session_len: Annotated[int | None, typer.Option(help="Tokens of a session.")] = None,
+    max_batch_size: Annotated[int | None, typer.Option(help="Requests at once.")] = None,
+    cache_max_entry_count: Annotated[
+        float | None, typer.Option(help="KV share of free GPU memory.")
+    ] = None,
+    quant_policy: Annotated[int, typer.Option(help="Bits of the KV cache: 0 (16), 8 or 4.")] = 0,
+    vision_max_batch_size: Annotated[
+        int, typer.Option(help="Pictures in one pass of the ViT.")
+    ] = 1,
+    scaledown_window: Annotated[int, typer.Option(help="Idle seconds before one stops.")] = 300,
+    cpu: Annotated[float, typer.Option(help="CPU cores.")] = CORES,
+    memory_gib: Annotated[float, typer.Option(help="GiB of host memory.")] = HOST_GIB,
+    budget: Annotated[float | None, typer.Option(help="Most USD an hour.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Say which GPUs run a model, how many pictures at once, and at what cost."""
+    if list_:
+        print(json.dumps(list(MODELS)) if as_json else models_text())
+        return 0
+    made = internvl_modal.plan(
+        model,
+        revision=revision,
+        gpu=gpu,
+        images_per_request=images_per_request,
+        max_tiles=max_tiles,
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        session_len=session_len,
+        max_batch_size=max_batch_size,
+        cache_max_entry_count=cache_max_entry_count,
+        quant_policy=quant_policy,
+        vision_max_batch_size=vision_max_batch_size,
+        scaledown_window=scaledown_window,
+        cpu=cpu,
+        memory_gib=memory_gib,
+        budget=budget,
+    )
+    print(json.dumps(made.to_dict()) if as_json else made)
+    return 0 if made.fits else 1
+
+
+def models_text() -> str:
+    """The catalog: names, bytes of the weights, and which have files for this machine's CPU."""
+    rows: list[tuple[str, ...]] = [("model", "GB", "local")]
+    for spec in MODELS.values():
+        rows.append((spec.name, f"{spec.disk_bytes / 1e9:.1f}", "yes" if spec.gguf else ""))
+    return "\n".join(_aligned(rows))

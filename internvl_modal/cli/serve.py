@@ -1,0 +1,50 @@
+"""``internvl-modal serve``: the gateway on this machine."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from typing import Annotated
+
+import typer
+
+from internvl_modal.errors import ConfigError, MissingExtraError
+
+
+def serve(
+    backend: Annotated[str | None, typer.Option(help="local, lmdeploy, modal or an URL.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model to serve.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
+) -> None:
+    """Run the gateway on this machine; its key is INTERNVL_MODAL_GATEWAY_KEY, else a new one."""
+    try:
+        import uvicorn
+
+        from internvl_modal.gateway.app import create_app
+    except ImportError as error:
+        raise MissingExtraError(error.name or "fastapi", "gateway") from error
+    from internvl_modal.client.aio import AsyncClient
+    from internvl_modal.settings import Settings
+
+    given, made = Settings.load().gateway_key, secrets.token_urlsafe(32)
+    app = create_app(AsyncClient(backend, model=model), api_key=given or made)
+    with _listen(host, port) as listening:
+        if given is None:
+            typer.echo(f"key: {made}", err=True)
+        shown = f"[{host}]" if ":" in host else host
+        typer.echo(f"listening on http://{shown}:{listening.getsockname()[1]}/", err=True)
+        config = uvicorn.Config(app, log_level="warning", ws="none")
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"cannot listen on {host} port {port}: {reason}",
+            hint="choose another --host or --port; port 0 takes a free one",
+        ) from error

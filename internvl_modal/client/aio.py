@@ -1,0 +1,164 @@
+"""``AsyncClient``: every call awaited in the caller's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import httpx
+from pydantic import BaseModel
+from typing_extensions import Self, Unpack
+
+from internvl_modal.batch.options import BatchOptions, Job
+from internvl_modal.batch.outcome import Outcome
+from internvl_modal.batch.sources.inputs import Images
+from internvl_modal.client.base import _Base, _own
+from internvl_modal.client.streams import AsyncStream
+from internvl_modal.flows.steps import Flow, Work
+from internvl_modal.flows.turns import IMAGES
+from internvl_modal.protocol.endpoint import Backend
+from internvl_modal.schema.inputs import ImageSource, Message
+from internvl_modal.schema.options import Options
+from internvl_modal.schema.results import Description, Estimate
+from internvl_modal.transport.aio import AsyncTransport
+from internvl_modal.transport.retry import Retry
+
+T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
+
+
+class AsyncClient(_Base):
+    """``Client`` for asyncio: the same names, to await; close it with ``aclose`` or ``async with``.
+
+    ``http_client``: your own ``httpx.AsyncClient``, which is not closed; by default connections
+    are pooled by aiohttp, without a limit of their own. Pictures are prepared in threads.
+    """
+
+    def __init__(
+        self,
+        backend: str | Backend | None = None,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        model: str | None = None,
+        timeout: float | None = None,
+        retry: Retry | None = None,
+        http_client: httpx.AsyncClient | None = None,
+    ) -> None:
+        super().__init__(backend, base_url=base_url, api_key=api_key, model=model, timeout=timeout)
+        self._retry = _own("retry", retry, Retry) or Retry()
+        own = _own("http_client", http_client, httpx.AsyncClient)
+        self._transport = AsyncTransport(own, self._retry)
+
+    async def describe(
+        self, image: IMAGES, prompt: str | None = None, **options: Unpack[Options]
+    ) -> Description:
+        """Describe a picture, or several together when given a list."""
+        return await self._run(self._core.describe(image, prompt, options))
+
+    def stream(
+        self, image: IMAGES, prompt: str | None = None, **options: Unpack[Options]
+    ) -> AsyncStream:
+        """Describe a picture piece by piece; iterate over it, then read ``.description``."""
+        flow = self._core.open_stream(image, prompt, options)
+        return AsyncStream(self._run, self._transport, flow)
+
+    async def chat(
+        self, messages: Sequence[Message | Mapping[str, object]], **options: Unpack[Options]
+    ) -> Description:
+        """Answer the last of several turns; pictures may be in any turn of the user."""
+        return await self._run(self._core.chat(messages, options))
+
+    def stream_chat(
+        self, messages: Sequence[Message | Mapping[str, object]], **options: Unpack[Options]
+    ) -> AsyncStream:
+        """Answer the last of several turns piece by piece; see ``stream`` and ``chat``."""
+        flow = self._core.open_chat_stream(messages, options)
+        return AsyncStream(self._run, self._transport, flow)
+
+    async def extract(
+        self,
+        image: IMAGES,
+        schema: type[M],
+        prompt: str | None = None,
+        *,
+        repairs: int = 2,
+        **options: Unpack[Options],
+    ) -> M:
+        """Read a picture into a pydantic model; see ``Client.extract``."""
+        return await self._run(self._core.extract(image, schema, prompt, repairs, options))
+
+    async def describe_video(
+        self,
+        path: str | Path,
+        prompt: str | None = None,
+        *,
+        frames: int = 8,
+        start: float = 0.0,
+        end: float | None = None,
+        **options: Unpack[Options],
+    ) -> Description:
+        """Describe ``frames`` evenly spaced frames between ``start`` and ``end`` (seconds)."""
+        return await self._run(self._core.describe_video(path, prompt, frames, start, end, options))
+
+    def describe_many(
+        self, images: Images, prompt: str | None = None, **options: Unpack[BatchOptions]
+    ) -> AsyncIterator[Outcome]:
+        """Describe any number of pictures, for ``async for``; see ``Client.describe_many``.
+
+        ``images`` may be an async iterable.
+        """
+        from internvl_modal.batch.iterate import stream
+
+        send = self._transport.send
+        return stream(self._core, send, self._retry, images, Job.parse(prompt, options))
+
+    async def models(self) -> list[str]:
+        """Names of the models that the server offers."""
+        return await self._run(self._core.models())
+
+    async def wait_until_ready(self, timeout: float | None = None) -> None:
+        """Return once the server answers; ``timeout`` in seconds, the client's by default."""
+        await self._run(self._core.wait_until_ready(timeout))
+
+    async def estimate(self, image: ImageSource, **options: Unpack[Options]) -> Estimate:
+        """Tiles, tokens and bytes of a picture; see ``Client.estimate``."""
+        return await self._run(self._core.estimate(image, options))
+
+    async def aclose(self) -> None:
+        """Close the connections and stop what this client started."""
+        await self._transport.close()
+        await asyncio.to_thread(self._core.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def _run(self, flow: Flow[T]) -> T:
+        """Perform each step of ``flow``, blocking ones in a thread."""
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    result: object = (
+                        await asyncio.to_thread(step.function)
+                        if isinstance(step, Work)
+                        else await self._transport.send(step)
+                    )
+                except Exception as error:  # noqa: BLE001 - the flow decides
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(result)
+        except StopIteration as done:
+            value: T = done.value
+            return value

@@ -1,0 +1,50 @@
+"""What ``Client`` and ``AsyncClient`` share: settings, backend, flows."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from internvl_modal.client.resolve import resolve
+from internvl_modal.errors import ConfigError
+from internvl_modal.flows.core import Core
+from internvl_modal.protocol.endpoint import Backend
+from internvl_modal.settings import Settings
+
+H = TypeVar("H")
+
+
+class _Base:
+    """What both clients share: settings, backend, flows."""
+
+    def __init__(
+        self,
+        backend: str | Backend | None = None,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        model: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        settings = Settings.load(base_url=base_url, api_key=api_key, model=model, timeout=timeout)
+        resolved = resolve(backend, settings)
+        patience: float | None = getattr(resolved, "timeout", None)
+        if patience is None or "timeout" in settings.model_fields_set:
+            patience = settings.timeout
+        self._core = Core(resolved, model=settings.model, timeout=patience)
+
+    @property
+    def backend(self) -> Backend:
+        """What makes the endpoint exist."""
+        return self._core.backend
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._core.backend!r})"
+
+
+def _own(name: str, given: H | None, kind: type[H]) -> H | None:
+    if given is not None and not isinstance(given, kind):
+        package = kind.__module__.partition(".")[0]
+        raise ConfigError(
+            f"{name} is of type {type(given).__name__}", hint=f"pass an {package}.{kind.__name__}"
+        )
+    return given

@@ -1,0 +1,175 @@
+"""``Client`` and ``AsyncClient``: the same calls, performed in two ways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import httpx
+from pydantic import BaseModel
+from typing_extensions import Self, Unpack
+
+from internvl_modal.batch.options import BatchOptions, Job
+from internvl_modal.batch.outcome import Outcome
+from internvl_modal.batch.sources.inputs import Images
+from internvl_modal.client.base import _Base, _own
+from internvl_modal.client.streams import Stream
+from internvl_modal.flows.steps import Flow, Work
+from internvl_modal.flows.turns import IMAGES
+from internvl_modal.protocol.endpoint import Backend
+from internvl_modal.schema.inputs import ImageSource, Message
+from internvl_modal.schema.options import Options
+from internvl_modal.schema.results import Description, Estimate
+from internvl_modal.transport.retry import Retry
+from internvl_modal.transport.sync import Transport
+
+T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
+
+
+class Client(_Base):
+    """Describes pictures through one backend; thread-safe, close it or use ``with``.
+
+    ``backend``: a name ("local", "lmdeploy", "modal"), an URL or a Backend; None means
+    INTERNVL_MODAL_BASE_URL if set, else "local". ``timeout``: seconds for a whole call, retries
+    included, once the backend has started. ``http_client``: your own ``httpx.Client``, which is
+    not closed. Every method raises InternVLError and its kinds, see ``internvl_modal.errors``;
+    ``options`` are those of ``help(internvl_modal.Options)``.
+    """
+
+    def __init__(
+        self,
+        backend: str | Backend | None = None,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        model: str | None = None,
+        timeout: float | None = None,
+        retry: Retry | None = None,
+        http_client: httpx.Client | None = None,
+    ) -> None:
+        super().__init__(backend, base_url=base_url, api_key=api_key, model=model, timeout=timeout)
+        self._retry = _own("retry", retry, Retry) or Retry()
+        self._transport = Transport(_own("http_client", http_client, httpx.Client), self._retry)
+        self._http_client = http_client
+
+    def describe(
+        self, image: IMAGES, prompt: str | None = None, **options: Unpack[Options]
+    ) -> Description:
+        """Describe a picture, or several together when given a list."""
+        return self._run(self._core.describe(image, prompt, options))
+
+    def stream(
+        self, image: IMAGES, prompt: str | None = None, **options: Unpack[Options]
+    ) -> Stream:
+        """Describe a picture piece by piece; iterate over it, then read ``.description``."""
+        flow = self._core.open_stream(image, prompt, options)
+        return Stream(self._run, self._transport, flow)
+
+    def chat(
+        self, messages: Sequence[Message | Mapping[str, object]], **options: Unpack[Options]
+    ) -> Description:
+        """Answer the last of several turns; pictures may be in any turn of the user."""
+        return self._run(self._core.chat(messages, options))
+
+    def stream_chat(
+        self, messages: Sequence[Message | Mapping[str, object]], **options: Unpack[Options]
+    ) -> Stream:
+        """Answer the last of several turns piece by piece; see ``stream`` and ``chat``."""
+        flow = self._core.open_chat_stream(messages, options)
+        return Stream(self._run, self._transport, flow)
+
+    def extract(
+        self,
+        image: IMAGES,
+        schema: type[M],
+        prompt: str | None = None,
+        *,
+        repairs: int = 2,
+        **options: Unpack[Options],
+    ) -> M:
+        """Read a picture into a pydantic model.
+
+        A wrong answer is sent back with the reason up to ``repairs`` times; then
+        OutputInvalidError holds the raw text.
+        """
+        return self._run(self._core.extract(image, schema, prompt, repairs, options))
+
+    def describe_video(
+        self,
+        path: str | Path,
+        prompt: str | None = None,
+        *,
+        frames: int = 8,
+        start: float = 0.0,
+        end: float | None = None,
+        **options: Unpack[Options],
+    ) -> Description:
+        """Describe ``frames`` evenly spaced frames between ``start`` and ``end`` (seconds)."""
+        return self._run(self._core.describe_video(path, prompt, frames, start, end, options))
+
+    def describe_many(
+        self, images: Images, prompt: str | None = None, **options: Unpack[BatchOptions]
+    ) -> Iterator[Outcome]:
+        """Describe any number of pictures, several at once; see ``docs/batches.md``.
+
+        Nothing is sent before you iterate. ``images``: a folder, a glob, a manifest, a tar, a
+        mapping of keys to sources, or any iterable of sources or (key, source) pairs. Works inside
+        a running event loop too: it has one of its own. ``options`` are those of
+        ``help(internvl_modal.BatchOptions)``.
+        """
+        from internvl_modal.batch.iterate import iterate
+
+        own = None if self._http_client is None else self._transport
+        return iterate(self._core, own, self._retry, images, Job.parse(prompt, options))
+
+    def models(self) -> list[str]:
+        """Names of the models that the server offers."""
+        return self._run(self._core.models())
+
+    def wait_until_ready(self, timeout: float | None = None) -> None:
+        """Return once the server answers; ``timeout`` in seconds, the client's by default."""
+        self._run(self._core.wait_until_ready(timeout))
+
+    def estimate(self, image: ImageSource, **options: Unpack[Options]) -> Estimate:
+        """Tiles, tokens and bytes of a picture; nothing is sent and no pixel decoded.
+
+        Where only the server knows how it cuts pictures, InternVL's own rule is taken until the
+        first call has asked it.
+        """
+        return self._run(self._core.estimate(image, options))
+
+    def close(self) -> None:
+        """Close the connections and stop what this client started."""
+        self._transport.close()
+        self._core.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _run(self, flow: Flow[T]) -> T:
+        """Perform each step of ``flow`` in this thread."""
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    result: object = (
+                        step.function() if isinstance(step, Work) else self._transport.send(step)
+                    )
+                except Exception as error:  # noqa: BLE001 - the flow decides
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(result)
+        except StopIteration as done:
+            value: T = done.value
+            return value

@@ -1,0 +1,34 @@
+"""Keys as people give them: checked, never quoted."""
+
+from __future__ import annotations
+
+from pydantic import SecretStr
+
+from internvl_modal.errors import (
+    ConfigError,
+)
+from internvl_modal.settings import Settings, variable_name
+
+
+def checked_key(key: SecretStr | str | None, what: str = "the API key") -> SecretStr | None:
+    """``key`` without the white space that files and shells leave around it; None if none is left.
+
+    Raises ConfigError, which names ``what`` and never quotes the key, for one that cannot be sent.
+    """
+    text = key.get_secret_value() if isinstance(key, SecretStr) else key
+    if not isinstance(text, str | None):
+        raise ConfigError(f"{what} is not text", hint="give a string")
+    text = text and text.strip()
+    if text and not (text.isascii() and text.isprintable()):
+        raise ConfigError(f"{what} holds characters that no key has", hint="copy it again")
+    return SecretStr(text) if text else None
+
+
+def proxy_token(settings: Settings) -> tuple[SecretStr, SecretStr] | None:
+    """Modal's proxy token, where both of its parts are set; raises ConfigError."""
+    key = checked_key(settings.modal_key, variable_name("modal_key"))
+    secret = checked_key(settings.modal_secret, variable_name("modal_secret"))
+    return (key, secret) if key and secret else None
+
+
+PROXY_VARIABLES = ("INTERNVL_MODAL_MODAL_KEY", "INTERNVL_MODAL_MODAL_SECRET")

@@ -1,0 +1,140 @@
+"""``deploy`` puts a model on Modal, ``connect`` finds it again."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+from typing_extensions import Unpack
+
+from internvl_modal._utils.daemon_thread import in_daemon
+from internvl_modal.credentials import checked_key, proxy_token
+from internvl_modal.deployment import modal_api, modal_build
+from internvl_modal.deployment.design import describe
+from internvl_modal.deployment.handle import Deployment
+from internvl_modal.deployment.keys import app_secrets, check_key, key_for, required_proxy
+from internvl_modal.deployment.modal_api import outside_loop
+from internvl_modal.deployment.options import DeployArguments, DeployOptions
+from internvl_modal.deployment.publish import Publication
+from internvl_modal.deployment.records import new_version, recorded, remember
+from internvl_modal.errors import ConfigError, DeployError
+from internvl_modal.settings import Settings
+
+if TYPE_CHECKING:
+    import modal
+
+
+def deploy(
+    model: str | None = None,
+    *,
+    gpu: str | None = None,
+    name: str | None = None,
+    api_key: str | None = None,
+    dry_run: bool = False,
+    wait: bool = True,
+    force: bool = False,
+    **options: Unpack[DeployArguments],
+) -> Deployment:
+    """Deploy ``model`` (internvl2_5-78b by default) to Modal, or update its deployment.
+
+    ``api_key`` is the one kept from the last deploy, else a new one (INTERNVL_MODAL_API_KEY where
+    another machine has deployed it). ``wait`` downloads the weights where they are missing and
+    returns once the model answers; ``dry_run`` says what would be made, in ``.spec``, without a
+    call to Modal; ``force`` deploys what the plan refuses. Raises ConfigError, DeployError,
+    PlanError and WeightsError; what fails leaves the old one serving, or with ``wait`` puts it
+    back when the new one does not answer.
+    """
+    chosen = DeployOptions.load(model=model, gpu=gpu, name=name, **options)
+    work = Publication(chosen, api_key, wait=wait, force=force, dry_run=dry_run)
+    return outside_loop(work.run, work.stop)
+
+
+async def adeploy(
+    model: str | None = None,
+    *,
+    api_key: str | None = None,
+    dry_run: bool = False,
+    wait: bool = True,
+    force: bool = False,
+    **options: Any,
+) -> Deployment:
+    """``deploy`` for asyncio, with the same arguments; it works in a thread."""
+    chosen = DeployOptions.load(model=model, **options)
+    work = Publication(chosen, api_key, wait=wait, force=force, dry_run=dry_run)
+    try:
+        return await asyncio.wrap_future(in_daemon(work.run))
+    finally:
+        work.stop.set()
+
+
+def connect(
+    name: str | None = None,
+    *,
+    api_key: SecretStr | str | None = None,
+    environment: str | None = None,
+) -> Deployment:
+    """Find a deployment by its name or its model's; without one, what ``deploy()`` would name.
+
+    The key is the one that ``deploy`` kept on this machine unless given; without one the
+    deployment can be managed but not asked. Raises DeployError where there is none of that name.
+    """
+    settings = Settings.load()
+    chosen = DeployOptions.load(environment=environment)
+    wanted = (name or chosen.name or chosen.model).strip()
+    app, tags = outside_loop(lambda: _find(wanted, chosen))
+    record = outside_loop(lambda: recorded(settings, app, chosen.environment))
+    options = (record and record.options_of(tags)) or {
+        "model": tags.get("model", _model_of(wanted)),
+        "gpu": tags.get("gpu"),
+        "startup_timeout": int(tags.get("startup_timeout", 0)) or None,
+    }
+    key = settings.api_key
+    if record is not None and record.opens(tags):
+        key = SecretStr(record.api_key)
+    return Deployment(
+        DeployOptions.kept({**options, "name": app, "environment": chosen.environment}),
+        checked_key(api_key) or checked_key(key),
+        proxy_token(settings),
+    )
+
+
+def module_app() -> modal.App:
+    """The app of ``internvl_modal.modal_app``, configured by the environment."""
+    options = DeployOptions.load()
+    settings = Settings.load()
+    if (wanted := options.environment) not in (None, modal_api.environment_name(None)):
+        raise ConfigError(
+            f"environment={wanted!r}, but modal deploys to another one",
+            hint=f"modal deploy --env {wanted}, or MODAL_ENVIRONMENT={wanted}",
+        )
+    spec = describe(options, prices="catalogue")
+    tags = modal_api.tags_of(spec.app, spec.environment)
+    record = recorded(settings, spec.app, spec.environment)
+    first = checked_key(settings.api_key) if record is None and tags is None else None
+    key = first or key_for(spec, settings, record, tags)
+    check_key(spec, key)
+    version = new_version(key.get_secret_value())
+    given = app_secrets(spec, settings, key, required_proxy(settings, options))
+    before = record.options_of(tags) if record and tags else None
+    remember(spec, key, settings, version, {tags["version"]: before} if tags and before else None)
+    return modal_build.build(spec, given, version)
+
+
+def _find(wanted: str, chosen: DeployOptions) -> tuple[str, dict[str, str]]:
+    """The deployed app meant by its own name or its model's, and what its tags say of it.
+
+    ``chosen`` may name the app that serves the model.
+    """
+    model = _model_of(wanted)
+    for app in filter(None, (wanted, chosen.name, f"multimodal-{model}")):
+        tags = modal_api.tags_of(app, chosen.environment) if "/" not in app else None
+        if tags is None or "version" not in tags:  # none of ours
+            continue
+        if app != chosen.name or app == wanted or _model_of(tags.get("model", "")) == model:
+            return app, tags
+    raise DeployError(f"{wanted} is not deployed", hint=f"internvl-modal deploy {wanted}")
+
+
+def _model_of(wanted: str) -> str:
+    return wanted.removeprefix("multimodal-").rpartition("/")[2].lower()

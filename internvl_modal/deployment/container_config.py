@@ -1,0 +1,61 @@
+"""What a container is told through its environment, and where things lie in it.
+
+Standard library only: Modal imports it in every container.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+CONFIG = "INTERNVL_MODAL_CONTAINER"
+
+
+KEY = "INTERNVL_MODAL_API_KEY"
+
+
+VERSION_KEY = "INTERNVL_MODAL_VERSION_KEY"
+"""Holds a second key, new with each deploy, that tells its containers from older ones."""
+
+
+WEIGHTS_ROOT = "INTERNVL_MODAL_WEIGHTS_ROOT"
+
+
+MOUNT = "/mnt/weights"
+
+
+VOLUMES = "/mnt/volumes"
+"""Volumes of a batch are mounted below it by their names."""
+
+
+BUCKET = "/mnt/bucket"
+"""The folder of a bucket that a batch reads is mounted there."""
+
+
+PORT = 23333
+
+
+@dataclass(frozen=True)
+class ContainerConfig:
+    """What the functions need to know, carried in one variable as JSON; times in seconds."""
+
+    app: str
+    environment: str | None
+    model: str
+    revision: str | None
+    served: str
+    volume: str
+    startup_timeout: int
+    settings: dict[str, Any] = field(repr=False)
+    """Of the LMDeploy server, by the names of its options."""
+
+    def to_environment(self) -> dict[str, str]:
+        """Variables for a container."""
+        return {CONFIG: json.dumps(asdict(self)), WEIGHTS_ROOT: MOUNT}
+
+    @classmethod
+    def from_environment(cls) -> ContainerConfig:
+        """What ``to_environment`` put there."""
+        return cls(**json.loads(os.environ[CONFIG]))

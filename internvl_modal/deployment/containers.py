@@ -1,0 +1,214 @@
+"""What runs in Modal's containers: plain functions, configured by the environment.
+
+Modal imports this module by name in each container, so at import it needs the standard library
+only.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from internvl_modal.deployment.container_config import (
+    BUCKET,
+    KEY,
+    PORT,
+    VERSION_KEY,
+    VOLUMES,
+    ContainerConfig,
+)
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from internvl_modal.backends.modal import ModalBackend
+    from internvl_modal.engines.lmdeploy_process import LMDeployServer
+    from internvl_modal.weights.progress import Progress
+
+
+LMDEPLOY = "/opt/py3/bin/lmdeploy"
+"""LMDeploy's command in its image, in a Python of its own."""
+KEPT = ("HOME", "LANG", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_VISIBLE_DEVICES")
+"""Variables that LMDeploy gets of the container's."""
+
+
+def serve() -> None:
+    """Start LMDeploy on the cached weights, wait for it, show it a picture, and watch over it."""
+    _log_to_stdout()
+    config = ContainerConfig.from_environment()
+    from internvl_modal.weights.cache import WeightsCache
+
+    cache = WeightsCache.volume(config.volume, environment=config.environment)
+    weights = cache.ensure(config.model, config.revision, offline=True, progress=None)
+    server = _start_lmdeploy(config, str(weights))
+    _warm_up(config)
+    threading.Thread(target=_end_with, args=(server.poll, server.tail), daemon=True).start()
+
+
+def web_process_image() -> FastAPI:
+    """The REST endpoint, in front of this app's own ``serve``."""
+    _log_to_stdout()
+    config = ContainerConfig.from_environment()
+    from internvl_modal.client.aio import AsyncClient
+    from internvl_modal.gateway.app import create_app
+
+    client = AsyncClient(_backend(config), timeout=config.startup_timeout + 600)
+    return create_app(client, api_key=os.environ[KEY])
+
+
+def download_weights() -> Iterator[dict[str, Any]]:
+    """Put the weights on the Volume, telling of the progress; the last item names the commit."""
+    _log_to_stdout()
+    config = ContainerConfig.from_environment()
+    events: queue.SimpleQueue[Progress | str | Exception] = queue.SimpleQueue()
+    threading.Thread(target=_download, args=(config, events.put), daemon=True).start()
+    while not isinstance(event := events.get(), str | Exception):
+        yield asdict(event)
+    if isinstance(event, Exception):
+        raise event
+    yield {"commit": event}
+
+
+def list_bucket() -> list[str]:
+    """Paths of the files in the mounted folder of a bucket; raises DeployError."""
+    from internvl_modal.errors import DeployError
+
+    def fail(error: OSError) -> None:
+        hint = "look at the bucket's name and the rights that its Secret gives"
+        raise DeployError(f"the bucket cannot be read: {error}", hint=hint) from error
+
+    return sorted(
+        os.path.relpath(f"{folder}/{name}", BUCKET)
+        for folder, _, names in os.walk(BUCKET, onerror=fail)
+        for name in names
+    )
+
+
+def describe_part(part: dict[str, Any]) -> dict[str, int]:
+    """Describe files of a Volume or bucket through this app's ``serve``.
+
+    All lines are written, but only those with a text when something ends it before: then the
+    others are asked for again.
+    """
+    _log_to_stdout()
+    config = ContainerConfig.from_environment()
+    from internvl_modal.client.sync import Client
+
+    pairs = ((key, part["folder"] + key.removeprefix(part["address"])) for key in part["keys"])
+    counts = {"described": 0, "failed": 0}
+    with tempfile.TemporaryDirectory() as folder:
+        lines = Path(folder, "part.jsonl")
+        try:
+            with Client(_backend(config), timeout=config.startup_timeout + 600) as client:
+                for outcome in client.describe_many(
+                    pairs, part["prompt"], out=lines, **part["options"]
+                ):
+                    counts["described" if outcome.ok else "failed"] += 1
+        except BaseException:
+            if lines.exists():
+                _put(lines, part["out"], config, with_errors=False)
+            raise
+        _put(lines, part["out"], config, with_errors=True)
+    return counts
+
+
+def _put(lines: Path, out: str, config: ContainerConfig, *, with_errors: bool) -> None:
+    """Copy lines of a batch to a Volume."""
+    import modal
+
+    from internvl_modal.batch.sinks.lines import read_lines
+
+    target = Path(VOLUMES, out)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as file:
+        file.writelines(line.raw for line in read_lines(lines) if with_errors or not line.failed)
+    volume = out.partition("/")[0]
+    modal.Volume.from_name(volume, environment_name=config.environment).commit()
+
+
+def _backend(config: ContainerConfig) -> ModalBackend:
+    """The app's own model."""
+    from internvl_modal.backends.modal import ModalBackend
+    from internvl_modal.credentials import proxy_token
+    from internvl_modal.settings import Settings
+
+    return ModalBackend(
+        config.app,
+        environment=config.environment,
+        model=config.served,
+        api_key=os.environ[KEY],
+        proxy=proxy_token(Settings.load()),
+    )
+
+
+def _download(config: ContainerConfig, tell: Callable[[Progress | str | Exception], None]) -> None:
+    from internvl_modal.weights.cache import WeightsCache
+
+    try:
+        cache = WeightsCache.volume(config.volume, environment=config.environment)
+        tell(cache.ensure(config.model, config.revision, progress=tell).commit)
+    except Exception as error:  # noqa: BLE001 - raised in the thread that waits
+        tell(error)
+
+
+def _start_lmdeploy(config: ContainerConfig, weights: str) -> LMDeployServer:
+    """LMDeploy, ready to answer on all interfaces, in an environment of its own.
+
+    Modal's variables and Python path stay out of it: it runs on another Python.
+    """
+    from internvl_modal.engines.lmdeploy import LMDeployOptions
+    from internvl_modal.engines.lmdeploy_process import LMDeployServer
+    from internvl_modal.errors import DeployError
+
+    settings = {**config.settings, "model": weights, "server_port": PORT}
+    keys = [os.environ[name] for name in (KEY, VERSION_KEY) if name in os.environ]
+    options = LMDeployOptions.parse(api_keys=keys, **settings)
+    env = {name: os.environ[name] for name in KEPT if name in os.environ}
+    env |= {"PATH": f"/opt/py3/bin:{os.defpath}", "HF_HUB_OFFLINE": "1"}
+    server = LMDeployServer(options, executable=LMDEPLOY, env=env)
+    server.start(config.startup_timeout, error=DeployError)
+    return server
+
+
+def _warm_up(config: ContainerConfig) -> None:
+    """Describe a picture of three tiles; raises ImageNotSeenError if it did not reach the model."""
+    from internvl_modal.client.sync import Client
+    from internvl_modal.deployment.served_app import FixedBackend
+
+    backend = FixedBackend(f"http://127.0.0.1:{PORT}/v1", os.environ[KEY], config.served)
+    with Client(backend, timeout=config.startup_timeout) as client:
+        answer = client.describe(_test_picture(), max_tokens=8)
+    print(f"warm-up: {answer.usage.prompt_tokens} prompt tokens, {answer.text!r}", flush=True)  # noqa: T201
+
+
+def _test_picture() -> bytes:
+    from io import BytesIO
+
+    from PIL import Image
+
+    file = BytesIO()
+    Image.linear_gradient("L").resize((896, 448)).convert("RGB").save(file, "PNG")
+    return file.getvalue()
+
+
+def _end_with(poll: Callable[[], int | None], tail: Callable[[], str]) -> None:
+    """End this container when LMDeploy ends: one that cannot answer must take no requests."""
+    while (code := poll()) is None:
+        time.sleep(0.5)
+    print(f"lmdeploy ended with code {code}; its last lines:\n{tail()}", flush=True)  # noqa: T201
+    os._exit(1)
+
+
+def _log_to_stdout() -> None:
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
+    for library in ("httpx", "httpx2"):  # they log addresses, and the Hub's are signed
+        logging.getLogger(library).setLevel(logging.WARNING)

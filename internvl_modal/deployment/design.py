@@ -1,0 +1,156 @@
+"""What a deployment is made of, as plain data: nothing here talks to Modal.
+
+``describe`` decides everything; ``modal_objects`` builds exactly that.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from internvl_modal.deployment import container_config
+from internvl_modal.deployment.container_config import MOUNT, PORT, ContainerConfig
+from internvl_modal.deployment.container_images import CPU_IMAGE, GPU_IMAGE
+from internvl_modal.deployment.options import PLANNED, DeployOptions
+from internvl_modal.deployment.spec import HUGGING_FACE, DeploymentSpec, FunctionSpec, WebSpec
+from internvl_modal.errors import ConfigError, DeployError
+from internvl_modal.planning.api import plan
+from internvl_modal.planning.gpus import parse_gpu
+from internvl_modal.planning.plan import Plan
+
+DEFAULT_GPUS = {"internvl2_5-78b": "A100-80GB:4", "internvl2_5-78b-mpo": "A100-80GB:4"}
+"""InternVL documents ``--tp 4`` for its 78B, and measures on A100-80GB; others take the planner's
+cheapest."""
+
+
+GATEWAY_CONCURRENCY = 64
+SLOWEST_READ = 150e6
+"""Bytes a second: a tenth of what a Volume usually gives."""
+BOOT = 600
+"""Seconds for the container, CUDA and the first picture, however small the model."""
+DAY = 24 * 3600
+"""Most seconds that Modal lets a call run."""
+
+
+def describe(
+    options: DeployOptions, *, force: bool = False, prices: Literal["auto", "catalogue"] = "auto"
+) -> DeploymentSpec:
+    """Decide all of a deployment; raises PlanError where it cannot work, unless ``force``.
+
+    Raises ConfigError for what LMDeploy itself would refuse.
+    """
+    from internvl_modal.engines.lmdeploy import LMDeployOptions
+
+    planned = _plan(options, prices)
+    if not force:
+        planned.require()
+    LMDeployOptions.parse(**planned.settings)
+    app = options.name or f"multimodal-{planned.spec.name}"
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,63}", app):
+        raise DeployError(
+            f"{app!r} cannot be the name of a Modal app",
+            hint="name= takes up to 63 letters, digits, dots, dashes and underscores",
+        )
+    startup_timeout = _startup_timeout(options, planned)
+    chosen = {  # with it the deployment can be found and managed, or made again
+        "name": app,
+        "model": planned.spec.repo,
+        "gpu": _gpu(options.gpu) if options.gpu else planned.gpu_string,
+        "startup_timeout": startup_timeout,
+    }
+    options = options.model_copy(update=chosen)
+    container = ContainerConfig(
+        app=app,
+        environment=options.environment,
+        model=planned.spec.repo,
+        revision=options.revision,
+        served=planned.spec.name,
+        volume=options.volume,
+        settings=planned.settings,
+        startup_timeout=startup_timeout,
+    )
+    functions = (
+        _serve(options, planned, container),
+        _gateway(options, container),
+        _download(options, container),
+    )
+    return DeploymentSpec(app, options.environment, planned, container, functions, options)
+
+
+def _plan(options: DeployOptions, prices: Literal["auto", "catalogue"]) -> Plan:
+    wishes: dict[str, Any] = {name: getattr(options, name) for name in PLANNED}
+    gpu = options.gpu or DEFAULT_GPUS.get(options.model.strip().lower().removeprefix("opengvlab/"))
+    try:
+        if options.download_gpu:
+            parse_gpu(options.download_gpu)
+        return plan(options.model, gpu=gpu, prices=prices, **wishes)
+    except ConfigError as error:
+        raise DeployError(error.message, hint=error.hint) from error
+
+
+def _startup_timeout(options: DeployOptions, planned: Plan) -> int:
+    return options.startup_timeout or round(BOOT + planned.spec.disk_bytes / SLOWEST_READ)
+
+
+def _serve(options: DeployOptions, planned: Plan, container: ContainerConfig) -> FunctionSpec:
+    return FunctionSpec(
+        name="serve",
+        image=GPU_IMAGE,
+        secrets=(container_config.KEY,),
+        volumes={MOUNT: options.volume},
+        read_only=True,
+        gpu=options.gpu,
+        cpu=options.cpu,
+        memory=options.memory_gib * 1024,
+        timeout=options.timeout,
+        startup_timeout=container.startup_timeout,
+        min_containers=options.min_containers,
+        max_containers=options.max_containers,
+        buffer_containers=options.buffer_containers,
+        scaledown_window=options.scaledown_window,
+        region=options.region,
+        web=WebSpec(
+            PORT, options.proxy_auth, planned.capacity.max_batch_size, container.startup_timeout
+        ),
+    )
+
+
+def _gpu(text: str) -> str:
+    """Modal's string for what ``parse_gpu`` reads; ``H100!`` says that no H200 may stand in."""
+    gpu, count = parse_gpu(text)
+    name = f"{gpu.name}!" if "!" in text else gpu.name
+    return name if count == 1 else f"{name}:{count}"
+
+
+def _gateway(options: DeployOptions, container: ContainerConfig) -> FunctionSpec:
+    return FunctionSpec(
+        name="web_process_image",
+        image=CPU_IMAGE,
+        secrets=(container_config.KEY,),
+        volumes={},
+        read_only=True,
+        cpu=2,
+        memory=4096,
+        timeout=min(DAY, container.startup_timeout + options.timeout),
+        startup_timeout=120,
+        max_containers=4,
+        region=options.region,
+        web=WebSpec(None, options.proxy_auth, GATEWAY_CONCURRENCY, 120),
+    )
+
+
+def _download(options: DeployOptions, container: ContainerConfig) -> FunctionSpec:
+    return FunctionSpec(
+        name="download_weights",
+        image=CPU_IMAGE,
+        secrets=(HUGGING_FACE,),
+        volumes={MOUNT: options.volume},
+        read_only=False,
+        gpu=_gpu(options.download_gpu) if options.download_gpu else None,
+        cpu=4,
+        memory=8192,
+        timeout=DAY,
+        startup_timeout=600,
+        max_containers=1,
+        scaledown_window=2,
+    )

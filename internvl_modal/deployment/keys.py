@@ -1,0 +1,87 @@
+"""The key of a deployment: made, kept, and put into the container's secrets."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+
+from pydantic import SecretStr
+
+from internvl_modal.credentials import checked_key, proxy_token
+from internvl_modal.deployment import modal_api
+from internvl_modal.deployment.container_config import KEY, VERSION_KEY
+from internvl_modal.deployment.handle import Deployment
+from internvl_modal.deployment.modal_build import Secrets
+from internvl_modal.deployment.options import DeployOptions
+from internvl_modal.deployment.records import Record
+from internvl_modal.deployment.spec import HUGGING_FACE, DeploymentSpec
+from internvl_modal.engines.lmdeploy import LMDeployOptions
+from internvl_modal.errors import (
+    ConfigError,
+    DeployError,
+)
+from internvl_modal.settings import Settings
+
+
+def check_key(spec: DeploymentSpec, key: SecretStr | str) -> None:
+    """Refuse a key that LMDeploy could not be started with, a second one beside it."""
+    LMDeployOptions.parse(api_keys=[key, new_key()], **spec.plan.settings)
+
+
+def new_key() -> SecretStr:
+    """A key with a prefix, as LMDeploy takes no dash before one of several."""
+    return SecretStr(f"ivl-{secrets.token_urlsafe(32)}")
+
+
+def key_for(
+    spec: DeploymentSpec,
+    settings: Settings,
+    record: Record | None,
+    tags: Mapping[str, str] | None,
+) -> SecretStr:
+    """The key of what is deployed, or one for a new deployment; raises DeployError."""
+    if record is not None and record.opens(tags):
+        return SecretStr(record.api_key)
+    if tags is None:
+        return new_key()
+    if key := checked_key(settings.api_key):
+        return key
+    raise DeployError(
+        f"{spec.app} is deployed already, with a key that is not on this machine",
+        hint="pass api_key= or set INTERNVL_MODAL_API_KEY: the old key keeps its users, "
+        "a new one replaces it",
+    )
+
+
+def app_secrets(
+    spec: DeploymentSpec,
+    settings: Settings,
+    key: SecretStr,
+    proxy: tuple[SecretStr, SecretStr] | None,
+    version_key: SecretStr | None = None,
+) -> Secrets:
+    """The API key, and what Hugging Face token there is: on Modal, here, or none."""
+    variables = Deployment.of(spec, key, proxy).secrets
+    if version_key is not None:
+        variables[VERSION_KEY] = version_key.get_secret_value()
+    found: dict[str, dict[str, str] | None] = {KEY: variables}
+    if modal_api.secret_exists(HUGGING_FACE, spec.environment):
+        found[HUGGING_FACE] = None
+    elif settings.hf_token is not None:
+        found[HUGGING_FACE] = {"HF_TOKEN": settings.hf_token.get_secret_value()}
+    return found
+
+
+def required_proxy(
+    settings: Settings, options: DeployOptions
+) -> tuple[SecretStr, SecretStr] | None:
+    """Modal's proxy token where the options ask for it; raises ConfigError where there is none."""
+    if not options.proxy_auth:
+        return None
+    token = proxy_token(settings)
+    if token is None:
+        raise ConfigError(
+            "proxy_auth needs a Modal proxy token",
+            hint="set INTERNVL_MODAL_MODAL_KEY and INTERNVL_MODAL_MODAL_SECRET",
+        )
+    return token

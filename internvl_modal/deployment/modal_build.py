@@ -1,0 +1,154 @@
+"""Modal's objects as a ``DeploymentSpec`` describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from internvl_modal.deployment import container_config, containers
+from internvl_modal.deployment.modal_api import _to_tag
+
+if TYPE_CHECKING:
+    import modal
+
+    from internvl_modal.deployment.container_images import ImageSpec
+    from internvl_modal.deployment.spec import DeploymentSpec, FunctionSpec
+
+
+Secrets: TypeAlias = "Mapping[str, Mapping[str, str] | None]"
+"""By name: the variables to make a secret of, or None for the one of that name on Modal."""
+
+
+def build(spec: DeploymentSpec, secrets: Secrets, version: str) -> modal.App:
+    """The app that ``spec`` describes; a secret that is not given is left out.
+
+    Its tags tell ``connect`` on other machines of model, GPU and patience, and ``version``.
+    """
+    import modal
+
+    told = {
+        "model": spec.container.model,
+        "gpu": spec.plan.gpu_string,
+        "startup_timeout": str(spec.container.startup_timeout),
+        "version": version,
+    }
+    tags = {name: _to_tag(value) for name, value in told.items()}
+    app = modal.App(spec.app, tags={n: tag for n, tag in tags.items() if len(tag) <= 63})
+    images = {function.image: _image(function.image) for function in spec.functions}
+    for function in spec.functions:
+        _add(app, function, images[function.image], spec, secrets)
+    return app
+
+
+def build_alone(
+    name: str, function: FunctionSpec, spec: DeploymentSpec, secrets: Secrets
+) -> tuple[modal.App, modal.Function[..., Any, Any]]:
+    """An app of one function that knows the deployment ``spec``, to be run and not deployed."""
+    import modal
+
+    app = modal.App(name)
+    return app, _add(app, function, _image(function.image), spec, secrets)
+
+
+def _add(
+    app: modal.App,
+    function: FunctionSpec,
+    image: modal.Image,
+    spec: DeploymentSpec,
+    secrets: Secrets,
+) -> Any:
+    implementation = getattr(containers, function.name)
+    decorated = _web(function, implementation) if function.web else implementation
+    return app.function(
+        name=function.name,
+        image=image,
+        env=dict(spec.container.to_environment()),
+        secrets=_secrets(function, secrets, spec.environment),
+        volumes=_mounts(function, spec.environment),
+        gpu=function.gpu,
+        cpu=function.cpu,
+        memory=function.memory,
+        timeout=function.timeout,
+        startup_timeout=function.startup_timeout,
+        min_containers=function.min_containers or None,
+        max_containers=function.max_containers,
+        buffer_containers=function.buffer_containers or None,
+        scaledown_window=function.scaledown_window,
+        region=function.region,
+    )(decorated)
+
+
+def _mounts(
+    function: FunctionSpec, environment: str | None
+) -> dict[str | PurePosixPath, modal.Volume | modal.CloudBucketMount]:
+    import modal
+
+    mounts: dict[str | PurePosixPath, modal.Volume | modal.CloudBucketMount] = {
+        path: modal.Volume.from_name(
+            name, environment_name=environment, create_if_missing=True
+        ).with_mount_options(read_only=function.read_only)
+        for path, name in function.volumes.items()
+    }
+    if bucket := function.bucket:
+        secret = None
+        if bucket.secret is not None:
+            secret = modal.Secret.from_name(
+                bucket.secret,
+                environment_name=environment,
+                required_keys=list(bucket.variables),
+            )
+        mounts[container_config.BUCKET] = modal.CloudBucketMount(
+            bucket.name,
+            bucket_endpoint_url=bucket.endpoint,
+            key_prefix=bucket.prefix or None,
+            secret=secret,
+            read_only=True,
+        )
+    return mounts
+
+
+def _image(spec: ImageSpec) -> modal.Image:
+    import modal
+
+    if spec.base == "debian_slim":
+        image = modal.Image.debian_slim(spec.python)
+    else:
+        # The image's own Python is first on its PATH; Modal's process needs the added one.
+        path = "ENV PATH=/usr/local/bin:$PATH"
+        image = modal.Image.from_registry(
+            spec.base, add_python=spec.python, setup_dockerfile_commands=[path]
+        ).entrypoint([])
+    if spec.commands:
+        image = image.run_commands(*spec.commands)
+    return image.uv_pip_install(*spec.packages)
+
+
+def _web(function: FunctionSpec, implementation: Callable[..., object]) -> Any:
+    import modal
+
+    web = function.web
+    assert web is not None
+    decorate: Any = (
+        modal.asgi_app(requires_proxy_auth=web.proxy_auth)
+        if web.port is None
+        else modal.web_server(
+            web.port, startup_timeout=web.startup_timeout, requires_proxy_auth=web.proxy_auth
+        )
+    )
+    return modal.concurrent(max_inputs=web.concurrency)(decorate(implementation))
+
+
+def _secrets(function: FunctionSpec, given: Secrets, environment: str | None) -> list[modal.Secret]:
+    import modal
+
+    found = []
+    for name in function.secrets:
+        if name in given:
+            variables = given[name]
+            found.append(
+                modal.Secret.from_name(name, environment_name=environment)
+                if variables is None
+                else modal.Secret.from_dict(dict(variables))
+            )
+    return found

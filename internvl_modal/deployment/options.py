@@ -1,0 +1,137 @@
+"""What can be chosen about a deployment: arguments, then environment, then defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from typing_extensions import TypedDict
+
+from internvl_modal.errors import ConfigError
+from internvl_modal.planning.cost import CORES, HOST_GIB
+from internvl_modal.settings import errors_of_settings
+
+PREFIX = "INTERNVL_MODAL_DEPLOY_"
+
+
+class DeployArguments(TypedDict, total=False):
+    """Keyword arguments of ``deploy()`` beside those it names; see ``DeployOptions``."""
+
+    revision: str | None
+    volume: str
+    environment: str | None
+    region: str | None
+    min_containers: int
+    max_containers: int
+    buffer_containers: int
+    scaledown_window: int
+    timeout: int
+    startup_timeout: int | None
+    cpu: float
+    memory_gib: int
+    download_gpu: str | None
+    proxy_auth: bool
+    images_per_request: int
+    max_tiles: int
+    output_tokens: int
+    session_len: int | None
+    max_batch_size: int | None
+    cache_max_entry_count: float | None
+    quant_policy: int
+    vision_max_batch_size: int
+
+
+PLANNED = (
+    "revision",
+    "images_per_request",
+    "max_tiles",
+    "output_tokens",
+    "session_len",
+    "max_batch_size",
+    "cache_max_entry_count",
+    "quant_policy",
+    "vision_max_batch_size",
+    "scaledown_window",
+    "cpu",
+    "memory_gib",
+)
+"""Options that are the planner's too, by the same names."""
+
+
+class DeployOptions(BaseSettings):
+    """Every option of a deployment; each is read from ``INTERNVL_MODAL_DEPLOY_<NAME>`` too."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+    )
+
+    model: str = Field("internvl2_5-78b", description="A name of the catalog or owner/name.")
+    revision: str | None = Field(None, description="Branch, tag or commit of its repository.")
+    gpu: str | None = Field(None, description="Modal's GPU string, such as A100-80GB:4.")
+    name: str | None = Field(None, description="Name of the app; multimodal-<model> by default.")
+    volume: str = Field("internvl-modal-weights", description="Volume that holds the weights.")
+    environment: str | None = Field(None, description="Modal environment.")
+    region: str | None = Field(None, description="Where containers may run; costs more.")
+    min_containers: int = Field(0, ge=0, description="GPU containers that always run.")
+    max_containers: int = Field(1, ge=1, description="Most GPU containers: a limit to the bill.")
+    buffer_containers: int = Field(0, ge=0, description="Spare ones while any is busy.")
+    scaledown_window: int = Field(300, ge=2, le=3600, description="Idle seconds until one stops.")
+    timeout: int = Field(900, ge=10, le=86400, description="Seconds for one request.")
+    startup_timeout: int | None = Field(
+        None, ge=60, le=86400, description="Seconds to load; by the weights' size by default."
+    )
+    cpu: float = Field(
+        CORES, ge=8, allow_inf_nan=False, description="CPU cores: pictures are decoded on them."
+    )
+    memory_gib: int = Field(HOST_GIB, ge=16, description="GiB of host memory.")
+    download_gpu: str | None = Field(None, description="GPU for the download; none is needed.")
+    proxy_auth: bool = Field(False, description="Ask for Modal-Key and Modal-Secret as well.")
+    images_per_request: int = Field(1, description="Pictures in one request, for the plan.")
+    max_tiles: int = Field(12, description="Most tiles of a picture, for the plan.")
+    output_tokens: int = Field(200, description="Tokens of an answer, for the plan.")
+    session_len: int | None = Field(None, ge=1, description="Tokens of one session.")
+    max_batch_size: int | None = Field(None, ge=1, description="Requests at once.")
+    cache_max_entry_count: float | None = Field(None, description="KV share of free GPU memory.")
+    quant_policy: int = Field(0, description="Bits of the KV cache: 0 (16), 8 or 4.")
+    vision_max_batch_size: int = Field(1, description="Pictures in one pass of the ViT.")
+
+    @field_validator("max_containers")
+    @classmethod
+    def _at_least_the_minimum(cls, value: int, info: Any) -> int:
+        if value < info.data.get("min_containers", 0):
+            raise ValueError("must be at least min_containers")
+        return value
+
+    @classmethod
+    def load(cls, **arguments: object) -> DeployOptions:
+        """Options with ``arguments`` that are not None on top; raises ConfigError."""
+        given = {name: value for name, value in arguments.items() if value is not None}
+        if unknown := set(given) - set(cls.model_fields):
+            raise ConfigError(
+                f"deploy() has no option {', '.join(sorted(unknown))}",
+                hint=f"options: {', '.join(cls.model_fields)}",
+            )
+        with errors_of_settings(PREFIX):
+            return cls(**given)  # type: ignore[arg-type]
+
+    @classmethod
+    def kept(cls, options: Mapping[str, object]) -> DeployOptions:
+        """Options that were checked when they were kept; the environment says nothing to them."""
+        known = {name: value for name, value in options.items() if name in cls.model_fields}
+        return cls.model_construct(**known)  # type: ignore[arg-type]
+
+
+def options_table() -> str:
+    """All options as a Markdown table: name, default, meaning."""
+    rows = ["| Option | Default | Meaning |", "|---|---|---|"]
+    for name, info in DeployOptions.model_fields.items():
+        default = "" if info.default is None else f"`{info.default}`"
+        rows.append(f"| `{name}` | {default} | {info.description} |")
+    return "\n".join(rows) + "\n"

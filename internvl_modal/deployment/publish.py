@@ -1,0 +1,118 @@
+"""One deploy from the key to the answer: weights, publishing, waiting, putting back."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import warnings
+
+from pydantic import SecretStr
+
+from internvl_modal.credentials import checked_key
+from internvl_modal.deployment import modal_api, modal_build
+from internvl_modal.deployment.design import describe
+from internvl_modal.deployment.handle import Deployment
+from internvl_modal.deployment.keys import app_secrets, check_key, key_for, new_key, required_proxy
+from internvl_modal.deployment.modal_api import errors_of, modal_output
+from internvl_modal.deployment.modal_build import Secrets
+from internvl_modal.deployment.options import DeployOptions
+from internvl_modal.deployment.readiness import _wait
+from internvl_modal.deployment.records import new_version, recorded, remember
+from internvl_modal.deployment.spec import DeploymentSpec
+from internvl_modal.deployment.volume_weights import _download, _on_volume
+from internvl_modal.errors import (
+    DeployError,
+    InternVLError,
+)
+from internvl_modal.settings import Settings
+
+
+class Publication:
+    """One deploy, to run in any thread; ``stop`` ends it before its next step."""
+
+    def __init__(
+        self,
+        options: DeployOptions,
+        api_key: str | None,
+        *,
+        wait: bool,
+        force: bool,
+        dry_run: bool,
+    ) -> None:
+        self.stop = threading.Event()
+        self._settings = Settings.load()
+        self._api_key, self._wait, self._dry_run = api_key, wait, dry_run
+        self._spec = describe(options, force=force, prices="catalogue" if dry_run else "auto")
+        if not self._spec.plan.fits:
+            reason = self._spec.plan.reason
+            warnings.warn(f"deploying what should not work: {reason}", stacklevel=3)
+        self._proxy = required_proxy(self._settings, options)
+        if api_key is not None:
+            check_key(self._spec, checked_key(api_key) or "")
+
+    def run(self) -> Deployment:
+        """Do it."""
+        if self._dry_run:
+            return Deployment.of(self._spec, None, self._proxy, dry_run=True)
+        spec, settings = self._spec, self._settings
+        tags = modal_api.tags_of(spec.app, spec.environment)
+        record = recorded(settings, spec.app, spec.environment)
+        key = checked_key(self._api_key) or key_for(spec, settings, record, tags)
+        check_key(spec, key)
+        version = new_version(key.get_secret_value())
+        version_key = new_key() if self._wait else None
+        if record is None and tags is None:
+            remember(spec, key, settings, version)  # before Modal has it
+        with errors_of(f"deploying {spec.app}"), modal_output():
+            given = app_secrets(spec, settings, key, self._proxy, version_key)
+            if self._wait and not _on_volume(spec):
+                for line in _download(spec, given, self.stop):
+                    print(line, file=sys.stderr, flush=True)  # noqa: T201
+            if self.stop.is_set():
+                raise DeployError(f"deploying {spec.app}: interrupted", hint="nothing was changed")
+            _publish(spec, given, version)
+        remember(spec, key, settings, version)
+        deployment = Deployment.of(spec, key, self._proxy)
+        if version_key is not None:
+            try:
+                _wait(deployment, version_key, self.stop, update=tags is not None)
+            except InternVLError as error:
+                before = record.options_of(tags) if record else None
+                gone = self.stop.is_set() or not _is_live(spec, version)
+                if record is None or before is None or gone:
+                    raise
+                options = DeployOptions.kept({**before, "environment": spec.environment})
+                raise _restored(options, SecretStr(record.api_key), error, settings) from error
+        return deployment
+
+
+def _publish(spec: DeploymentSpec, given: Secrets, version: str) -> None:
+    modal_build.build(spec, given, version).deploy(environment_name=spec.environment)
+
+
+def _is_live(spec: DeploymentSpec, version: str) -> bool:
+    """Whether nobody has stopped the app or deployed something else meanwhile."""
+    try:
+        tags = modal_api.tags_of(spec.app, spec.environment)
+        return tags is not None and tags.get("version") == version
+    except DeployError:
+        return False
+
+
+def _restored(
+    options: DeployOptions, key: SecretStr, error: InternVLError, settings: Settings
+) -> DeployError:
+    """Deploy again what was deployed before: its images are built and its weights there."""
+    version = new_version(key.get_secret_value())
+    try:
+        spec = describe(options, force=True, prices="catalogue")
+        with errors_of(f"deploying {spec.app} as it was"):
+            _publish(
+                spec, app_secrets(spec, settings, key, required_proxy(settings, options)), version
+            )
+    except InternVLError as failure:
+        outcome = f"what was deployed before could not be put back: {failure.message}"
+    else:
+        remember(spec, key, settings, version)
+        outcome = f"what was deployed before ({spec.plan.gpu_string}) is deployed again"
+    return DeployError(f"{error.message}\n{outcome}", hint=error.hint)

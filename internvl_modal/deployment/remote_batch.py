@@ -1,0 +1,212 @@
+"""A batch that runs on Modal: from a Volume or bucket to a Volume, part by part."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from internvl_modal.batch.options import Job
+from internvl_modal.batch.outcome import fingerprint
+from internvl_modal.batch.sinks.base import Keys
+from internvl_modal.batch.sinks.lines import line_of
+from internvl_modal.batch.sources.folders import is_picture
+from internvl_modal.deployment import modal_api, modal_build
+from internvl_modal.deployment.container_config import BUCKET, KEY, VOLUMES
+from internvl_modal.deployment.container_images import CPU_IMAGE
+from internvl_modal.deployment.modal_api import errors_of, modal_output
+from internvl_modal.deployment.spec import BucketSpec, FunctionSpec
+from internvl_modal.errors import ConfigError, DeployError
+from internvl_modal.schema.options import Options
+
+if TYPE_CHECKING:
+    from internvl_modal.deployment.handle import Deployment
+
+__all__ = ["Mapped", "map_pictures"]
+
+T = TypeVar("T")
+
+_PART = re.compile(r"(^|/)part-[0-9a-f]{8}-\d{5,}\.jsonl$")
+DAY = 86_400
+"""Most seconds that Modal lets a call run."""
+WORKER: dict[str, Any] = {
+    "image": CPU_IMAGE,
+    "read_only": False,
+    "cpu": 2,
+    "memory": 2048,
+    "timeout": DAY,
+    "startup_timeout": 600,
+}
+"""What all containers of a batch are."""
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """What a batch on Modal came to; ``files``, VOLUME/FOLDER/part-CALL-N.jsonl, are its own."""
+
+    described: int
+    failed: int
+    skipped: int
+    """Pictures of parts that were there."""
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Keys of pictures; what they start with is ``folder`` in a container, not ``address``."""
+
+    keys: list[str]
+    address: str
+    folder: str
+    volumes: tuple[str, ...]
+    bucket: BucketSpec | None = None
+
+
+class _Place:
+    """A folder of a Volume, written VOLUME/FOLDER."""
+
+    def __init__(self, text: str, environment: str | None, *, create: bool) -> None:
+        import modal
+
+        self.volume, _, self.folder = text.strip("/").partition("/")
+        if not self.volume:
+            raise ConfigError(f"{text!r} names no Volume", hint="give VOLUME/FOLDER")
+        self.text = f"{self.volume}/{self.folder}".rstrip("/")
+        self._handle = modal.Volume.from_name(
+            self.volume, environment_name=environment, create_if_missing=create
+        )
+
+    def files(self) -> Iterator[str]:
+        """Files below it, by their paths in the Volume; none where there is no such folder."""
+        from modal.exception import NotFoundError
+        from modal.types import FileEntryType
+
+        try:
+            for entry in self._handle.iterdir(f"/{self.folder}", recursive=True):
+                if entry.type == FileEntryType.FILE:
+                    yield entry.path.lstrip("/")
+        except (NotFoundError, FileNotFoundError):
+            if not self.folder:
+                raise
+
+    def read(self, path: str) -> bytes:
+        """The content of one file."""
+        return b"".join(self._handle.read_file(path))
+
+
+def map_pictures(
+    deployment: Deployment,
+    source: str,
+    out: str,
+    prompt: str | None,
+    options: Options,
+    *,
+    part_size: int,
+    containers: int,
+    bucket_secret: str | None,
+) -> Mapped:
+    """See ``Deployment.map``; raises DeployError when parts failed, after all others are done."""
+    for name, value in (("part_size", part_size), ("containers", containers)):
+        if value < 1:
+            raise ConfigError(f"{name} is {value}", hint="give 1 or more")
+    job = Job.parse(prompt, options)  # type: ignore[arg-type] # a part of BatchOptions
+    with errors_of(f"describing {source}"):
+        here = _source(deployment, source, bucket_secret)
+        there = _Place(out, deployment.spec.environment, create=True)
+        known = _done(there, fingerprint(job.prompt, job.checked, deployment.model))
+        call = secrets.token_hex(4)  # two at once into one folder have files of their own
+        fresh = [key for key in here.keys if not known.has(key)]
+        how = {**options, "max_concurrency": deployment.plan.capacity.sessions}
+        parts = [
+            {
+                "keys": fresh[start : start + part_size],
+                "address": here.address,
+                "folder": here.folder,
+                "out": f"{there.text}/part-{call}-{number:05}.jsonl",
+                "prompt": prompt,
+                "options": how,
+            }
+            for number, start in enumerate(range(0, len(fresh), part_size))
+        ]
+        volumes = {*here.volumes, there.volume}
+        results = _run(deployment, volumes, here.bucket, containers, parts) if parts else []
+    errors = [result for result in results if isinstance(result, Exception)]
+    if errors:
+        raise DeployError(
+            f"{len(errors)} parts of {source} failed, the first with {errors[0]!r}",
+            hint="the same call describes only what they have not",
+        )
+    counts = [result for result in results if not isinstance(result, Exception)]
+    return Mapped(
+        described=sum(count["described"] for count in counts),
+        failed=sum(count["failed"] for count in counts),
+        skipped=len(here.keys) - len(fresh),
+        files=tuple(str(part["out"]) for part in parts),
+    )
+
+
+def _done(there: _Place, run: str) -> Keys:
+    """Keys in the parts of this run; other files are left alone."""
+    known = Keys()
+    for path in there.files():
+        if _PART.search(path):
+            for number, raw in enumerate(there.read(path).splitlines(), 1):
+                line = line_of(raw, number, f"{there.volume}/{path}")
+                if line.run == run:
+                    known.note(line.key)
+    return known
+
+
+def _source(deployment: Deployment, text: str, secret: str | None) -> _Source:
+    if "://" in text:
+        return _bucket(deployment, BucketSpec.parse(text, secret))
+    if secret is not None:
+        raise ConfigError(f"{text!r} is on a Volume", hint="leave out bucket_secret")
+    place = _Place(text, deployment.spec.environment, create=False)
+    keys = [f"{place.volume}/{path}" for path in place.files() if is_picture(path)]
+    return _Source(keys, "", f"{VOLUMES}/", (place.volume,))
+
+
+def _bucket(deployment: Deployment, bucket: BucketSpec) -> _Source:
+    """Its pictures, listed by a container: this machine may have no right to see them."""
+    environment, secret = deployment.spec.environment, bucket.secret
+    if secret is not None and not modal_api.secret_exists(secret, environment):
+        values = " ".join(f"{name}=..." for name in bucket.variables)
+        raise DeployError(
+            f"Modal has no Secret {secret!r}", hint=f"modal secret create {secret} {values}"
+        )
+    function = FunctionSpec("list_bucket", secrets=(), volumes={}, bucket=bucket, **WORKER)
+    paths = _in_app(deployment, function, lambda work: work.remote())
+    keys = [bucket.address + path for path in paths if is_picture(path)]
+    return _Source(keys, bucket.address, f"{BUCKET}/", (), bucket)
+
+
+def _run(
+    deployment: Deployment,
+    volumes: set[str],
+    bucket: BucketSpec | None,
+    containers: int,
+    parts: list[dict[str, Any]],
+) -> list[dict[str, int] | Exception]:
+    function = FunctionSpec(
+        "describe_part",
+        secrets=(KEY,),
+        volumes={f"{VOLUMES}/{name}": name for name in sorted(volumes)},
+        bucket=bucket,
+        max_containers=containers,
+        **WORKER,
+    )
+    return _in_app(deployment, function, lambda work: list(work.map(parts, return_exceptions=True)))
+
+
+def _in_app(deployment: Deployment, function: FunctionSpec, call: Callable[[Any], T]) -> T:
+    """Let Modal run a function, in an app that lives as long as that takes."""
+    spec = deployment.spec
+    app, work = modal_build.build_alone(
+        f"{spec.app}-batch"[:63], function, spec, {KEY: deployment.secrets}
+    )
+    with modal_output(), app.run(environment_name=spec.environment):
+        return call(work)
+    raise KeyboardInterrupt  # which Modal's run() swallows

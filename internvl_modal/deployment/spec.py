@@ -1,0 +1,160 @@
+"""What a deployment consists of, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from internvl_modal.deployment.container_config import ContainerConfig
+from internvl_modal.deployment.container_images import ImageSpec
+from internvl_modal.deployment.options import DeployOptions
+from internvl_modal.errors import ConfigError
+from internvl_modal.planning.plan import Plan
+
+BUCKETS: dict[str, tuple[str | None, tuple[str, str]]] = {
+    "s3": (None, ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
+    "gs": (
+        "https://storage.googleapis.com",
+        ("GOOGLE_ACCESS_KEY_ID", "GOOGLE_ACCESS_KEY_SECRET"),
+    ),
+}
+"""Endpoint and credentials by scheme, as ``modal.CloudBucketMount`` documents them."""
+
+
+HUGGING_FACE = "huggingface-secret"
+
+
+@dataclass(frozen=True)
+class WebSpec:
+    """How a function is reached over HTTP; ``port`` None means an ASGI app."""
+
+    port: int | None
+    proxy_auth: bool
+    concurrency: int
+    startup_timeout: int
+
+
+@dataclass(frozen=True)
+class BucketSpec:
+    """A folder of a bucket, mounted to be read; ``secret`` names one on Modal, None: public."""
+
+    scheme: str
+    name: str
+    folder: str
+    secret: str | None
+
+    @classmethod
+    def parse(cls, address: str, secret: str | None) -> BucketSpec:
+        """What ``s3://BUCKET/FOLDER`` names, or raises ConfigError."""
+        scheme, _, path = address.partition("://")
+        name, _, folder = path.strip("/").partition("/")
+        if scheme not in BUCKETS or not name:
+            hint = "give " + " or ".join(f"{known}://BUCKET/FOLDER" for known in BUCKETS)
+            raise ConfigError(f"{address!r} names no bucket", hint=hint)
+        return cls(scheme, name, folder.strip("/"), secret)
+
+    @property
+    def endpoint(self) -> str | None:
+        """Where its provider answers, None for Amazon."""
+        return BUCKETS[self.scheme][0]
+
+    @property
+    def variables(self) -> tuple[str, str]:
+        """What the secret holds."""
+        return BUCKETS[self.scheme][1]
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its files start with in the bucket."""
+        return f"{self.folder}/" if self.folder else ""
+
+    @property
+    def address(self) -> str:
+        """What the addresses of its files start with."""
+        return f"{self.scheme}://{self.name}/{self.prefix}"
+
+
+@dataclass(frozen=True)
+class FunctionSpec:
+    """One function of the app; memory in MiB, times in seconds."""
+
+    name: str
+    image: ImageSpec
+    secrets: tuple[str, ...]
+    volumes: dict[str, str]
+    read_only: bool
+    cpu: float
+    memory: int
+    timeout: int
+    startup_timeout: int
+    gpu: str | None = None
+    min_containers: int = 0
+    max_containers: int | None = None
+    buffer_containers: int = 0
+    scaledown_window: int = 300
+    region: str | None = None
+    web: WebSpec | None = None
+    bucket: BucketSpec | None = None
+
+
+@dataclass(frozen=True)
+class DeploymentSpec:
+    """Everything that a deployment creates; ``str()`` shows it for reading."""
+
+    app: str
+    environment: str | None
+    plan: Plan = field(repr=False)
+    container: ContainerConfig
+    functions: tuple[FunctionSpec, ...]
+    options: DeployOptions = field(repr=False)
+
+    @property
+    def argv(self) -> list[str]:
+        """The command that serves the model, with the repository where the path will stand."""
+        return self.plan.argv
+
+    @property
+    def cost_per_hour(self) -> float:
+        """USD an hour for each GPU container that runs."""
+        return self.plan.cost.per_hour
+
+    def function(self, name: str) -> FunctionSpec:
+        """One function by name."""
+        return next(function for function in self.functions if function.name == name)
+
+    def __str__(self) -> str:
+        lines = [f"app       {self.app}", f"model     {self.container.model}"]
+        for function in self.functions:
+            lines += _function_lines(function)
+        surcharge = ", and Modal's surcharge for a region" if self.options.region else ""
+        lines += [
+            f"command   {' '.join(self.argv)}",
+            f"cost      {self.cost_per_hour:.2f} USD an hour while a GPU container runs, "
+            f"at most {self.options.max_containers}{surcharge}",
+            *_cheapest_lines(self.plan),
+        ]
+        return "\n".join(lines)
+
+
+def _cheapest_lines(plan: Plan) -> list[str]:
+    """The plan's first choice, where it is another."""
+    if not plan.choices or plan.choices[0].gpu_string == plan.gpu_string:
+        return []
+    best = plan.choices[0]
+    there, here = ("-".join(f"{usd:.2f}" for usd in each.cost.per_1000) for each in (best, plan))
+    return [
+        f"cheapest  {best.gpu_string} by the plan: {best.cost.per_hour:.2f} USD an hour, "
+        f"1,000 pictures {there} USD, and {here} on {plan.gpu_string}"
+    ]
+
+
+def _function_lines(function: FunctionSpec) -> list[str]:
+    image = function.image
+    return [
+        f"function  {function.name}: {function.gpu or 'no GPU'}, {function.cpu:g} cores, "
+        f"{function.memory / 1024:g} GiB, starts within {function.startup_timeout} s",
+        f"  image   {image.base}, Python {image.python}",
+        *(f"          {command}" for command in image.commands),
+        f"          {' '.join(image.packages)}",
+        *(f"  volume  {name} at {path}" for path, name in function.volumes.items()),
+        f"  secrets {', '.join(function.secrets)}",
+    ]

@@ -1,0 +1,55 @@
+"""The weights on the Volume, before anything is published."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+from internvl_modal.deployment import modal_build
+from internvl_modal.deployment.modal_build import Secrets
+from internvl_modal.deployment.spec import DeploymentSpec
+from internvl_modal.errors import (
+    WeightsError,
+    WeightsInterruptedError,
+)
+
+
+def _on_volume(spec: DeploymentSpec) -> bool:
+    """Whether ``serve`` will find its weights."""
+    from internvl_modal.weights.cache import WeightsCache
+
+    container = spec.container
+    cache = WeightsCache.volume(container.volume, environment=spec.environment)
+    try:
+        found = cache.verify(container.model, container.revision or "main")
+    except WeightsError:
+        return False
+    return found.ok and bool({"safetensors", "bin"} & set(found.variants))
+
+
+def _download(spec: DeploymentSpec, given: Secrets, stop: threading.Event) -> Iterator[str]:
+    """Put the weights on the Volume, until ``stop``; yields lines that tell of it.
+
+    In a run of its own, before anything is published: if it fails, what was deployed stays.
+    """
+    from internvl_modal.weights.progress import Progress
+
+    container = spec.container
+    what = spec.function("download_weights")
+    app, function = modal_build.build_alone(f"{spec.app}-weights"[:63], what, spec, given)
+    with app.run(environment_name=spec.environment):
+        shown = 0.0
+        for event in function.remote_gen():
+            if "commit" in event:
+                yield f"{container.model} is on the Volume {container.volume}"
+                return
+            if stop.is_set():
+                break
+            if time.monotonic() - shown > 5:
+                shown = time.monotonic()
+                yield str(Progress(**event))
+    # Modal's run() swallows Ctrl-C.
+    raise WeightsInterruptedError(
+        f"{container.model}: interrupted", hint="deploy again: it continues where it stopped"
+    )

@@ -1,0 +1,42 @@
+"""llama.cpp's HTTP server as a process of its own, started by the local backend.
+
+Run as ``python -m internvl_modal.engines.llamacpp_main CONFIG`` with CONFIG in JSON; the key
+comes in the environment. The address is written to standard output once it answers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+
+ADDRESS = "internvl-modal engine at "
+KEY_VARIABLE = "INTERNVL_MODAL_ENGINE_KEY"
+
+
+def main() -> None:
+    """Serve until a signal ends the process."""
+    import xllamacpp
+
+    config = json.loads(sys.argv[1])
+    params = xllamacpp.CommonParams()
+    params.model.path = config["model"]
+    params.mmproj.path = config["mmproj"]
+    params.model_alias = {config["name"]}
+    params.n_ctx = config["n_ctx"]
+    params.n_parallel = 1
+    params.n_gpu_layers = config["n_gpu_layers"]
+    params.api_keys = [os.environ.pop(KEY_VARIABLE)]
+    params.port = 0
+    params.warmup = False
+    params.ui = False
+    params.verbosity = 1
+    server = xllamacpp.Server(params)
+    print(ADDRESS + server.listening_address, flush=True)  # noqa: T201 - read by the parent
+    while True:
+        signal.pause()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""``lmdeploy serve api_server``: its options, its process, its readiness."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from typing_extensions import Self
+
+from internvl_modal.errors import ConfigError
+from internvl_modal.models.catalogue import find_model
+from internvl_modal.models.shapes import ModelSpec
+from internvl_modal.schema.validation import explain
+
+__all__ = ["LMDeployOptions"]
+
+Word = Annotated[str, StringConstraints(pattern=r"^[^-\s]\S*$")]
+"""What LMDeploy's parser takes for a value: no space in it and no dash before it."""
+
+
+class LMDeployOptions(BaseModel):
+    """What LMDeploy 0.7.3 is started with; the combinations that it cannot run are refused.
+
+    A model is a folder or a repository on the Hub; what is known of it by its name is checked
+    too. None leaves a choice to LMDeploy.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model: str = Field(pattern=r"^[^-]")
+    model_name: Word | None = None
+    """Name that clients ask for; LMDeploy's own default is the path."""
+    model_format: Literal["hf", "awq", "gptq"] | None = None
+    tp: int = Field(1, ge=1)
+    """GPUs that share the language model."""
+    session_len: int | None = Field(None, ge=1)
+    """Most tokens of one request and its answer."""
+    max_batch_size: int | None = Field(None, ge=1)
+    cache_max_entry_count: float = Field(0.8, gt=0, lt=1)
+    """Share of the memory left free by the weights that becomes the KV cache."""
+    quant_policy: Literal[0, 4, 8] = 0
+    """Bits of the KV cache; 0 is the weights' own type."""
+    vision_max_batch_size: int = Field(1, ge=1)
+    chat_template: Word = "internvl2_5"
+    """Always given: LMDeploy would guess it from the folder's name."""
+    server_name: Word = "0.0.0.0"  # noqa: S104 - a container's server must be reached from outside
+    server_port: int = Field(23333, ge=1, le=65535)
+    log_level: Literal["CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG"] = "ERROR"
+    api_keys: tuple[SecretStr, ...] = ()
+    """Keys it accepts. LMDeploy takes them from its command line only, where they can be read by
+    whoever may list this machine's processes."""
+
+    @field_validator("api_keys")
+    @classmethod
+    def _keys_survive_the_parser(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        values = [key.get_secret_value() for key in keys]
+        if any(not value or value.split() != [value] for value in values):
+            raise ValueError("a key is empty or has white space in it")
+        if len(values) > 1 and any(value.startswith("-") for value in values):
+            raise ValueError("a key among several must not begin with a dash")
+        return keys
+
+    @model_validator(mode="after")
+    def _loadable(self) -> Self:
+        if self.tp & (self.tp - 1):
+            raise ValueError(f"tp={self.tp} is not a power of two")
+        if spec := find_model(self.model.rstrip("/").rpartition("/")[2]):
+            _check_model(self, spec)
+        return self
+
+    @classmethod
+    def parse(cls, *, api_keys: Sequence[str | SecretStr] = (), **options: object) -> Self:
+        """Check ``options``; raises ConfigError that names each wrong one, keys masked."""
+        options["api_keys"] = [SecretStr(k) if isinstance(k, str) else k for k in api_keys]
+        try:
+            return cls.model_validate(options)
+        except ValidationError as error:
+            raise ConfigError(explain(error), hint="see LMDeployOptions") from error
+
+    def argv(self, executable: str = "lmdeploy") -> list[str]:
+        """The command line; it holds the keys."""
+        given: dict[str, object] = {
+            "--server-name": self.server_name,
+            "--server-port": self.server_port,
+            "--model-name": self.model_name,
+            "--chat-template": self.chat_template,
+            "--model-format": self.model_format,
+            "--tp": self.tp,
+            "--session-len": self.session_len,
+            "--max-batch-size": self.max_batch_size,
+            "--cache-max-entry-count": self.cache_max_entry_count,
+            "--quant-policy": self.quant_policy,
+            "--vision-max-batch-size": self.vision_max_batch_size,
+            "--log-level": self.log_level,
+        }
+        command = [executable, "serve", "api_server", self.model]
+        for name, value in given.items():
+            if value is not None:
+                command += [name, str(value)]
+        keys = [key.get_secret_value() for key in self.api_keys]
+        if len(keys) == 1:
+            return [*command, f"--api-keys={keys[0]}"]  # this form takes a leading dash
+        return [*command, "--api-keys", *keys] if keys else command
+
+
+def _check_model(options: LMDeployOptions, spec: ModelSpec) -> None:
+    """Refuse what LMDeploy would only find out after loading for minutes; raises ValueError."""
+    heads, kv_heads, tp = spec.llm.heads, spec.llm.kv_heads, options.tp
+    # turbomind/deploy/target_model/base.py: KV heads are repeated where tp is a multiple of them.
+    if heads % tp or (kv_heads % tp and tp % kv_heads):
+        raise ValueError(f"tp={tp} does not divide the {heads} heads of {spec.name}")
+    if options.quant_policy and spec.llm.head_dim != 128:
+        raise ValueError(
+            f"quant_policy={options.quant_policy} needs heads 128 wide; "
+            f"those of {spec.name} are {spec.llm.head_dim}"
+        )
+    if options.model_format is not None and (options.model_format == "awq") != spec.awq:
+        stored = "awq" if spec.awq else "hf"
+        raise ValueError(f"model_format={options.model_format!r}: {spec.name} is {stored!r}")

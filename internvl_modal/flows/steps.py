@@ -1,0 +1,21 @@
+"""Steps of a flow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from internvl_modal.transport.exchange import Send
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Work(Generic[T]):
+    """A blocking function to call, in a thread where an event loop runs."""
+
+    function: Callable[[], T]
+
+
+Flow: TypeAlias = Generator["Work[Any] | Send[Any]", Any, T]

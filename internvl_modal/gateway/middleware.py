@@ -1,0 +1,68 @@
+"""What stands before every route: request ids, the log, the limit of a body."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from internvl_modal.gateway.errors import Failure, RefusedError
+from internvl_modal.gateway.metrics import Metrics
+
+
+class Observed:
+    """ASGI middleware: gives each request an id, counts it, and answers unexpected errors."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun, status = time.monotonic(), 0
+        request = Request(scope)
+        given = request.headers.get("x-request-id", "")
+        usable = given.isascii() and given.isprintable() and 0 < len(given) <= 128
+        request.state.request_id = given if usable else uuid.uuid4().hex
+
+        async def watch(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = request.state.request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except Exception as error:
+            if not status:
+                await Failure.of(error, request).response(request)(scope, receive, watch)
+            raise  # for the server's log
+        finally:
+            told = getattr(request.state, "failed", status)
+            self._metrics.observe(request, told, time.monotonic() - begun)
+
+
+def limited(request: Request, max_body: int) -> Request:
+    """The same request, which refuses to be read beyond ``max_body`` bytes."""
+    declared = request.headers.get("content-length", "0")
+    left = max_body
+
+    async def receive() -> Message:
+        nonlocal left
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise RefusedError(400, "the caller left before the body was whole")
+        left -= len(message.get("body", b""))
+        if left < 0 or int(declared) > max_body:
+            text = f"the body is larger than {max_body} bytes; send a smaller picture"
+            raise RefusedError(413, text)
+        return message
+
+    return Request(request.scope, receive)

@@ -1,0 +1,81 @@
+"""What a plan costs by the hour and by the picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from internvl_modal.models.shapes import ModelSpec
+from internvl_modal.planning.gpus import Gpu
+from internvl_modal.planning.prices import Prices
+from internvl_modal.planning.throughput import BEST, WORST, Load, request_seconds, startup_seconds
+
+CORES = 8  # LMDeploy decodes and cuts pictures on one thread; the rest feed TurboMind and HTTP
+
+
+HOST_GIB = 32  # weights are read one file (5 GB) at a time
+
+
+@dataclass(frozen=True)
+class Cost:
+    """USD. ``per_1000`` is for pictures on a machine that is kept busy."""
+
+    per_hour: float
+    idle_window: float
+    start: tuple[float, float]
+    per_1000: tuple[float, float]
+    assumptions: tuple[str, ...]
+
+    @property
+    def per_picture(self) -> tuple[float, float]:
+        """On a busy machine."""
+        return self.per_1000[0] / 1000, self.per_1000[1] / 1000
+
+    def of(self, pictures: int) -> tuple[float, float]:
+        """One burst of pictures: the cold start, the work, and the idle window at its end."""
+        low, high = (each * pictures for each in self.per_picture)
+        return self.start[0] + low + self.idle_window, self.start[1] + high + self.idle_window
+
+
+def picture_cost(
+    spec: ModelSpec, gpu: Gpu, tp: int, load: Load, per_hour: float
+) -> tuple[float, float]:
+    """USD for one picture on a busy machine, best and worst case."""
+    best, worst = (
+        request_seconds(spec, gpu, tp, load, efficiency) / load.images * per_hour / 3600
+        for efficiency in (BEST, WORST)
+    )
+    return best, worst
+
+
+def price(
+    spec: ModelSpec,
+    gpu: Gpu,
+    tp: int,
+    load: Load,
+    prices: Prices,
+    scaledown_window: float,
+    host: tuple[float, float],
+) -> Cost:
+    """Put a price on a machine under ``load``.
+
+    ``scaledown_window`` is in seconds, ``host`` its CPU cores and GiB of memory.
+    """
+    per_hour = prices.per_hour(gpu.name, tp, *host)
+    start_low, start_high = startup_seconds(spec)
+    low, high = (each * 1000 for each in picture_cost(spec, gpu, tp, load, per_hour))
+    return Cost(
+        per_hour=per_hour,
+        idle_window=per_hour * scaledown_window / 3600,
+        start=(start_low * per_hour / 3600, start_high * per_hour / 3600),
+        per_1000=(low, high),
+        assumptions=(
+            f"{prices.source}, {host[0]:g} cores and {host[1]:g} GiB of host memory",
+            f"{load.batch} requests always under way, {load.images} x {load.tiles} tiles "
+            f"in and {load.output_tokens} tokens out each",
+            f"{WORST.prefill:.0%}-{BEST.prefill:.0%} of peak TFLOPS in the LLM, "
+            f"{WORST.vision:.0%}-{BEST.vision:.0%} in the ViT (one GPU at a time), "
+            f"{WORST.bandwidth:.0%}-{BEST.bandwidth:.0%} of memory and link bandwidth",
+            f"{BEST.cpu * 1000:.0f}-{WORST.cpu * 1000:.0f} ms of CPU a picture; low: ViT and LLM "
+            "overlap, high: they take turns",
+        ),
+    )

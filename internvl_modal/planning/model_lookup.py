@@ -1,0 +1,61 @@
+"""The shape of a model by name, from the catalogue or the Hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from io import BytesIO
+
+from internvl_modal.errors import ConfigError
+from internvl_modal.models.catalogue import find_model, unknown_model
+from internvl_modal.models.config_json import spec_from_config
+from internvl_modal.models.shapes import ModelSpec
+from internvl_modal.settings import Settings
+
+
+def model_spec(
+    model: str, *, revision: str | None = None, endpoint: str | None = None
+) -> ModelSpec:
+    """Find a model in the catalog, or describe a repository from its files on the Hub."""
+    if found := find_model(model):
+        return found
+    if "/" not in model:
+        raise unknown_model(model)
+    config, sizes = _read_repository(model, revision or "main", endpoint)
+    return spec_from_config(model, config, sizes)
+
+
+class _InMemory(BytesIO):
+    """A sink for one small file of the Hub."""
+
+    name = "config.json"
+
+    def restart(self) -> None:
+        """Begin again."""
+        self.seek(0)
+        self.truncate()
+
+
+def _read_repository(
+    model: str, revision: str, endpoint: str | None
+) -> tuple[Mapping[str, object], Mapping[str, int]]:
+    from internvl_modal.weights.hub import Hub, explain
+
+    token = Settings.load().hf_token
+    hub = Hub(token.get_secret_value() if token else None, endpoint)
+    sink = _InMemory()
+    try:
+        repository = hub.repository(model, revision)
+        sizes = {file.path: file.size for file in repository.files}
+        for file in repository.files:
+            if file.path == "config.json":
+                hub.fetch(repository, file, sink, 0)
+    except Exception as error:
+        if told := explain(error, model, revision, None, hub):
+            raise told from error
+        raise
+    try:
+        config = json.loads(sink.getvalue())
+    except ValueError as error:
+        raise ConfigError(f"{model}: it has no config.json that can be read") from error
+    return config, sizes

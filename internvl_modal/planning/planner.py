@@ -1,0 +1,153 @@
+"""Whether a model runs on a choice of GPUs, how many pictures at once, and at what cost.
+
+No I/O: models come from :mod:`internvl_modal.models`, prices as an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
+
+from internvl_modal.models.shapes import ModelSpec
+from internvl_modal.planning.cost import price
+from internvl_modal.planning.gpus import COUNTS, GPUS, Gpu
+from internvl_modal.planning.memory import KV_BLOCK, MARGIN, MIB, Memory, measure
+from internvl_modal.planning.plan import Capacity, Plan, Request, _load, _up
+from internvl_modal.planning.prices import Prices
+
+__all__ = ["make_plan"]
+
+
+MAX_SM = 90  # LMDeploy 0.7.3's CMakeLists.txt ends at 90-real, and "real" leaves no PTX behind
+
+HEAD_DIMS = (64, 128)  # TurboMind's attention kernels
+
+
+def make_plan(
+    spec: ModelSpec,
+    request: Request,
+    prices: Prices,
+    *,
+    gpu: tuple[Gpu, int] | None = None,
+    budget: float | None = None,
+) -> Plan:
+    """Plan ``gpu`` (a type and how many), or else the cheapest per picture of all that work.
+
+    ``budget`` is in USD an hour.
+    """
+    plans = [_evaluate(spec, *each, request, prices) for each in _candidates()]
+    working = sorted((plan for plan in plans if plan.fits), key=_price_of_pictures)
+    choices = tuple(plan for plan in working if budget is None or plan.cost.per_hour <= budget)
+    if gpu is not None:
+        chosen = _evaluate(spec, *gpu, request, prices)
+    else:
+        chosen = (choices or working or [max(plans, key=lambda plan: plan.memory.spare)])[0]
+    if chosen.fits and budget is not None and chosen.cost.per_hour > budget:
+        chosen = replace(
+            chosen, reason=f"{chosen.cost.per_hour:.2f} USD/h is over the budget of {budget:.2f}"
+        )
+    return replace(chosen, choices=choices)
+
+
+def _candidates() -> Iterator[tuple[Gpu, int]]:
+    for gpu in GPUS.values():
+        for count in COUNTS:
+            if count <= gpu.max_count:
+                yield gpu, count
+
+
+def _price_of_pictures(plan: Plan) -> float:
+    return sum(plan.cost.per_1000)
+
+
+def _evaluate(spec: ModelSpec, gpu: Gpu, count: int, request: Request, prices: Prices) -> Plan:
+    session_len = request.session(spec.context)
+    memory = measure(
+        spec,
+        gpu.memory,
+        tp=count,
+        batch=request.batch(count),
+        session_len=session_len,
+        tiles=request.tiles * request.vision_max_batch_size,
+        ratio=request.cache_max_entry_count,
+        flash_attention=request.flash_attention,
+    )
+    capacity = _capacity(spec, count, request, memory, session_len)
+    load = _load(spec, request, capacity)
+    refusals = chain(
+        _misfits(spec, gpu, count),
+        _overlong(spec, request, session_len),
+        _shortages(gpu, memory, capacity),
+    )
+    reason = next(refusals, "")
+    host = (request.cpu, request.memory_gib)
+    cost = price(spec, gpu, count, load, prices, request.scaledown_window, host)
+    return Plan(spec, gpu, count, request, reason, memory, capacity, cost)
+
+
+def _capacity(
+    spec: ModelSpec, count: int, request: Request, memory: Memory, session_len: int
+) -> Capacity:
+    block = KV_BLOCK * spec.kv_bytes_per_token(request.quant_policy) // count
+    kv_tokens = memory.kv // block * KV_BLOCK
+    sessions = kv_tokens // _up(request.tokens, KV_BLOCK)
+    batch = max(1, min(sessions, request.batch(count)))
+    return Capacity(kv_tokens, request.tokens, sessions, session_len, batch)
+
+
+def _misfits(spec: ModelSpec, gpu: Gpu, count: int) -> Iterator[str]:
+    """Say why the model cannot be shared out over these GPUs."""
+    llm = spec.llm
+    if count > gpu.max_count:
+        yield f"Modal offers at most {gpu.max_count} {gpu.name} in one machine"
+    if llm.heads % count or llm.kv_heads % count:
+        yield (
+            f"its {llm.heads} heads and {llm.kv_heads} key-value heads "
+            f"cannot be shared out evenly over {count} GPUs"
+        )
+    if llm.head_dim not in HEAD_DIMS:
+        yield f"TurboMind needs heads of 64 or 128, and these are {llm.head_dim} wide"
+
+
+def _overlong(spec: ModelSpec, request: Request, session_len: int) -> Iterator[str]:
+    """Say why the request cannot be answered, however much memory there is."""
+    head_dim = spec.llm.head_dim
+    if request.quant_policy and head_dim != 128:
+        yield f"TurboMind quantises the KV cache of 128-wide heads, and these are {head_dim} wide"
+    if session_len > spec.context:
+        yield f"a session of {session_len:,} tokens is more than its {spec.context:,} positions"
+    if request.tokens > session_len:
+        yield f"one request takes {request.tokens:,} tokens, and the session is {session_len:,}"
+
+
+def _shortages(gpu: Gpu, memory: Memory, capacity: Capacity) -> Iterator[str]:
+    """Say what is missing in memory, then in the engine."""
+    fixed = memory.llm + memory.vision + memory.runtime
+    work = memory.engine + memory.vision_work + MARGIN
+    of_total = f"of the {_mib(memory.total)} of each GPU"
+    if fixed + work >= memory.total:
+        yield (
+            f"weights and runtime take {_mib(fixed)} {of_total} and work needs {_mib(work)}: "
+            "nothing is left for the KV cache"
+        )
+    if fixed + work + memory.kv > memory.total:
+        yield (
+            f"a cache share of {memory.ratio:g} takes {_mib(memory.kv)}, weights and runtime "
+            f"{_mib(fixed)} {of_total}, and work needs {_mib(work)}"
+        )
+    if capacity.kv_tokens < capacity.session_len:
+        yield (
+            f"the KV cache holds {capacity.kv_tokens:,} tokens, less than one session of "
+            f"{capacity.session_len:,}; weights and runtime take {_mib(fixed)} {of_total}, "
+            f"work {_mib(work)}"
+        )
+    if gpu.sm > MAX_SM:
+        yield (
+            f"{_mib(memory.used)} {of_total} would do, but LMDeploy 0.7.3 has no kernels "
+            f"for sm_{gpu.sm}: it is compiled up to sm_{MAX_SM}"
+        )
+
+
+def _mib(size: int) -> str:
+    return f"{size / MIB:,.0f} MiB"

@@ -1,0 +1,99 @@
+"""Rows of a plan as text, as a notebook table and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TypeAlias
+
+from internvl_modal.errors import MissingExtraError
+
+__all__ = ["SHOWN", "Bar", "Report", "Row", "as_html", "as_text", "draw"]
+
+Row: TypeAlias = "tuple[str, ...]"
+
+SHOWN = 8
+"""Choices in a report; the cheapest come first."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a plan says: each table is a list of rows, the first its heading."""
+
+    headline: str
+    tables: tuple[list[Row], ...]
+    notes: tuple[str, ...]
+    choices: list[Row]
+    """Empty where nothing works."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Memory of one GPU in bytes, by what takes it, and what the GPU has."""
+
+    name: str
+    parts: Mapping[str, int]
+    total: int
+
+
+def as_text(report: Report) -> str:
+    """The whole plan, for a terminal."""
+    sections = [[report.headline], *map(_aligned, report.tables)]
+    sections.append([f"- {each}" for each in report.notes])
+    if report.choices:
+        heading = "What works, cheapest picture first (by the middle of the range):"
+        sections.append([heading, *_aligned(report.choices)])
+    return "\n\n".join("\n".join(lines) for lines in sections)
+
+
+def as_html(report: Report) -> str:
+    """The whole plan, for a notebook."""
+    tables = [*report.tables, *([report.choices] if report.choices else [])]
+    notes = "".join(f"<li>{escape(each)}</li>" for each in report.notes)
+    body = "".join(_html_table(rows) for rows in tables)
+    return f"<p><b>{escape(report.headline)}</b></p>{body}<ul>{notes}</ul>"
+
+
+def draw(title: str, bars: Sequence[Bar], path: str | Path | None = None) -> object:
+    """Stack memory per GPU, one bar a choice; save it to ``path`` if given, return the Figure."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "plot") from error
+    figure = Figure(figsize=(8, 1 + 0.5 * len(bars)), layout="constrained")
+    axes = figure.add_subplot()
+    names = [bar.name for bar in bars]
+    left = [0.0] * len(bars)
+    for part in bars[0].parts:
+        widths = [bar.parts[part] / 2**30 for bar in bars]
+        axes.barh(names, widths, left=left, label=part)
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    for row, bar in enumerate(bars):
+        axes.plot([bar.total / 2**30] * 2, [row - 0.4, row + 0.4], color="black")
+    axes.invert_yaxis()
+    axes.set_xlabel("GiB on each GPU; black: what it has")
+    axes.set_title(title)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    if path is not None:
+        figure.savefig(path)
+    return figure
+
+
+def _aligned(rows: Sequence[Row]) -> list[str]:
+    """Columns: the first flush left, the others flush right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [first.ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _html_table(rows: Sequence[Row]) -> str:
+    head, *body = rows
+    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
+    lines += ["<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in body]
+    return f"<table>{''.join(lines)}</table>"

@@ -1,0 +1,64 @@
+"""What an answer's reader should know: it was cut, it repeats itself, an option had no effect."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from internvl_modal.protocol.turns import CONTROL_TOKENS
+from internvl_modal.schema.options import DETAIL_TILES
+from internvl_modal.schema.results import Usage
+
+if TYPE_CHECKING:
+    from internvl_modal.protocol.chat_request import ChatCall
+
+
+LOOP_WINDOW = 300
+
+
+def answer_warnings(
+    text: str, finish_reason: object, usage: Usage, call: ChatCall
+) -> tuple[str, ...]:
+    """What a reader of the description should know before trusting it."""
+    found: list[str] = []
+    if call.endpoint.notice:
+        found.append(call.endpoint.notice)
+    if any(CONTROL_TOKENS.search(turn.text) for turn in call.turns):
+        found.append("the prompt held control tokens; they were sent as plain text")
+    if detail_unused(call):
+        limit = call.capabilities.max_tiles
+        unused = f"detail={call.options.detail!r} had no effect"
+        found.append(f"{unused}: this server sets its own limit, taken to be {limit} tiles")
+    if finish_reason == "length":
+        found.append(cut_off(usage, call))
+    if loop := repetition(text):
+        found.append(f"the answer repeats itself: {loop!r}")
+    return tuple(found)
+
+
+def cut_off(usage: Usage, call: ChatCall) -> str:
+    """Where an answer with the finish reason "length" ended, and why."""
+    wanted, got = call.options.max_tokens, usage.completion_tokens
+    short = f" (of {wanted} asked for: the context is full)" if 0 < got < wanted else ""
+    return f"the answer was cut at {got or wanted} tokens{short}"
+
+
+def detail_unused(call: ChatCall) -> bool:
+    """Whether ``detail`` asked for something else than the server's own limit of tiles."""
+    detail, limit = call.options.detail, call.capabilities.max_tiles
+    asked = DETAIL_TILES.get(detail) if isinstance(detail, str) else detail
+    if limit is None or asked == DETAIL_TILES["medium"] or not call.images:
+        return False
+    if call.capabilities.dialect == "llamacpp":  # there a picture is shrunk to fewer tiles
+        return asked is not None and asked > limit
+    return asked != limit
+
+
+def repetition(text: str) -> str:
+    """The unit that the end of ``text`` repeats, at least four times and 40 characters, or ''."""
+    tail = text.rstrip()[-LOOP_WINDOW:]
+    for period in range(1, len(tail) // 4 + 1):
+        length = max(4 * period, 40)
+        end = tail[-length:]
+        if len(end) == length and end[period:] == end[:-period] and end[:period].strip(" .-_=*#"):
+            return end[-period:].strip()[:60]
+    return ""

@@ -1,0 +1,5 @@
+"""One class for each kind of server, holding all that differs there.
+
+``base`` is the template, ``registry`` decides from what a server says of itself which one it is.
+A new kind of server is one file here and one row in the registry.
+"""

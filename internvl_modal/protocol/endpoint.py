@@ -1,0 +1,67 @@
+"""What a backend is: something that makes an OpenAI-compatible endpoint exist."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+Dialect: TypeAlias = Literal["openai", "lmdeploy", "llamacpp", "gateway"]
+"""``gateway`` is this package's own, in front of any of the others."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """How a server differs from the plain OpenAI protocol, and how its model sees pictures."""
+
+    dialect: Dialect = "openai"
+    tile_pixels: int = 448
+    """Side of a square tile, pixels."""
+    tokens_per_tile: int | None = None
+    """Prompt tokens of one tile; None when unknown, and then no answer can be checked here."""
+    max_tiles: int | None = None
+    """Tiles per picture when the server fixes them; None when each request may choose."""
+    json_schema: bool = False
+    """Whether ``response_format`` takes a JSON schema."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a model answers: the URL up to and including ``/v1``, the model, how to speak to it."""
+
+    base_url: str
+    model: str | None = None
+    """Name to ask for; None: the first that the server lists."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Sent with every request; holds the keys, so never printed."""
+    capabilities: Capabilities | None = None
+    """None: found out from what the server says of itself."""
+    notice: str = ""
+    """A warning that every description from this endpoint carries."""
+
+
+class Priced(Protocol):
+    """What knows the price of a picture, such as the plan of a deployment."""
+
+    def picture_cost(self, tiles: int) -> tuple[float, float]:
+        """USD for one picture of so many tiles, at best and at worst."""
+        ...
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Makes an endpoint exist; the one HTTP path of the client serves all of them.
+
+    One that has ``capabilities`` as an attribute too lets ``estimate`` know them before it starts;
+    with ``timeout``, in seconds, it sets what a client uses when no setting says otherwise.
+    """
+
+    name: str
+
+    def start(self) -> Endpoint:
+        """Start what is needed and return where it answers; calling it again starts nothing."""
+        ...
+
+    def stop(self) -> None:
+        """Stop what ``start`` started, and only that."""
+        ...

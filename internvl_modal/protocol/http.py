@@ -1,0 +1,58 @@
+"""HTTP requests and responses as values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+Json: TypeAlias = "dict[str, object]"
+
+
+_BODY_KEPT = 2000
+
+
+_REQUEST_IDS = ("x-request-id", "modal-function-call-id", "request-id")
+
+
+@dataclass(frozen=True)
+class HttpResponse:
+    """A whole response; ``headers`` has lower-case names."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+    @property
+    def request_id(self) -> str | None:
+        """The server's own name for the request, to quote to whoever runs it."""
+        return next((self.headers[name] for name in _REQUEST_IDS if self.headers.get(name)), None)
+
+    @property
+    def text(self) -> str:
+        """The beginning of the body, for messages."""
+        return self.body[: _BODY_KEPT * 4].decode("utf-8", "replace")[:_BODY_KEPT]
+
+
+def number(value: object) -> int:
+    """``value`` if it is a count, else 0."""
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return value if is_count and isinstance(value, int) else 0
+
+
+def _json(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+@dataclass(frozen=True)
+class HttpRequest:
+    """One request; ``path`` is relative to the endpoint's base URL."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)

@@ -1,0 +1,63 @@
+"""Pictures and messages as callers give them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+from pydantic import (
+    AliasChoices,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetPydanticSchema,
+    model_validator,
+)
+
+from internvl_modal.schema.validation import _Frozen
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+    from pydantic_core import CoreSchema
+
+
+DEFAULT_PROMPT = "Describe this image in detail."
+
+
+@runtime_checkable
+class BinaryFile(Protocol):
+    """Anything with a ``read()`` that returns bytes."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to ``size`` bytes, all of them by default."""
+        ...
+
+
+ImageSource: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | Image | NDArray[Any]"
+)
+"""A path, an http(s) or data URL, encoded bytes, a binary file, a PIL image or a numpy array."""
+
+
+def _as_tuple(_: object, schema_of: GetCoreSchemaHandler) -> CoreSchema:
+    return schema_of(tuple[Any, ...])
+
+
+class Message(_Frozen):
+    """One turn of a conversation; pictures only in the user's turns."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    role: Literal["user", "assistant", "system"]
+    text: str = Field("", validation_alias=AliasChoices("text", "content"))
+    images: Annotated[Sequence[Any], GetPydanticSchema(_as_tuple)] = ()
+
+    @model_validator(mode="after")
+    def _pictures_from_the_user(self) -> Message:
+        if self.images and self.role != "user":
+            raise ValueError(
+                f"a message of role {self.role!r} cannot hold pictures: put them into one of 'user'"
+            )
+        return self

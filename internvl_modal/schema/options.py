@@ -1,0 +1,113 @@
+"""What goes in and what comes out: options, descriptions, usage, estimates.
+
+Everything here is plain data; nothing reads a file or a socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import (
+    BaseModel,
+    Field,
+    ValidationError,
+    field_validator,
+)
+from typing_extensions import TypedDict
+
+from internvl_modal.errors import ConfigError
+from internvl_modal.schema.validation import _Frozen, explain
+
+DETAIL_TILES = {"low": 6, "medium": 12, "high": 24}
+"""Most tiles per picture for each level, as LMDeploy's InternVL preprocessing has them."""
+
+Detail: TypeAlias = (
+    Literal["low", "medium", "high", "auto"] | Annotated[int, Field(ge=1, le=40, strict=True)]
+)
+
+
+class Options(TypedDict, total=False):
+    """Keyword options of every call that describes a picture."""
+
+    detail: Detail
+    max_tokens: int
+    temperature: float
+    top_p: float | None
+    top_k: int | None
+    seed: int | None
+    stop: str | Sequence[str]
+    repetition_penalty: float | None
+    system: str | None
+    timeout: float | None
+    background: str
+    max_pixels: int
+    allow_private_urls: bool
+
+
+class DescribeOptions(_Frozen):
+    """The options of one call, checked before anything is sent."""
+
+    detail: Detail = Field(
+        "medium", description="Most tiles per picture: low 6, medium 12, high 24, auto or 1-40."
+    )
+    max_tokens: int = Field(1024, ge=1, description="Most tokens to write.")
+    temperature: float = Field(0.0, ge=0, le=2, description="0 is greedy.")
+    top_p: float | None = Field(None, gt=0, le=1, description="Nucleus sampling.")
+    top_k: int | None = Field(None, ge=1, description="Sample from the k likeliest tokens.")
+    seed: int | None = Field(None, ge=0, lt=2**32, description="Repeats a sampled answer.")
+    stop: tuple[str, ...] = Field((), max_length=8, description="Strings that end the answer.")
+    repetition_penalty: float | None = Field(None, gt=0, le=2, description="1 is none.")
+    system: str | None = Field(None, description="System message.")
+    timeout: float | None = Field(None, gt=0, description="Seconds for the whole call.")
+    background: str = Field("white", description="Colour put under transparent pixels.")
+    max_pixels: int = Field(200_000_000, ge=1, description="Largest picture decoded, in pixels.")
+    allow_private_urls: bool = Field(False, description="Fetch from private addresses too.")
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("stop")
+    @classmethod
+    def _no_empty_stop(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "" in value:
+            raise ValueError("an empty stop string would end every answer at once")
+        return value
+
+    @classmethod
+    def parse(cls, options: Options, others: Iterable[str] = ()) -> DescribeOptions:
+        """Check ``options``; raises ConfigError that names each wrong one.
+
+        ``others`` are names that the call takes besides, for whoever misspells one.
+        """
+        known = (*cls.model_fields, *others)
+        for name in options:
+            if name not in known:
+                raise ConfigError(f"there is no option {name}", hint=_instead_of(name, known))
+        try:
+            return cls.model_validate(options)
+        except ValidationError as error:
+            raise ConfigError(explain(error), hint=f"see help({cls.__name__})") from error
+
+
+def listed(model: type[BaseModel]) -> str:
+    """The fields of ``model`` for a docstring: name, default and meaning."""
+    fields = model.model_fields.items()
+    lines = [f"{name} ({info.default!r}): {info.description}" for name, info in fields]
+    return "\n\n" + "\n".join(lines)
+
+
+Options.__doc__ = f"{Options.__doc__}{listed(DescribeOptions)}"
+DescribeOptions.__doc__ = f"{DescribeOptions.__doc__}{listed(DescribeOptions)}"
+
+_OF_CLIENTS = ("backend", "base_url", "api_key", "model", "retry", "http_client")
+
+
+def _instead_of(name: str, known: Sequence[str]) -> str:
+    if name in _OF_CLIENTS:
+        return f"it belongs to the client: Client({name}=...)"
+    near = get_close_matches(name, (*known, *_OF_CLIENTS), n=1)
+    return f"did you mean {near[0]}?" if near else f"options: {', '.join(known)}"

@@ -1,0 +1,89 @@
+"""What a call answers: descriptions, usage, estimates."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from pydantic import (
+    Field,
+)
+
+from internvl_modal.schema.validation import _Frozen
+
+
+class ImageInfo(_Frozen):
+    """What was done to one picture and what the server is expected to see of it."""
+
+    source: str = Field(description="Short name of the source, for messages.")
+    width: int = Field(description="Pixels, as stored in the file.")
+    height: int = Field(description="Pixels, as stored in the file.")
+    format: str = Field(description="Format of the source, such as 'JPEG' or 'array'.")
+    orientation: int = Field(1, description="EXIF orientation 1-8 that was applied.")
+    frames: int = Field(1, description="Frames or pages in the file; the first is used.")
+    sent_width: int = Field(description="Pixels, as sent, upright.")
+    sent_height: int = Field(description="Pixels, as sent, upright.")
+    sent_format: str = Field(description="Media type sent, such as 'image/jpeg'.")
+    bytes_sent: int = Field(description="Size of the encoded picture before base64.")
+    grid: tuple[int, int] = Field(description="Columns and rows of tiles.")
+    tiles: int = Field(description="Tiles the model sees, thumbnail included.")
+    tokens: int = Field(description="Prompt tokens the tiles cost.")
+    max_tiles: int = Field(description="Most tiles allowed for this picture.")
+
+
+class Estimate(_Frozen):
+    """What describing a picture costs, known without decoding its pixels."""
+
+    source: str
+    width: int = Field(description="Pixels, upright.")
+    height: int = Field(description="Pixels, upright.")
+    grid: tuple[int, int]
+    tiles: int
+    tokens: int
+    payload_bytes: int = Field(description="Expected size of the encoded picture (estimate).")
+    cost_usd: tuple[float, float] | None = Field(
+        None, description="USD for it on a busy deployment, at best and at worst, where known."
+    )
+
+
+class Usage(_Frozen):
+    """Tokens, as the server counted them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+class Timings(_Frozen):
+    """Seconds spent on one call."""
+
+    prepare: float = Field(0.0, description="Reading, turning, shrinking, encoding pictures.")
+    first_token: float | None = Field(None, description="Until the first text, when streaming.")
+    total: float = 0.0
+    attempts: int = 1
+
+
+FinishReason: TypeAlias = Literal["stop", "length"]
+
+
+Seen: TypeAlias = Literal["confirmed", "unverifiable"]
+
+
+class Description(_Frozen):
+    """A model's answer about one or more pictures; ``str()`` gives the text."""
+
+    text: str
+    model: str
+    finish_reason: FinishReason
+    usage: Usage
+    images: tuple[ImageInfo, ...] = ()
+    seen: Seen = Field("unverifiable", description="Whether the token count proves the picture.")
+    timings: Timings = Timings()
+    request_id: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.text

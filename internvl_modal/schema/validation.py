@@ -1,0 +1,56 @@
+"""Pydantic's errors in our words."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+)
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def explain(error: ValidationError) -> str:
+    """One line for a pydantic error: each field, what is wrong and the value given."""
+    found: dict[str, list[str]] = {}
+    for item in error.errors():
+        name = ".".join(str(part) for part in item["loc"] if not _is_branch(part))
+        subject, wrong = _explained(name, item)
+        said = found.setdefault(subject, [])  # more than once for each branch of a union
+        if said:
+            wrong = wrong.removeprefix("Input should be ").partition(", ")[0]
+        if wrong not in said:
+            said.append(wrong)
+    return "; ".join(f"{subject}{', or '.join(said)}" for subject, said in found.items())
+
+
+def _explained(name: str, item: ErrorDetails) -> tuple[str, str]:
+    """What one error is about, and what is wrong with it."""
+    kind, given, wrong = item["type"], item["input"], item["msg"].removeprefix("Value error, ")
+    if kind == "missing":
+        return f"{name} ", "is missing"
+    if kind == "extra_forbidden":
+        wrong = "there is no such field"
+    if not name and kind in ("value_error", "json_invalid"):
+        return "", wrong
+    secret = _SECRET.search(name.lower()) is not None
+    value = "***" if secret else "bytes" if isinstance(given, bytes) else repr(given)[:60]
+    return f"{name or 'value'}={value}: ", wrong
+
+
+_SECRET = re.compile(r"key|secret|password|authorization|header|(^|[._])token$|hf_token")
+
+
+def _is_branch(part: object) -> bool:
+    """Whether pydantic added this part of a location to tell the members of a union apart."""
+    named = part in ("constrained-int", "int", "str")
+    return isinstance(part, str) and (named or "[" in part or "(" in part)

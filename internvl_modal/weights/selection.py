@@ -1,0 +1,118 @@
+"""Which files of a repository make a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal, TypeAlias
+
+from internvl_modal.errors import WeightsError
+from internvl_modal.weights.manifest import Manifest, RemoteFile
+
+Variant: TypeAlias = Literal["auto", "safetensors", "bin", "gguf"]
+
+
+SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.\w+)$")
+
+
+SERVING_SUFFIXES = {".json", ".py", ".txt", ".model", ".jinja", ".tiktoken"}
+
+
+WEIGHTS = {
+    "safetensors": re.compile(r"(?!consolidated|adapter_)[^/]+\.safetensors$"),
+    "bin": re.compile(r"pytorch_model[^/]*\.bin$"),
+}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked of a cache: files by name, or a variant."""
+
+    model: str
+    revision: str
+    variant: Variant
+    names: tuple[str, ...] | None
+
+    def answered_by(self, manifest: Manifest) -> bool:
+        """Say whether a cached model is this one, be it whole or damaged."""
+        if not manifest.is_at(self.revision):
+            return False
+        if self.names is not None:
+            return set(self.names) <= set(manifest.paths)
+        if self.variant == "auto":
+            return bool({"safetensors", "bin"} & set(manifest.variants))
+        return self.variant in manifest.variants
+
+
+def select(wish: Wish, files: Sequence[RemoteFile]) -> tuple[str | None, list[RemoteFile]]:
+    """Choose what serving needs: the named files, or weights, tokenizer, configuration and code.
+
+    Returns the variant found (None for named files) and its files.
+    """
+    model, variant, names = wish.model, wish.variant, wish.names
+    by_name = {file.path: file for file in files}
+    if names is not None:
+        absent = sorted(set(names) - set(by_name))
+        if absent:
+            like = sorted(p for p in by_name if p.endswith(PurePosixPath(absent[0]).suffix))
+            raise WeightsError(
+                f"{model} has no file {', '.join(absent)}",
+                hint=f"it has {', '.join(like[:8])}" if like else "check the repository's name",
+                files=tuple(absent),
+            )
+        return None, [by_name[name] for name in names]
+    if variant == "gguf":
+        return variant, _gguf_pair(model, by_name)
+    for kind in ("safetensors", "bin") if variant == "auto" else (variant,):
+        weights = _weights(model, by_name, kind)
+        if weights:
+            return kind, weights + [f for f in files if _serves(f.path, kind)]
+    raise WeightsError(
+        f"{model} has no {'safetensors or .bin' if variant == 'auto' else variant} weights",
+        hint="name the files to fetch, or choose another revision",
+    )
+
+
+def _gguf_pair(model: str, by_name: dict[str, RemoteFile]) -> list[RemoteFile]:
+    """Take the language model and its vision part, Q8_0 where there is a choice."""
+    pair: list[RemoteFile] = []
+    for vision in (False, True):
+        kind = [
+            p for p in sorted(by_name) if p.endswith(".gguf") and p.startswith("mmproj") == vision
+        ]
+        if not kind:
+            missing = "mmproj-*.gguf" if vision else "*.gguf"
+            raise WeightsError(f"{model} has no {missing}", hint="name the files to fetch")
+        chosen = next((p for p in kind if "Q8_0" in p), kind[0])
+        pair += [by_name[path] for path in _whole(model, "gguf", chosen, kind)]
+    return pair
+
+
+def _serves(path: str, kind: str) -> bool:
+    if "/" in path or PurePosixPath(path).suffix not in SERVING_SUFFIXES:
+        return False
+    return not path.endswith(".index.json") or f".{kind}." in path
+
+
+def _weights(model: str, by_name: dict[str, RemoteFile], kind: str) -> list[RemoteFile]:
+    """Take the shards where there are any: a single file beside them holds the same weights."""
+    found = sorted(path for path in by_name if WEIGHTS[kind].match(path))
+    shards = {p for path in found if SHARD.match(path) for p in _whole(model, kind, path, found)}
+    return [by_name[path] for path in sorted(shards or found)]
+
+
+def _whole(model: str, kind: str, path: str, paths: Sequence[str]) -> list[str]:
+    """Take all the shards to which ``path`` belongs; a file that is no shard is whole alone."""
+    if not (match := SHARD.match(path)):
+        return [path]
+    stem, count, suffix = match.groups()
+    names = [f"{stem}-{number:05}-of-{count}{suffix}" for number in range(1, int(count) + 1)]
+    present = set(names) & set(paths)
+    if path not in names or len(present) < len(names):
+        raise WeightsError(
+            f"{model} has {len(present)} of {len(names)} {kind} shards of {stem}",
+            hint="the repository itself is incomplete: choose another revision",
+        )
+    return names
