@@ -26,7 +26,7 @@ from aiohttp import web
 from PIL import Image
 
 import internvl_modal as ivl
-from internvl_modal.flows.steps import Work
+from internvl_modal.flows.steps import Blocking
 
 IN_FLIGHT = 64
 ANSWER = {
@@ -92,7 +92,7 @@ class Prepared(ivl.AsyncClient):
         flow = self._core.describe(data, None, {})
         step: Any = next(flow)
         while True:
-            if isinstance(step, Work):
+            if isinstance(step, Blocking):
                 step = flow.send(await asyncio.to_thread(step.function))
             elif step.request.method == "GET":
                 step = flow.send(await self._transport.send(step))

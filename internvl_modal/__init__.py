@@ -16,6 +16,7 @@ from internvl_modal import errors
 if TYPE_CHECKING:
     from internvl_modal.batch.options import BatchOptions as BatchOptions
     from internvl_modal.batch.outcome import Outcome as Outcome
+    from internvl_modal.batch.progress import BatchProgress as BatchProgress
     from internvl_modal.batch.progress import Progress as Progress
     from internvl_modal.client.aio import AsyncClient as AsyncClient
     from internvl_modal.client.shortcuts import adescribe as adescribe
@@ -69,7 +70,7 @@ _HOMES = {
     "protocol.endpoint": ["Backend", "Capabilities", "Endpoint"],
     "batch.options": ["BatchOptions"],
     "batch.outcome": ["Outcome"],
-    "batch.progress": ["Progress"],
+    "batch.progress": ["BatchProgress", "Progress"],
     "client.aio": ["AsyncClient"],
     "client.shortcuts": ["adescribe", "describe", "describe_many"],
     "client.streams": ["AsyncStream", "Stream"],

@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from internvl_modal.schema.results import Description
-from internvl_modal.transport.exchange import Send, Sent
+from internvl_modal.transport.exchange import Exchange, Exchanged
 
 
-class Known:
+class AnswerCache:
     """Answers by the body that was sent, in a temporary file: memory holds a hash of each."""
 
     def __init__(self) -> None:
@@ -27,7 +27,9 @@ class Known:
         """Forget."""
         self._spool.close()
 
-    async def answer(self, step: Send[Any], ask: Callable[[], Awaitable[Sent[Any]]]) -> Sent[Any]:
+    async def answer(
+        self, step: Exchange[Any], ask: Callable[[], Awaitable[Exchanged[Any]]]
+    ) -> Exchanged[Any]:
         """What is known, with no attempt, or what ``ask`` says; a failure is no knowledge."""
         digest = hashlib.blake2b(step.request.body, digest_size=16).digest()
         while digest in self._under_way:
@@ -35,7 +37,7 @@ class Known:
         if digest in self._places:
             size, start = self._places[digest]
             self._spool.seek(start)
-            return Sent(Description.model_validate(json.loads(self._spool.read(size))), 0)
+            return Exchanged(Description.model_validate(json.loads(self._spool.read(size))), 0)
         self._under_way[digest] = asyncio.get_running_loop().create_future()
         try:
             sent = await ask()

@@ -14,14 +14,14 @@ import anyio.to_thread
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import Outcome
 from internvl_modal.batch.pipeline import Run
-from internvl_modal.batch.progress import Progress
-from internvl_modal.batch.requests import Exchange
-from internvl_modal.batch.signals import _signals_wait, _UnderWay
+from internvl_modal.batch.progress import BatchProgress
+from internvl_modal.batch.requests import Perform
+from internvl_modal.batch.signals import UnderWay, signals_wait
 from internvl_modal.batch.sources.inputs import Images
 from internvl_modal.errors import InternVLError
 from internvl_modal.flows.core import Core
 from internvl_modal.transport.aio import AsyncTransport
-from internvl_modal.transport.exchange import Send, Sent
+from internvl_modal.transport.exchange import Exchange, Exchanged
 from internvl_modal.transport.retry import Retry
 from internvl_modal.transport.sync import Transport
 
@@ -29,12 +29,12 @@ T = TypeVar("T")
 
 
 async def stream(
-    core: Core, exchange: Exchange, retry: Retry, images: Images, job: Job
+    core: Core, exchange: Perform, retry: Retry, images: Images, job: Job
 ) -> AsyncIterator[Outcome]:
     """Outcomes, driven by the caller's event loop."""
     run = Run(core, exchange, retry, images, job)
-    batch = _UnderWay(run, asyncio.get_running_loop(), asyncio.Event())
-    with _signals_wait(batch):
+    batch = UnderWay(run, asyncio.get_running_loop(), asyncio.Event())
+    with signals_wait(batch):
         try:
             while taken := await run.take():
                 for outcome in taken:
@@ -48,7 +48,7 @@ async def stream(
 
 def iterate(
     core: Core, own: Transport | None, retry: Retry, images: Images, job: Job
-) -> Generator[Outcome, None, Progress]:
+) -> Generator[Outcome, None, BatchProgress]:
     """Outcomes, driven by an event loop in a thread of its own, so that any caller can wait.
 
     At the end it returns the last numbers.
@@ -75,7 +75,7 @@ def iterate(
         run, transport = call(begin())
         try:
             core.start()  # here, where Ctrl-C ends it as it ends any call
-            with _signals_wait(_UnderWay(run, loop)):
+            with signals_wait(UnderWay(run, loop)):
                 while taken := call(run.take()):
                     yield from taken
             return run.progress
@@ -89,8 +89,8 @@ def iterate(
             loop.close()
 
 
-def _in_threads(transport: Transport) -> Exchange:
-    async def send(step: Send[Any]) -> Sent[Any]:
+def _in_threads(transport: Transport) -> Perform:
+    async def send(step: Exchange[Any]) -> Exchanged[Any]:
         alone = anyio.CapacityLimiter(1)  # the common limiter would let 40 through
         return await anyio.to_thread.run_sync(transport.send, step, limiter=alone)
 

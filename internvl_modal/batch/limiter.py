@@ -18,7 +18,7 @@ ROUND = 3
 """Answers per slot that make a round: fewer are noise, more are slow."""
 
 
-class Climber:
+class AimdLimit:
     """Additive increase, multiplicative decrease, as TCP has it; pure arithmetic.
 
     It doubles up to the last known good level, then grows by an eighth, and halves when the
@@ -64,7 +64,7 @@ class Limiter:
     """
 
     def __init__(self, concurrency: int | None, most: int, ahead: int) -> None:
-        self._climber = Climber(START, most) if concurrency is None else None
+        self._climber = AimdLimit(START, most) if concurrency is None else None
         self._fixed = concurrency or most
         self._ahead = ahead
         self._admitted = self._active = 0

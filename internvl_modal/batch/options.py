@@ -16,7 +16,7 @@ from internvl_modal.schema.validation import explain
 
 if TYPE_CHECKING:
     from internvl_modal.batch.outcome import Outcome
-    from internvl_modal.batch.progress import Progress
+    from internvl_modal.batch.progress import BatchProgress
 
 Out: TypeAlias = "str | os.PathLike[str] | Callable[[Outcome], object]"
 
@@ -34,7 +34,7 @@ class BatchOptions(Options, total=False):
     dedupe: bool
     column: str | None
     grace: float
-    progress: bool | Callable[[Progress], object] | None
+    progress: bool | Callable[[BatchProgress], object] | None
 
 
 class BatchSettings(BaseModel):

@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Any
 from internvl_modal.batch.limiter import Limiter
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import Outcome, fingerprint
-from internvl_modal.batch.progress import Meter, Progress
+from internvl_modal.batch.progress import BatchProgress, ProgressMeter
 from internvl_modal.batch.requests import (
-    Asker,
-    Exchange,
+    Perform,
+    Requester,
     is_absence,
     is_answer,
     is_fatal,
     is_unanswered,
 )
-from internvl_modal.batch.sinks.base import SYNC_SECONDS, Keys
+from internvl_modal.batch.sinks.base import SYNC_SECONDS, SeenKeys
 from internvl_modal.batch.sinks.choose import sink_for
 from internvl_modal.batch.sources.inputs import Images, check_column, size_of
 from internvl_modal.batch.sources.keys import Item, item_with_content
@@ -54,7 +54,7 @@ before the batch gives up."""
 
 
 @dataclass
-class Ticket:
+class InFlight:
     """A picture on its way."""
 
     index: int
@@ -67,17 +67,17 @@ class Run:
     """One batch, in the event loop it was made in: ``take`` until it is empty, then ``close``."""
 
     def __init__(
-        self, core: Core, exchange: Exchange, retry: Retry, images: Images, job: Job
+        self, core: Core, exchange: Perform, retry: Retry, images: Images, job: Job
     ) -> None:
         self._core, self._images, self._job = core, images, job
         check_column(images, job.settings.column)
         self._sink = sink_for(job.settings, images)
         self._threads = ThreadPoolExecutor(THREADS, "internvl-prepare")
-        self._asker = Asker(core, exchange, retry, job, self._threads)
+        self._requester = Requester(core, exchange, retry, job, self._threads)
         self._writer = ThreadPoolExecutor(1, "internvl-write")
         self._done: asyncio.Queue[tuple[int, Outcome] | None] = asyncio.Queue()
         self._written: deque[Outcome] = deque()
-        self._tickets: dict[asyncio.Task[None], Ticket] = {}
+        self._tickets: dict[asyncio.Task[None], InFlight] = {}
         self._news, self._halt = asyncio.Event(), asyncio.Event()
         self._main: asyncio.Task[None] | None = None
         self._error: Exception | None = None
@@ -88,10 +88,10 @@ class Run:
     @property
     def remembers(self) -> bool:
         """Whether the same call goes on where this one ends."""
-        return isinstance(self._sink, Keys)
+        return isinstance(self._sink, SeenKeys)
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> BatchProgress:
         """How far it is, once it has begun."""
         return self._meter.now(self._limiter.limit)
 
@@ -133,7 +133,7 @@ class Run:
             task.cancel()
         if self._main is not None:
             await asyncio.wait({self._main})
-        self._asker.close()
+        self._requester.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._writer.shutdown(wait=False)
 
@@ -177,7 +177,7 @@ class Run:
     async def _open(self) -> None:
         """Learn what answers, and what of the output is there."""
         job, settings = self._job, self._job.settings
-        ready = await self._asker.ready()
+        ready = await self._requester.ready()
         run = fingerprint(job.prompt, job.checked, ready.model)
         await asyncio.get_running_loop().run_in_executor(self._writer, self._sink.open, run)
         fixed = None if settings.concurrency == "auto" else settings.concurrency
@@ -185,10 +185,10 @@ class Run:
         sessions = plan.capacity.sessions if plan else None
         known = [most for most in (settings.max_concurrency, sessions) if most]
         most = fixed or min(known, default=MOST)
-        self._limiter = self._asker.limiter = Limiter(fixed, most, THREADS)
+        self._limiter = self._requester.limiter = Limiter(fixed, most, THREADS)
         self._window = asyncio.Semaphore(4 * (most + THREADS))
         price = plan.cost.per_hour if plan else None
-        self._meter = Meter(settings.progress, size_of(self._images), price)
+        self._meter = ProgressMeter(settings.progress, size_of(self._images), price)
 
     async def _until_done(self) -> None:
         """Until every picture is through, or something ends the batch before."""
@@ -212,12 +212,12 @@ class Run:
         make = of_content if self.remembers else item_of
         async with aclosing(items(self._images, job.settings.column, make)) as found:
             async for item in found:
-                if self._sink.has(item.key):
+                if self._sink.claim(item.key):
                     self._meter.skip(failed=self._sink.has_failed(item.key))
                     continue
                 await self._window.acquire()
                 await self._limiter.admit()
-                ticket = Ticket(index, item)
+                ticket = InFlight(index, item)
                 task = asyncio.create_task(self._process(ticket))
                 self._tickets[task] = ticket
                 task.add_done_callback(self._tickets.pop)
@@ -225,13 +225,13 @@ class Run:
         while self._tickets:
             await asyncio.wait(list(self._tickets))
 
-    async def _process(self, ticket: Ticket) -> None:
+    async def _process(self, ticket: InFlight) -> None:
         """Make one outcome, whatever happens, unless it ends the batch."""
         begun = time.monotonic()
         description, error = None, None
         try:
             try:
-                description = await self._asker.describe(ticket, self._halt)
+                description = await self._requester.describe(ticket, self._halt)
             except Exception as caught:  # noqa: BLE001 - recorded, that is the point
                 error = caught
             seconds = time.monotonic() - begun

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from internvl_modal._utils.progress import Bar, View, choose, silent
 from internvl_modal.batch.outcome import Outcome
 
-__all__ = ["Meter", "Progress"]
+__all__ = ["BatchProgress", "Progress", "ProgressMeter"]
 
 LOG_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Progress:
+class BatchProgress:
     """One moment of a batch; rates are per second since its start, ``eta`` seconds."""
 
     described: int = 0
@@ -52,11 +52,15 @@ class Progress:
         return ", ".join(parts)
 
 
-class Meter:
+Progress = BatchProgress
+"""The name on the package, where it is the only progress that calls are told of."""
+
+
+class ProgressMeter:
     """Counts outcomes and tells ``option`` of them now and then.
 
     None draws a bar on a terminal or in a notebook and is silent elsewhere; True writes lines
-    there; False is silent; a callable gets every ``Progress``.
+    there; False is silent; a callable gets every ``BatchProgress``.
     """
 
     def __init__(self, option: object, total: int | None, usd_per_hour: float | None) -> None:
@@ -88,13 +92,13 @@ class Meter:
         self._view.update(self.now(concurrency))
         self._view.close()
 
-    def now(self, concurrency: int) -> Progress:
+    def now(self, concurrency: int) -> BatchProgress:
         """The numbers of this moment."""
         elapsed = max(time.monotonic() - self._started, 1e-3)
         rate = (self._described + self._failed) / elapsed
         left = None if self._total is None else self._total - self._skipped
         eta = (left - self._described - self._failed) / rate if left is not None and rate else None
-        return Progress(
+        return BatchProgress(
             described=self._described,
             failed=self._failed,
             skipped=self._skipped,
@@ -108,11 +112,11 @@ class Meter:
         )
 
 
-def _view(option: object, total: int | None) -> View[Progress]:
+def _view(option: object, total: int | None) -> View[BatchProgress]:
     if option is False:
         return silent()
 
-    def bar() -> View[Progress]:
+    def bar() -> View[BatchProgress]:
         return Bar(
             lambda p: p.done, lambda p: p.details, total=total, unit="picture", smoothing=0.05
         )

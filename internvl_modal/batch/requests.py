@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Protocol, TypeAlias, TypeGuard, TypeVar
 
 from internvl_modal._utils.daemon_thread import in_daemon
-from internvl_modal.batch.answer_cache import Known
+from internvl_modal.batch.answer_cache import AnswerCache
 from internvl_modal.batch.limiter import Limiter
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.sources.keys import Item
@@ -26,12 +26,12 @@ from internvl_modal.errors import (
     ServerUnavailableError,
 )
 from internvl_modal.flows.core import Core, Ready
-from internvl_modal.flows.steps import Flow, Work
+from internvl_modal.flows.steps import Blocking, Flow
 from internvl_modal.schema.results import Description
-from internvl_modal.transport.exchange import Send, Sent
+from internvl_modal.transport.exchange import Exchange, Exchanged
 from internvl_modal.transport.retry import Retry
 
-Exchange: TypeAlias = "Callable[[Send[Any]], Awaitable[Sent[Any]]]"
+Perform: TypeAlias = "Callable[[Exchange[Any]], Awaitable[Exchanged[Any]]]"
 Calling: TypeAlias = "Callable[[Callable[[], Any]], Awaitable[Any]]"
 """How a function that blocks is called without blocking."""
 
@@ -40,7 +40,7 @@ T = TypeVar("T")
 _ONCE = Retry(attempts=1)
 
 
-class Ticket(Protocol):
+class InFlight(Protocol):
     """What the pipeline wants to know of a picture on its way."""
 
     item: Item
@@ -49,17 +49,17 @@ class Ticket(Protocol):
     """From the moment a request is sent until its answer is recorded or it is put off."""
 
 
-class Asker:
+class Requester:
     """Asks the same of every picture; ``limiter`` is set once the endpoint is known."""
 
     limiter: Limiter
 
     def __init__(
-        self, core: Core, exchange: Exchange, retry: Retry, job: Job, threads: Executor
+        self, core: Core, exchange: Perform, retry: Retry, job: Job, threads: Executor
     ) -> None:
         self._core, self._exchange, self._retry, self._job = core, exchange, retry, job
         self._threads = threads
-        self._known = Known() if job.settings.dedupe else None
+        self._known = AnswerCache() if job.settings.dedupe else None
 
     def close(self) -> None:
         """Forget the answers."""
@@ -73,10 +73,10 @@ class Asker:
         """
         return await self._perform(self._core.ready(), self._exchange, _in_daemon)
 
-    async def describe(self, ticket: Ticket, halt: asyncio.Event) -> Description:
+    async def describe(self, ticket: InFlight, halt: asyncio.Event) -> Description:
         """Describe one picture; nothing more is sent once ``halt`` is set."""
 
-        async def exchange(step: Send[Any]) -> Sent[Any]:
+        async def exchange(step: Exchange[Any]) -> Exchanged[Any]:
             if self._known is None or not step.request.body:
                 return await self._insist(step, ticket, halt)
             return await self._known.answer(step, lambda: self._insist(step, ticket, halt))
@@ -90,13 +90,13 @@ class Asker:
             self._in_thread,
         )
 
-    async def _perform(self, flow: Flow[T], exchange: Exchange, call: Calling) -> T:
+    async def _perform(self, flow: Flow[T], exchange: Perform, call: Calling) -> T:
         try:
             step = next(flow)
             while True:
                 try:
                     result = await (
-                        call(step.function) if isinstance(step, Work) else exchange(step)
+                        call(step.function) if isinstance(step, Blocking) else exchange(step)
                     )
                 except Exception as error:  # noqa: BLE001 - the flow decides
                     step = flow.throw(error)
@@ -106,8 +106,10 @@ class Asker:
             value: T = done.value
             return value
 
-    async def _insist(self, step: Send[T], ticket: Ticket, halt: asyncio.Event) -> Sent[T]:
-        """Exchange, again where that may help; waiting for a slot costs the deadline nothing."""
+    async def _insist(
+        self, step: Exchange[T], ticket: InFlight, halt: asyncio.Event
+    ) -> Exchanged[T]:
+        """Perform, again where that may help; waiting for a slot costs the deadline nothing."""
         since, begun, budget = 0.0, 0.0, step.deadline - time.monotonic()
         while True:
             try:
@@ -119,7 +121,7 @@ class Asker:
                     ticket.attempts += 1
                     ticket.sending = True
                     sent = await self._exchange(replace(step, deadline=begun + budget, retry=_ONCE))
-                return Sent(sent.value, ticket.attempts)
+                return Exchanged(sent.value, ticket.attempts)
             except ServerError as error:
                 budget -= time.monotonic() - begun
                 if not self._again(error, ticket.attempts, since, budget):

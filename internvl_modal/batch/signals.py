@@ -17,7 +17,7 @@ from internvl_modal.batch.pipeline import Run
 
 
 @dataclass(eq=False)
-class _UnderWay:
+class UnderWay:
     """A batch and its event loop; ``here``, if that runs in the main thread."""
 
     run: Run
@@ -32,7 +32,7 @@ class _UnderWay:
             await self.here.wait()
 
 
-_under_way: list[_UnderWay] = []
+_under_way: list[UnderWay] = []
 """Batches of the main thread that no signal has stopped."""
 
 
@@ -47,7 +47,7 @@ _DEFAULTS: dict[int, Any] = {
 
 
 @contextmanager
-def _signals_wait(batch: _UnderWay) -> Iterator[None]:
+def signals_wait(batch: UnderWay) -> Iterator[None]:
     """Hold back the first SIGINT or SIGTERM until every batch under way has ended.
 
     A second one is delivered at once. Python has signal handlers in its main thread only.

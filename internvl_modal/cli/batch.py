@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from internvl_modal.batch.outcome import Outcome
-    from internvl_modal.batch.progress import Progress
+    from internvl_modal.batch.progress import BatchProgress
 
 __all__ = ["batch"]
 
@@ -76,7 +76,7 @@ def batch(
     return 1 if done.failed or done.failed_before else 0
 
 
-def _report(outcomes: Iterator[Outcome]) -> Progress:
+def _report(outcomes: Iterator[Outcome]) -> BatchProgress:
     """Name the failures as they come; return the last numbers."""
     from internvl_modal.images.names import is_url, url_name
 
@@ -84,7 +84,7 @@ def _report(outcomes: Iterator[Outcome]) -> Progress:
         try:
             outcome = next(outcomes)
         except StopIteration as end:
-            last: Progress = end.value
+            last: BatchProgress = end.value
             return last
         if not outcome.ok:
             name = url_name(outcome.key) if is_url(outcome.key) else outcome.key

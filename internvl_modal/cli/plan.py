@@ -11,7 +11,7 @@ import internvl_modal
 from internvl_modal.cli.common import Json
 from internvl_modal.models.catalogue import MODELS
 from internvl_modal.planning.cost import CORES, HOST_GIB
-from internvl_modal.planning.report import _aligned
+from internvl_modal.planning.report import aligned
 
 
 def plan(
@@ -73,4 +73,4 @@ def models_text() -> str:
     rows: list[tuple[str, ...]] = [("model", "GB", "local")]
     for spec in MODELS.values():
         rows.append((spec.name, f"{spec.disk_bytes / 1e9:.1f}", "yes" if spec.gguf else ""))
-    return "\n".join(_aligned(rows))
+    return "\n".join(aligned(rows))

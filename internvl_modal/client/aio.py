@@ -15,9 +15,9 @@ from typing_extensions import Self, Unpack
 from internvl_modal.batch.options import BatchOptions, Job
 from internvl_modal.batch.outcome import Outcome
 from internvl_modal.batch.sources.inputs import Images
-from internvl_modal.client.base import _Base, _own
+from internvl_modal.client.base import ClientBase, of_type
 from internvl_modal.client.streams import AsyncStream
-from internvl_modal.flows.steps import Flow, Work
+from internvl_modal.flows.steps import Blocking, Flow
 from internvl_modal.flows.turns import IMAGES
 from internvl_modal.protocol.endpoint import Backend
 from internvl_modal.schema.inputs import ImageSource, Message
@@ -30,7 +30,7 @@ T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
 
-class AsyncClient(_Base):
+class AsyncClient(ClientBase):
     """``Client`` for asyncio: the same names, to await; close it with ``aclose`` or ``async with``.
 
     ``http_client``: your own ``httpx.AsyncClient``, which is not closed; by default connections
@@ -49,8 +49,8 @@ class AsyncClient(_Base):
         http_client: httpx.AsyncClient | None = None,
     ) -> None:
         super().__init__(backend, base_url=base_url, api_key=api_key, model=model, timeout=timeout)
-        self._retry = _own("retry", retry, Retry) or Retry()
-        own = _own("http_client", http_client, httpx.AsyncClient)
+        self._retry = of_type("retry", retry, Retry) or Retry()
+        own = of_type("http_client", http_client, httpx.AsyncClient)
         self._transport = AsyncTransport(own, self._retry)
 
     async def describe(
@@ -152,7 +152,7 @@ class AsyncClient(_Base):
                 try:
                     result: object = (
                         await asyncio.to_thread(step.function)
-                        if isinstance(step, Work)
+                        if isinstance(step, Blocking)
                         else await self._transport.send(step)
                     )
                 except Exception as error:  # noqa: BLE001 - the flow decides

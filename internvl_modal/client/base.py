@@ -13,7 +13,7 @@ from internvl_modal.settings import Settings
 H = TypeVar("H")
 
 
-class _Base:
+class ClientBase:
     """What both clients share: settings, backend, flows."""
 
     def __init__(
@@ -41,7 +41,8 @@ class _Base:
         return f"{type(self).__name__}({self._core.backend!r})"
 
 
-def _own(name: str, given: H | None, kind: type[H]) -> H | None:
+def of_type(name: str, given: H | None, kind: type[H]) -> H | None:
+    """``given``, which must be of ``kind`` or None; raises ConfigError that names it."""
     if given is not None and not isinstance(given, kind):
         package = kind.__module__.partition(".")[0]
         raise ConfigError(

@@ -14,9 +14,9 @@ from typing_extensions import Self, Unpack
 from internvl_modal.batch.options import BatchOptions, Job
 from internvl_modal.batch.outcome import Outcome
 from internvl_modal.batch.sources.inputs import Images
-from internvl_modal.client.base import _Base, _own
+from internvl_modal.client.base import ClientBase, of_type
 from internvl_modal.client.streams import Stream
-from internvl_modal.flows.steps import Flow, Work
+from internvl_modal.flows.steps import Blocking, Flow
 from internvl_modal.flows.turns import IMAGES
 from internvl_modal.protocol.endpoint import Backend
 from internvl_modal.schema.inputs import ImageSource, Message
@@ -29,7 +29,7 @@ T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
 
-class Client(_Base):
+class Client(ClientBase):
     """Describes pictures through one backend; thread-safe, close it or use ``with``.
 
     ``backend``: a name ("local", "lmdeploy", "modal"), an URL or a Backend; None means
@@ -51,8 +51,8 @@ class Client(_Base):
         http_client: httpx.Client | None = None,
     ) -> None:
         super().__init__(backend, base_url=base_url, api_key=api_key, model=model, timeout=timeout)
-        self._retry = _own("retry", retry, Retry) or Retry()
-        self._transport = Transport(_own("http_client", http_client, httpx.Client), self._retry)
+        self._retry = of_type("retry", retry, Retry) or Retry()
+        self._transport = Transport(of_type("http_client", http_client, httpx.Client), self._retry)
         self._http_client = http_client
 
     def describe(
@@ -164,7 +164,9 @@ class Client(_Base):
             while True:
                 try:
                     result: object = (
-                        step.function() if isinstance(step, Work) else self._transport.send(step)
+                        step.function()
+                        if isinstance(step, Blocking)
+                        else self._transport.send(step)
                     )
                 except Exception as error:  # noqa: BLE001 - the flow decides
                     step = flow.throw(error)

@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 from internvl_modal._utils.daemon_thread import in_daemon
 from internvl_modal.credentials import checked_key, proxy_token
 from internvl_modal.deployment import modal_api, modal_build
-from internvl_modal.deployment.design import describe
+from internvl_modal.deployment.design import make_spec
 from internvl_modal.deployment.handle import Deployment
 from internvl_modal.deployment.keys import app_secrets, check_key, key_for, required_proxy
 from internvl_modal.deployment.modal_api import outside_loop
@@ -108,7 +108,7 @@ def module_app() -> modal.App:
             f"environment={wanted!r}, but modal deploys to another one",
             hint=f"modal deploy --env {wanted}, or MODAL_ENVIRONMENT={wanted}",
         )
-    spec = describe(options, prices="catalogue")
+    spec = make_spec(options, prices="catalogue")
     tags = modal_api.tags_of(spec.app, spec.environment)
     record = recorded(settings, spec.app, spec.environment)
     first = checked_key(settings.api_key) if record is None and tags is None else None

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from internvl_modal.backends.modal import ModalBackend
     from internvl_modal.engines.lmdeploy_process import LMDeployServer
-    from internvl_modal.weights.progress import Progress
+    from internvl_modal.weights.progress import DownloadProgress
 
 
 LMDEPLOY = "/opt/py3/bin/lmdeploy"
@@ -69,7 +69,7 @@ def download_weights() -> Iterator[dict[str, Any]]:
     """Put the weights on the Volume, telling of the progress; the last item names the commit."""
     _log_to_stdout()
     config = ContainerConfig.from_environment()
-    events: queue.SimpleQueue[Progress | str | Exception] = queue.SimpleQueue()
+    events: queue.SimpleQueue[DownloadProgress | str | Exception] = queue.SimpleQueue()
     threading.Thread(target=_download, args=(config, events.put), daemon=True).start()
     while not isinstance(event := events.get(), str | Exception):
         yield asdict(event)
@@ -150,7 +150,9 @@ def _backend(config: ContainerConfig) -> ModalBackend:
     )
 
 
-def _download(config: ContainerConfig, tell: Callable[[Progress | str | Exception], None]) -> None:
+def _download(
+    config: ContainerConfig, tell: Callable[[DownloadProgress | str | Exception], None]
+) -> None:
     from internvl_modal.weights.cache import WeightsCache
 
     try:

@@ -32,7 +32,7 @@ DAY = 24 * 3600
 """Most seconds that Modal lets a call run."""
 
 
-def describe(
+def make_spec(
     options: DeployOptions, *, force: bool = False, prices: Literal["auto", "catalogue"] = "auto"
 ) -> DeploymentSpec:
     """Decide all of a deployment; raises PlanError where it cannot work, unless ``force``.

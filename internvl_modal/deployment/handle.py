@@ -15,7 +15,7 @@ from internvl_modal.backends.modal import ModalBackend
 from internvl_modal.credentials import PROXY_VARIABLES
 from internvl_modal.deployment import modal_api
 from internvl_modal.deployment.container_config import KEY
-from internvl_modal.deployment.design import describe
+from internvl_modal.deployment.design import make_spec
 from internvl_modal.deployment.modal_api import errors_of, outside_loop
 from internvl_modal.deployment.spec import DeploymentSpec
 from internvl_modal.errors import (
@@ -89,7 +89,7 @@ class Deployment:
     @cached_property
     def spec(self) -> DeploymentSpec:
         """All of it, as plain data; asks the Hub for a model that is not in the catalog."""
-        return describe(self.options, force=True, prices="catalogue")
+        return make_spec(self.options, force=True, prices="catalogue")
 
     @property
     def name(self) -> str:

@@ -125,7 +125,7 @@ def tags_of(app: str, environment: str | None) -> dict[str, str] | None:
     return {name: _from_tag(tag) for name, tag in tags.items()}
 
 
-def _to_tag(value: str) -> str:
+def to_tag(value: str) -> str:
     """A tag holds up to 63 characters of few kinds."""
     return value.replace("/", "--").replace(":", "..")
 

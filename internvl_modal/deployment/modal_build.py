@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from internvl_modal.deployment import container_config, containers
-from internvl_modal.deployment.modal_api import _to_tag
+from internvl_modal.deployment.modal_api import to_tag
 
 if TYPE_CHECKING:
     import modal
@@ -33,7 +33,7 @@ def build(spec: DeploymentSpec, secrets: Secrets, version: str) -> modal.App:
         "startup_timeout": str(spec.container.startup_timeout),
         "version": version,
     }
-    tags = {name: _to_tag(value) for name, value in told.items()}
+    tags = {name: to_tag(value) for name, value in told.items()}
     app = modal.App(spec.app, tags={n: tag for n, tag in tags.items() if len(tag) <= 63})
     images = {function.image: _image(function.image) for function in spec.functions}
     for function in spec.functions:

@@ -10,16 +10,16 @@ from pydantic import SecretStr
 
 from internvl_modal.credentials import checked_key
 from internvl_modal.deployment import modal_api, modal_build
-from internvl_modal.deployment.design import describe
+from internvl_modal.deployment.design import make_spec
 from internvl_modal.deployment.handle import Deployment
 from internvl_modal.deployment.keys import app_secrets, check_key, key_for, new_key, required_proxy
 from internvl_modal.deployment.modal_api import errors_of, modal_output
 from internvl_modal.deployment.modal_build import Secrets
 from internvl_modal.deployment.options import DeployOptions
-from internvl_modal.deployment.readiness import _wait
+from internvl_modal.deployment.readiness import wait_for_answer
 from internvl_modal.deployment.records import new_version, recorded, remember
 from internvl_modal.deployment.spec import DeploymentSpec
-from internvl_modal.deployment.volume_weights import _download, _on_volume
+from internvl_modal.deployment.volume_weights import download, on_volume
 from internvl_modal.errors import (
     DeployError,
     InternVLError,
@@ -42,7 +42,7 @@ class Publication:
         self.stop = threading.Event()
         self._settings = Settings.load()
         self._api_key, self._wait, self._dry_run = api_key, wait, dry_run
-        self._spec = describe(options, force=force, prices="catalogue" if dry_run else "auto")
+        self._spec = make_spec(options, force=force, prices="catalogue" if dry_run else "auto")
         if not self._spec.plan.fits:
             reason = self._spec.plan.reason
             warnings.warn(f"deploying what should not work: {reason}", stacklevel=3)
@@ -65,8 +65,8 @@ class Publication:
             remember(spec, key, settings, version)  # before Modal has it
         with errors_of(f"deploying {spec.app}"), modal_output():
             given = app_secrets(spec, settings, key, self._proxy, version_key)
-            if self._wait and not _on_volume(spec):
-                for line in _download(spec, given, self.stop):
+            if self._wait and not on_volume(spec):
+                for line in download(spec, given, self.stop):
                     print(line, file=sys.stderr, flush=True)  # noqa: T201
             if self.stop.is_set():
                 raise DeployError(f"deploying {spec.app}: interrupted", hint="nothing was changed")
@@ -75,7 +75,7 @@ class Publication:
         deployment = Deployment.of(spec, key, self._proxy)
         if version_key is not None:
             try:
-                _wait(deployment, version_key, self.stop, update=tags is not None)
+                wait_for_answer(deployment, version_key, self.stop, update=tags is not None)
             except InternVLError as error:
                 before = record.options_of(tags) if record else None
                 gone = self.stop.is_set() or not _is_live(spec, version)
@@ -105,7 +105,7 @@ def _restored(
     """Deploy again what was deployed before: its images are built and its weights there."""
     version = new_version(key.get_secret_value())
     try:
-        spec = describe(options, force=True, prices="catalogue")
+        spec = make_spec(options, force=True, prices="catalogue")
         with errors_of(f"deploying {spec.app} as it was"):
             _publish(
                 spec, app_secrets(spec, settings, key, required_proxy(settings, options)), version

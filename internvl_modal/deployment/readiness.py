@@ -23,7 +23,7 @@ def is_proxys(error: ServerError) -> bool:
     return error.body.startswith("modal-http:")
 
 
-def _wait(
+def wait_for_answer(
     deployment: Deployment, version_key: SecretStr, stop: threading.Event, *, update: bool
 ) -> None:
     """Return once a container of this version answers: those of an older one refuse its key.
@@ -41,15 +41,16 @@ def _wait(
                 refused = isinstance(error, AuthenticationError)
                 final = refused and (not update or is_proxys(error))
                 if final or time.monotonic() > deadline:
-                    raise _unanswered(deployment, error) from error
+                    raise unanswered(deployment, error) from error
             except ServerError as error:
-                raise _unanswered(deployment, error) from error
+                raise unanswered(deployment, error) from error
             else:
                 return
             time.sleep(1)
 
 
-def _unanswered(deployment: Deployment, error: ServerError) -> DeployError:
+def unanswered(deployment: Deployment, error: ServerError) -> DeployError:
+    """The error of a deployment that does not answer, with the end of its log."""
     try:
         lines = "\n".join(deployment.logs(tail=20))
     except DeployError as failure:  # must not hide what is wrong

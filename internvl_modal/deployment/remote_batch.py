@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import fingerprint
-from internvl_modal.batch.sinks.base import Keys
+from internvl_modal.batch.sinks.base import SeenKeys
 from internvl_modal.batch.sinks.lines import line_of
 from internvl_modal.batch.sources.folders import is_picture
 from internvl_modal.deployment import modal_api, modal_build
@@ -117,7 +117,7 @@ def map_pictures(
         there = _Place(out, deployment.spec.environment, create=True)
         known = _done(there, fingerprint(job.prompt, job.checked, deployment.model))
         call = secrets.token_hex(4)  # two at once into one folder have files of their own
-        fresh = [key for key in here.keys if not known.has(key)]
+        fresh = [key for key in here.keys if not known.claim(key)]
         how = {**options, "max_concurrency": deployment.plan.capacity.sessions}
         parts = [
             {
@@ -147,9 +147,9 @@ def map_pictures(
     )
 
 
-def _done(there: _Place, run: str) -> Keys:
+def _done(there: _Place, run: str) -> SeenKeys:
     """Keys in the parts of this run; other files are left alone."""
-    known = Keys()
+    known = SeenKeys()
     for path in there.files():
         if _PART.search(path):
             for number, raw in enumerate(there.read(path).splitlines(), 1):

@@ -15,7 +15,7 @@ from internvl_modal.errors import (
 )
 
 
-def _on_volume(spec: DeploymentSpec) -> bool:
+def on_volume(spec: DeploymentSpec) -> bool:
     """Whether ``serve`` will find its weights."""
     from internvl_modal.weights.cache import WeightsCache
 
@@ -28,12 +28,12 @@ def _on_volume(spec: DeploymentSpec) -> bool:
     return found.ok and bool({"safetensors", "bin"} & set(found.variants))
 
 
-def _download(spec: DeploymentSpec, given: Secrets, stop: threading.Event) -> Iterator[str]:
+def download(spec: DeploymentSpec, given: Secrets, stop: threading.Event) -> Iterator[str]:
     """Put the weights on the Volume, until ``stop``; yields lines that tell of it.
 
     In a run of its own, before anything is published: if it fails, what was deployed stays.
     """
-    from internvl_modal.weights.progress import Progress
+    from internvl_modal.weights.progress import DownloadProgress
 
     container = spec.container
     what = spec.function("download_weights")
@@ -48,7 +48,7 @@ def _download(spec: DeploymentSpec, given: Secrets, stop: threading.Event) -> It
                 break
             if time.monotonic() - shown > 5:
                 shown = time.monotonic()
-                yield str(Progress(**event))
+                yield str(DownloadProgress(**event))
     # Modal's run() swallows Ctrl-C.
     raise WeightsInterruptedError(
         f"{container.model}: interrupted", hint="deploy again: it continues where it stopped"

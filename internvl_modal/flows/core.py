@@ -1,6 +1,6 @@
 """What a client does, as steps: the same for ``Client`` and ``AsyncClient``.
 
-A flow is a generator that yields steps and is sent their results: ``Work`` (a blocking
+A flow is a generator that yields steps and is sent their results: ``Blocking`` (a blocking
 function) and ``Send`` (one HTTP exchange). The clients differ only in how they perform a step.
 """
 
@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from internvl_modal.errors import ConfigError, RequestRejectedError, ServerError
-from internvl_modal.flows.steps import Flow, Work
-from internvl_modal.flows.turns import IMAGES, _checked, _one_turn, _turns
+from internvl_modal.flows.steps import Blocking, Flow
+from internvl_modal.flows.turns import IMAGES, checked_messages, one_turn, prepared_turns
 from internvl_modal.images.encode import estimate
 from internvl_modal.images.fetch import fetch
 from internvl_modal.protocol import structured_output
@@ -33,7 +33,7 @@ from internvl_modal.schema.inputs import ImageSource, Message
 from internvl_modal.schema.options import DescribeOptions, Options
 from internvl_modal.schema.results import Description, Estimate, Timings
 from internvl_modal.schema.validation import explain
-from internvl_modal.transport.exchange import Send, Sent
+from internvl_modal.transport.exchange import Exchange, Exchanged
 from internvl_modal.transport.retry import Retry
 
 M = TypeVar("M", bound=BaseModel)
@@ -58,7 +58,7 @@ class Asked(NamedTuple):
 class Opened(NamedTuple):
     """A streamed call: the step that opens it and what collects its chunks."""
 
-    step: Send[str | None]
+    step: Exchange[str | None]
     collected: CompletionStream
     begun: float
     prepared: float
@@ -90,13 +90,13 @@ class Core:
 
     def describe(self, image: IMAGES, prompt: str | None, options: Options) -> Flow[Description]:
         """Describe one picture, or several together."""
-        return (yield from self._ask(_one_turn(image, prompt), options))
+        return (yield from self._ask(one_turn(image, prompt), options))
 
     def chat(
         self, messages: Sequence[Message | Mapping[str, object]], options: Options
     ) -> Flow[Description]:
         """Answer the last of several turns."""
-        return (yield from self._ask(_checked(messages), options))
+        return (yield from self._ask(checked_messages(messages), options))
 
     def describe_video(
         self,
@@ -110,7 +110,7 @@ class Core:
         """Describe evenly spaced frames of a video, one tile each unless ``detail`` says more."""
         from internvl_modal.images.video import read_frames
 
-        pictures = yield Work(partial(read_frames, path, frames=frames, start=start, end=end))
+        pictures = yield Blocking(partial(read_frames, path, frames=frames, start=start, end=end))
         message = Message(
             role="user", text=prompt or structured_output.VIDEO_PROMPT, images=pictures
         )
@@ -127,7 +127,7 @@ class Core:
         """Read a picture into ``schema``, asking again with the reason where it does not fit."""
         document = structured_output.schema_of(schema, repairs)
         asked = structured_output.first_prompt(prompt, document)
-        call, deadline, _ = yield from self._call(_one_turn(image, asked), options, "Image-")
+        call, deadline, _ = yield from self._call(one_turn(image, asked), options, "Image-")
         for repair in range(repairs + 1):
             sent = yield self._chat_step(call, deadline, document)
             text = sent.value.text
@@ -145,19 +145,19 @@ class Core:
 
     def open_stream(self, image: IMAGES, prompt: str | None, options: Options) -> Flow[Opened]:
         """Make a streamed ``describe`` ready to be opened."""
-        return (yield from self._open(_one_turn(image, prompt), options))
+        return (yield from self._open(one_turn(image, prompt), options))
 
     def open_chat_stream(
         self, messages: Sequence[Message | Mapping[str, object]], options: Options
     ) -> Flow[Opened]:
         """Make a streamed ``chat`` ready to be opened."""
-        return (yield from self._open(_checked(messages), options))
+        return (yield from self._open(checked_messages(messages), options))
 
     def _open(self, messages: Sequence[Message], options: Options) -> Flow[Opened]:
         begun = time.monotonic()
         call, deadline, prepared = yield from self._call(messages, options, "Image-")
         request = call.request(stream=True)
-        step = Send(call.endpoint.base_url, request, _stream_opened, deadline)
+        step = Exchange(call.endpoint.base_url, request, _stream_opened, deadline)
         return Opened(step, CompletionStream(call), begun, prepared)
 
     @property
@@ -171,13 +171,13 @@ class Core:
 
     def models(self) -> Flow[list[str]]:
         """Names of the models the server offers."""
-        endpoint = yield Work(self.start)
+        endpoint = yield Blocking(self.start)
         sent = yield self._models_step(endpoint, time.monotonic() + self._timeout)
         return [str(item["id"]) for item in sent.value]
 
     def wait_until_ready(self, timeout: float | None) -> Flow[None]:
         """Return once the server lists its models; ``timeout`` in seconds."""
-        endpoint = yield Work(self.start)
+        endpoint = yield Blocking(self.start)
         deadline = time.monotonic() + (timeout or self._timeout)
         patient = Retry(attempts=1_000_000, initial=0.5, maximum=5.0)
         yield self._models_step(endpoint, deadline, patient)
@@ -196,7 +196,7 @@ class Core:
             allow_private_urls=checked.allow_private_urls,
             fetch=fetch,
         )
-        found: Estimate = yield Work(look)
+        found: Estimate = yield Blocking(look)
         plan: Priced | None = getattr(self.backend, "plan", None)
         return found.model_copy(update={"cost_usd": plan and plan.picture_cost(found.tiles)})
 
@@ -205,7 +205,7 @@ class Core:
     ) -> Flow[Description]:
         begun = time.monotonic()
         call, deadline, prepared = yield from self._call(messages, options, label)
-        sent: Sent[Description] = yield self._chat_step(call, deadline)
+        sent: Exchanged[Description] = yield self._chat_step(call, deadline)
         timings = Timings(prepare=prepared, total=time.monotonic() - begun, attempts=sent.attempts)
         return sent.value.model_copy(update={"timings": timings})
 
@@ -214,7 +214,9 @@ class Core:
         checked = DescribeOptions.parse(options)
         ready, deadline = yield from self._endpoint(checked.timeout or self._timeout)
         begun = time.monotonic()
-        turns = yield Work(partial(_turns, messages, checked, ready.capabilities, label, deadline))
+        turns = yield Blocking(
+            partial(prepared_turns, messages, checked, ready.capabilities, label, deadline)
+        )
         call = ChatCall(ready.endpoint, ready.capabilities, ready.model, turns, checked)
         return Asked(call, deadline, time.monotonic() - begun)
 
@@ -223,7 +225,7 @@ class Core:
 
         The clock starts once the backend has: a first start may download gigabytes.
         """
-        endpoint: Endpoint = yield Work(self.start)
+        endpoint: Endpoint = yield Blocking(self.start)
         deadline = time.monotonic() + timeout
         if self._ready is not None and self._ready.endpoint == endpoint:
             return self._ready, deadline
@@ -243,15 +245,15 @@ class Core:
 
     def _chat_step(
         self, call: ChatCall, deadline: float, schema: Json | None = None
-    ) -> Send[Description]:
+    ) -> Exchange[Description]:
         decode = partial(decode_completion, call=call)
-        return Send(call.endpoint.base_url, call.request(schema=schema), decode, deadline)
+        return Exchange(call.endpoint.base_url, call.request(schema=schema), decode, deadline)
 
     def _models_step(
         self, endpoint: Endpoint, deadline: float, retry: Retry | None = None
-    ) -> Send[list[Json]]:
+    ) -> Exchange[list[Json]]:
         request = HttpRequest("GET", "models", endpoint.headers)
-        return Send(endpoint.base_url, request, decode_models, deadline, retry)
+        return Exchange(endpoint.base_url, request, decode_models, deadline, retry)
 
 
 def _first_model(listed: Sequence[Json], endpoint: Endpoint) -> str:

@@ -29,7 +29,8 @@ FETCH_TIMEOUT = 30.0
 IMAGES: TypeAlias = "ImageSource | Sequence[ImageSource]"
 
 
-def _one_turn(image: IMAGES, prompt: str | None) -> tuple[Message]:
+def one_turn(image: IMAGES, prompt: str | None) -> tuple[Message]:
+    """The one message of a description; raises ConfigError without a picture or with odd text."""
     images = tuple(image) if isinstance(image, list | tuple) else (image,)
     if not images:
         raise ConfigError("no picture was given", hint="pass at least one")
@@ -40,7 +41,8 @@ def _one_turn(image: IMAGES, prompt: str | None) -> tuple[Message]:
     return (Message(role="user", text=prompt or DEFAULT_PROMPT, images=images),)
 
 
-def _checked(messages: Sequence[Message | Mapping[str, object]]) -> tuple[Message, ...]:
+def checked_messages(messages: Sequence[Message | Mapping[str, object]]) -> tuple[Message, ...]:
+    """``messages`` as models, the last of them the question; raises ConfigError."""
     try:
         checked = tuple(Message.model_validate(message) for message in messages)
     except (ValidationError, TypeError) as error:
@@ -53,7 +55,7 @@ def _checked(messages: Sequence[Message | Mapping[str, object]]) -> tuple[Messag
     return checked
 
 
-def _turns(
+def prepared_turns(
     messages: Sequence[Message],
     options: DescribeOptions,
     capabilities: Capabilities,

@@ -17,7 +17,7 @@ try:
 except ImportError as missing:
     raise MissingExtraError(missing.name or "fastapi", "gateway") from missing
 from internvl_modal.gateway.auth import key_check
-from internvl_modal.gateway.describe_route import _router
+from internvl_modal.gateway.describe_route import describe_router
 from internvl_modal.gateway.errors import add_errors
 from internvl_modal.gateway.metrics import Metrics
 from internvl_modal.gateway.middleware import Observed
@@ -57,6 +57,6 @@ def create_app(
         return {"status": "ok"}
 
     keyed = [Depends(key_check(key))]
-    app.include_router(_router(client, metrics, max_body), dependencies=keyed)
+    app.include_router(describe_router(client, metrics, max_body), dependencies=keyed)
     app.include_router(openai_router(client, metrics, max_body), dependencies=keyed)
     return app

@@ -61,7 +61,8 @@ class Answer(BaseModel):
     warnings: tuple[str, ...] = ()
 
 
-def _router(client: AsyncClient, metrics: Metrics, max_body: int) -> APIRouter:
+def describe_router(client: AsyncClient, metrics: Metrics, max_body: int) -> APIRouter:
+    """``POST /``, ``GET /metrics``: the routes of a plain REST caller."""
     router = APIRouter()
 
     @router.get("/metrics")

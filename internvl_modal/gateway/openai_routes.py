@@ -21,7 +21,7 @@ from internvl_modal.client.streams import AsyncStream
 from internvl_modal.gateway.errors import TOLD, Failure, RefusedError, as_openai
 from internvl_modal.gateway.metrics import Metrics
 from internvl_modal.gateway.middleware import limited
-from internvl_modal.gateway.openai_schema import ChatBody, _unsupported
+from internvl_modal.gateway.openai_schema import ChatBody, unsupported
 from internvl_modal.schema.inputs import Message
 from internvl_modal.schema.results import Description
 from internvl_modal.schema.validation import explain
@@ -74,7 +74,7 @@ async def _read(request: Request, max_body: int) -> tuple[ChatBody, list[Message
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or None
         if where and first["type"] == "extra_forbidden":
-            raise _unsupported(where) from error
+            raise unsupported(where) from error
         raise RefusedError(422, explain(error), param=where) from error
 
 

@@ -166,11 +166,12 @@ class ChatBody(_Sent):
         """Raise what is wrong with fields that cannot be honoured, or not with their values."""
         for name, value in (self.model_extra or {}).items():
             if value not in NEUTRAL.get(name, ()):
-                raise _unsupported(name, " with this value")
+                raise unsupported(name, " with this value")
         DescribeOptions.model_validate(self.options)
 
 
-def _unsupported(param: str, how: str = "") -> RefusedError:
+def unsupported(param: str, how: str = "") -> RefusedError:
+    """The error for a parameter that cannot be honoured."""
     text = f"{param!r:.100} is not supported{how}; leave it out"
     return RefusedError(422, text, param=param, code="unsupported_parameter")
 

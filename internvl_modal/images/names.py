@@ -11,7 +11,7 @@ from internvl_modal.schema.inputs import BinaryFile, ImageSource
 _NAME_LENGTH = 100
 
 
-_SCHEME = re.compile(r"([a-z][a-z0-9+.-]{1,20})://", re.IGNORECASE)
+SCHEME = re.compile(r"([a-z][a-z0-9+.-]{1,20})://", re.IGNORECASE)
 
 
 def source_name(source: ImageSource) -> str:
@@ -41,7 +41,7 @@ def _text_name(text: str) -> str:
     if text[:5].lower() == "data:":
         media = text[5:].partition(",")[0].partition(";")[0]
         return f"data URL ({_shorten(media) or 'no media type'}, {_amount(len(text))})"
-    if _SCHEME.match(text):
+    if SCHEME.match(text):
         return url_name(text)
     return _shorten(text) or "''"
 

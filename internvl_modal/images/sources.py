@@ -14,7 +14,7 @@ import pybase64
 
 from internvl_modal.errors import ImageError
 from internvl_modal.images.fetch import URL_BYTES
-from internvl_modal.images.names import _SCHEME, is_url, source_name
+from internvl_modal.images.names import SCHEME, is_url, source_name
 from internvl_modal.schema.inputs import BinaryFile
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{200,}={0,2}\s*")
@@ -71,7 +71,7 @@ def _read_path(path: str | os.PathLike[str], name: str) -> bytes:
     text = os.fsdecode(path)
     if not text:
         raise ImageError("an empty path", source=name, hint=_hint(text))
-    if match := _SCHEME.match(text):
+    if match := SCHEME.match(text):
         raise ImageError(
             f"{match[1]} URLs are not supported",
             source=name,

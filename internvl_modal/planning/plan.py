@@ -150,7 +150,7 @@ class Request:
 
     def session(self, context: int) -> int:
         """The session length asked for, else a useful one in which the request fits."""
-        return self.session_len or min(context, max(USEFUL_SESSION, _up(self.tokens, 1024)))
+        return self.session_len or min(context, max(USEFUL_SESSION, round_up(self.tokens, 1024)))
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ class Plan:
     def picture_cost(self, tiles: int) -> tuple[float, float]:
         """USD for one picture of so many tiles on a busy machine, best and worst case."""
         alone = replace(self.request, images_per_request=1, max_tiles=max(1, tiles - 1))
-        load = _load(self.spec, alone, self.capacity)
+        load = load_of(self.spec, alone, self.capacity)
         return picture_cost(self.spec, self.gpu, self.count, load, self.cost.per_hour)
 
     @property
@@ -298,7 +298,8 @@ class Plan:
         return draw(self.spec.name, bars, path)
 
 
-def _load(spec: ModelSpec, request: Request, capacity: Capacity) -> Load:
+def load_of(spec: ModelSpec, request: Request, capacity: Capacity) -> Load:
+    """What one request of this size asks of the GPUs."""
     return Load(
         images=request.images_per_request,
         tiles=request.tiles,
@@ -309,5 +310,6 @@ def _load(spec: ModelSpec, request: Request, capacity: Capacity) -> Load:
     )
 
 
-def _up(value: int, step: int) -> int:
+def round_up(value: int, step: int) -> int:
+    """The next multiple of ``step``."""
     return -(-value // step) * step

@@ -13,7 +13,7 @@ from internvl_modal.models.shapes import ModelSpec
 from internvl_modal.planning.cost import price
 from internvl_modal.planning.gpus import COUNTS, GPUS, Gpu
 from internvl_modal.planning.memory import KV_BLOCK, MARGIN, MIB, Memory, measure
-from internvl_modal.planning.plan import Capacity, Plan, Request, _load, _up
+from internvl_modal.planning.plan import Capacity, Plan, Request, load_of, round_up
 from internvl_modal.planning.prices import Prices
 
 __all__ = ["make_plan"]
@@ -74,7 +74,7 @@ def _evaluate(spec: ModelSpec, gpu: Gpu, count: int, request: Request, prices: P
         flash_attention=request.flash_attention,
     )
     capacity = _capacity(spec, count, request, memory, session_len)
-    load = _load(spec, request, capacity)
+    load = load_of(spec, request, capacity)
     refusals = chain(
         _misfits(spec, gpu, count),
         _overlong(spec, request, session_len),
@@ -91,7 +91,7 @@ def _capacity(
 ) -> Capacity:
     block = KV_BLOCK * spec.kv_bytes_per_token(request.quant_policy) // count
     kv_tokens = memory.kv // block * KV_BLOCK
-    sessions = kv_tokens // _up(request.tokens, KV_BLOCK)
+    sessions = kv_tokens // round_up(request.tokens, KV_BLOCK)
     batch = max(1, min(sessions, request.batch(count)))
     return Capacity(kv_tokens, request.tokens, sessions, session_len, batch)
 

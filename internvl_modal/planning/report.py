@@ -40,11 +40,11 @@ class Bar:
 
 def as_text(report: Report) -> str:
     """The whole plan, for a terminal."""
-    sections = [[report.headline], *map(_aligned, report.tables)]
+    sections = [[report.headline], *map(aligned, report.tables)]
     sections.append([f"- {each}" for each in report.notes])
     if report.choices:
         heading = "What works, cheapest picture first (by the middle of the range):"
-        sections.append([heading, *_aligned(report.choices)])
+        sections.append([heading, *aligned(report.choices)])
     return "\n\n".join("\n".join(lines) for lines in sections)
 
 
@@ -81,7 +81,7 @@ def draw(title: str, bars: Sequence[Bar], path: str | Path | None = None) -> obj
     return figure
 
 
-def _aligned(rows: Sequence[Row]) -> list[str]:
+def aligned(rows: Sequence[Row]) -> list[str]:
     """Columns: the first flush left, the others flush right."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = []

@@ -20,7 +20,7 @@ from internvl_modal.errors import (
     ServerError,
     ServerUnavailableError,
 )
-from internvl_modal.protocol.http import HttpResponse, Json, _json, number
+from internvl_modal.protocol.http import HttpResponse, Json, json_of, number
 
 _CONTEXT = re.compile(
     r"context (?:length|size|window)|exceed_context_size|maximum context|too many tokens", re.I
@@ -31,7 +31,7 @@ _NEEDED = re.compile(r"(?:requested|request|prompt)\D{0,30}?(\d+)\s*tokens", re.
 
 def error_from_response(response: HttpResponse) -> ServerError:
     """The error that a status other than 200 means, with the server's own words in it."""
-    document = _json(response.body)
+    document = json_of(response.body)
     said = _message(document) or _plain(response)
     kind, hint = _kind(response.status, said)
     if _type(document) == ImageNotSeenError.__name__:  # our gateway's, which has checked
@@ -87,7 +87,7 @@ def retry_after(value: str | None) -> float | None:
 
 def parse_object(response: HttpResponse) -> Json:
     """The JSON object in the body; anything else raises ServerError."""
-    document = _json(response.body)
+    document = json_of(response.body)
     if not isinstance(document, dict):
         raise unreadable(response, "no JSON object")
     if document.get("object") == "error" or isinstance(document.get("error"), dict | str):

@@ -41,7 +41,8 @@ def number(value: object) -> int:
     return value if is_count and isinstance(value, int) else 0
 
 
-def _json(body: bytes) -> object:
+def json_of(body: bytes) -> object:
+    """The body as JSON, None where it is none."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):

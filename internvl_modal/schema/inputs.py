@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from internvl_modal.schema.validation import _Frozen
+from internvl_modal.schema.validation import FrozenModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,7 +45,7 @@ def _as_tuple(_: object, schema_of: GetCoreSchemaHandler) -> CoreSchema:
     return schema_of(tuple[Any, ...])
 
 
-class Message(_Frozen):
+class Message(FrozenModel):
     """One turn of a conversation; pictures only in the user's turns."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)

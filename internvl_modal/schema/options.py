@@ -18,7 +18,7 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from internvl_modal.errors import ConfigError
-from internvl_modal.schema.validation import _Frozen, explain
+from internvl_modal.schema.validation import FrozenModel, explain
 
 DETAIL_TILES = {"low": 6, "medium": 12, "high": 24}
 """Most tiles per picture for each level, as LMDeploy's InternVL preprocessing has them."""
@@ -46,7 +46,7 @@ class Options(TypedDict, total=False):
     allow_private_urls: bool
 
 
-class DescribeOptions(_Frozen):
+class DescribeOptions(FrozenModel):
     """The options of one call, checked before anything is sent."""
 
     detail: Detail = Field(

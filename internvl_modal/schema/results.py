@@ -8,10 +8,10 @@ from pydantic import (
     Field,
 )
 
-from internvl_modal.schema.validation import _Frozen
+from internvl_modal.schema.validation import FrozenModel
 
 
-class ImageInfo(_Frozen):
+class ImageInfo(FrozenModel):
     """What was done to one picture and what the server is expected to see of it."""
 
     source: str = Field(description="Short name of the source, for messages.")
@@ -30,7 +30,7 @@ class ImageInfo(_Frozen):
     max_tiles: int = Field(description="Most tiles allowed for this picture.")
 
 
-class Estimate(_Frozen):
+class Estimate(FrozenModel):
     """What describing a picture costs, known without decoding its pixels."""
 
     source: str
@@ -45,7 +45,7 @@ class Estimate(_Frozen):
     )
 
 
-class Usage(_Frozen):
+class Usage(FrozenModel):
     """Tokens, as the server counted them."""
 
     prompt_tokens: int = 0
@@ -57,7 +57,7 @@ class Usage(_Frozen):
         return self.prompt_tokens + self.completion_tokens
 
 
-class Timings(_Frozen):
+class Timings(FrozenModel):
     """Seconds spent on one call."""
 
     prepare: float = Field(0.0, description="Reading, turning, shrinking, encoding pictures.")
@@ -72,7 +72,7 @@ FinishReason: TypeAlias = Literal["stop", "length"]
 Seen: TypeAlias = Literal["confirmed", "unverifiable"]
 
 
-class Description(_Frozen):
+class Description(FrozenModel):
     """A model's answer about one or more pictures; ``str()`` gives the text."""
 
     text: str

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
-class _Frozen(BaseModel):
+class FrozenModel(BaseModel):
+    """Plain data that is not changed once it is made."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 

@@ -17,16 +17,16 @@ from internvl_modal.errors import (
     ConfigError,
 )
 from internvl_modal.transport.exchange import (
-    Send,
-    Sent,
-    _build,
-    _next_hop,
-    _received,
-    _translated,
+    Exchange,
+    Exchanged,
+    build_request,
+    next_hop,
+    received,
     remaining,
+    translated,
 )
-from internvl_modal.transport.retry import Retry, _policy
-from internvl_modal.transport.sync import _DIRECT
+from internvl_modal.transport.retry import Retry, policy
+from internvl_modal.transport.sync import DIRECT
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class AsyncTransport:
 
     def __init__(self, client: httpx.AsyncClient | None, retry: Retry) -> None:
         self._own = client is None
-        self._client = client or HttpxAiohttpClient(limits=_UNLIMITED, mounts=_DIRECT)
+        self._client = client or HttpxAiohttpClient(limits=_UNLIMITED, mounts=DIRECT)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._retry = retry
 
@@ -49,49 +49,51 @@ class AsyncTransport:
         if self._own:
             await self._client.aclose()
 
-    async def send(self, step: Send[T]) -> Sent[T]:
+    async def send(self, step: Exchange[T]) -> Exchanged[T]:
         """Exchange and decode, again where that may help."""
-        retrying = tenacity.AsyncRetrying(**_policy(step.retry or self._retry, step.deadline))
-        return Sent(await retrying(self._once, step), retrying.statistics["attempt_number"])
+        retrying = tenacity.AsyncRetrying(**policy(step.retry or self._retry, step.deadline))
+        return Exchanged(await retrying(self._once, step), retrying.statistics["attempt_number"])
 
     @asynccontextmanager
-    async def stream(self, step: Send[T]) -> AsyncIterator[tuple[Sent[T], AsyncIterator[bytes]]]:
+    async def stream(
+        self, step: Exchange[T]
+    ) -> AsyncIterator[tuple[Exchanged[T], AsyncIterator[bytes]]]:
         """Open a streamed answer, again where that may help, and give its chunks."""
-        retrying = tenacity.AsyncRetrying(**_policy(step.retry or self._retry, step.deadline))
+        retrying = tenacity.AsyncRetrying(**policy(step.retry or self._retry, step.deadline))
         begun: tuple[httpx.Response, T] = await retrying(self._begin, step)
         response, value = begun
         try:
-            sent = Sent(value, retrying.statistics["attempt_number"])
+            sent = Exchanged(value, retrying.statistics["attempt_number"])
             yield sent, self._chunks(response, step, begun=True)
         finally:
             await response.aclose()
 
-    async def _once(self, step: Send[T]) -> T:
+    async def _once(self, step: Exchange[T]) -> T:
         response = await self._open(step)
         try:
             body = b"".join([chunk async for chunk in self._chunks(response, step)])
-            return step.decode(_received(response, body))
+            return step.decode(received(response, body))
         finally:
             await response.aclose()
 
-    async def _begin(self, step: Send[T]) -> tuple[httpx.Response, T]:
+    async def _begin(self, step: Exchange[T]) -> tuple[httpx.Response, T]:
         response = await self._open(step)
         try:
             failed = response.status_code != 200
             chunks = [chunk async for chunk in self._chunks(response, step)] if failed else []
-            return response, step.decode(_received(response, b"".join(chunks)))
+            return response, step.decode(received(response, b"".join(chunks)))
         except BaseException:
             await response.aclose()
             raise
 
-    async def _open(self, step: Send[Any]) -> httpx.Response:
+    async def _open(self, step: Exchange[Any]) -> httpx.Response:
         self._check_loop()
-        with _translated(step):
-            request = _build(self._client, step)
+        with translated(step):
+            request = build_request(self._client, step)
             for hops in itertools.count(1):
                 with anyio.fail_after(remaining(step.deadline)):
                     response = await self._client.send(request, stream=True, follow_redirects=False)
-                following = _next_hop(response, step, hops)
+                following = next_hop(response, step, hops)
                 if following is None:
                     return response
                 await response.aclose()
@@ -109,10 +111,10 @@ class AsyncTransport:
             )
 
     async def _chunks(
-        self, response: httpx.Response, step: Send[Any], *, begun: bool = False
+        self, response: httpx.Response, step: Exchange[Any], *, begun: bool = False
     ) -> AsyncIterator[bytes]:
         chunks = response.aiter_bytes()
-        with _translated(step, begun=begun):
+        with translated(step, begun=begun):
             while True:
                 with anyio.fail_after(remaining(step.deadline)):
                     chunk = await anext(chunks, None)

@@ -37,7 +37,7 @@ MOST_REDIRECTS = 50
 
 
 @dataclass(frozen=True)
-class Send(Generic[T]):
+class Exchange(Generic[T]):
     """One exchange: a request, how to read its answer, and when (monotonic seconds) to give up."""
 
     base_url: str
@@ -49,7 +49,7 @@ class Send(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Sent(Generic[T]):
+class Exchanged(Generic[T]):
     """What came back and how many attempts it took."""
 
     value: T
@@ -73,7 +73,7 @@ def _timeout(deadline: float) -> dict[str, float | None]:
 
 
 @contextmanager
-def _translated(step: Send[Any], *, begun: bool = False) -> Iterator[None]:
+def translated(step: Exchange[Any], *, begun: bool = False) -> Iterator[None]:
     """Turn HTTP errors into ours; whatever happens at the deadline is the deadline's.
 
     ``begun``: the server has said 200 and given pieces of its answer away.
@@ -110,7 +110,8 @@ class _Pieces:
             yield self._body[start : start + PIECE]
 
 
-def _build(client: httpx.Client | httpx.AsyncClient, step: Send[Any]) -> httpx.Request:
+def build_request(client: httpx.Client | httpx.AsyncClient, step: Exchange[Any]) -> httpx.Request:
+    """The request as httpx wants it; raises ConfigError for headers that cannot be sent."""
     if client.is_closed:
         raise ConfigError("the client is closed", hint="make a new one")
     for name, value in step.request.headers.items():
@@ -131,7 +132,7 @@ def _build(client: httpx.Client | httpx.AsyncClient, step: Send[Any]) -> httpx.R
     )
 
 
-def _next_hop(response: httpx.Response, step: Send[Any], hops: int) -> httpx.Request | None:
+def next_hop(response: httpx.Response, step: Exchange[Any], hops: int) -> httpx.Request | None:
     """The request that a redirect asks for, without our keys when it leaves the origin."""
     request = response.next_request
     if request is None:
@@ -154,5 +155,6 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
 
 
-def _received(response: httpx.Response, body: bytes) -> HttpResponse:
+def received(response: httpx.Response, body: bytes) -> HttpResponse:
+    """The response as a value."""
     return HttpResponse(response.status_code, dict(response.headers.items()), body)

@@ -42,7 +42,7 @@ class _Policy(TypedDict):
     reraise: bool
 
 
-def _policy(retry: Retry, deadline: float) -> _Policy:
+def policy(retry: Retry, deadline: float) -> _Policy:
     """Tenacity's arguments, the same for both clients."""
     backoff = tenacity.wait_random_exponential(
         multiplier=retry.initial, max=retry.maximum, exp_base=retry.factor

@@ -6,7 +6,7 @@
 
 from internvl_modal.weights.cache import WeightsCache
 from internvl_modal.weights.inventory import CachedModel, Snapshot
-from internvl_modal.weights.progress import Progress
+from internvl_modal.weights.progress import DownloadProgress
 from internvl_modal.weights.verification import Verification
 
-__all__ = ["CachedModel", "Progress", "Snapshot", "Verification", "WeightsCache"]
+__all__ = ["CachedModel", "DownloadProgress", "Snapshot", "Verification", "WeightsCache"]

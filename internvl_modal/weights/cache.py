@@ -24,7 +24,7 @@ from internvl_modal.weights.inventory import (
 from internvl_modal.weights.layout import PARTIAL, abbreviates
 from internvl_modal.weights.manifest import CachedFile, Manifest
 from internvl_modal.weights.progress import CallbackError, ProgressOption, Reporter
-from internvl_modal.weights.selection import Variant, Wish
+from internvl_modal.weights.selection import Selection, Variant
 from internvl_modal.weights.store import Folder, Store, open_volume
 from internvl_modal.weights.verification import Verification
 
@@ -100,18 +100,18 @@ class WeightsCache:
         names = tuple(sorted(set(files))) if files is not None else None
         if names == ():
             raise ConfigError("files names no file", hint="leave it out to choose by variant")
-        wish = Wish(repository_name(model, variant), revision or "main", variant, names)
+        selection = Selection(repository_name(model, variant), revision or "main", variant, names)
         with _local_errors(folder):
             folder.pull()
-            if found := find(folder, wish):
+            if found := find(folder, selection):
                 return found
             if offline:
-                raise _absent(folder, wish)
+                raise _absent(folder, selection)
             from internvl_modal.weights.hub import Hub
             from internvl_modal.weights.install import Installation
 
             hub = Hub(self._token, self._endpoint)
-            return Installation(folder, wish, hub, progress, self._workers).run()
+            return Installation(folder, selection, hub, progress, self._workers).run()
 
     def verify(
         self,
@@ -308,19 +308,19 @@ def _repositories(model: str) -> tuple[str, ...]:
     return (spec.repo, spec.gguf) if spec and spec.gguf else (repository_name(model, "auto"),)
 
 
-def _absent(folder: Folder, wish: Wish) -> WeightsError:
-    names = wish.names or tuple(
+def _absent(folder: Folder, selection: Selection) -> WeightsError:
+    names = selection.names or tuple(
         path
-        for m in manifests(folder, wish.model)
-        if wish.answered_by(m)
+        for m in manifests(folder, selection.model)
+        if selection.answered_by(m)
         for path in damage(folder, m)
     )
     what = f": {', '.join(names)} missing" if names else ""
     return WeightsError(
-        f"{wish.model} at {wish.revision} is not complete in {folder.where}{what}",
+        f"{selection.model} at {selection.revision} is not complete in {folder.where}{what}",
         hint="run once with a network and without offline",
         files=names,
-        destination=str(folder.root / wish.model),
+        destination=str(folder.root / selection.model),
     )
 
 

@@ -1,4 +1,4 @@
-"""From a wish to a complete model: lock, ask the Hub, fetch what is missing, publish.
+"""From a selection to a complete model: lock, ask the Hub, fetch what is missing, publish.
 
 Files gather in ``.partial/<owner>/<name>/<commit>``. A new model appears by one rename of that
 folder with the manifest in it; a repaired one gets its files one by one and the manifest last.
@@ -40,7 +40,7 @@ from internvl_modal.weights.layout import PARTIAL
 from internvl_modal.weights.lock import Lock
 from internvl_modal.weights.manifest import CachedFile, Manifest, RemoteFile
 from internvl_modal.weights.progress import ProgressOption, Reporter
-from internvl_modal.weights.selection import Wish, select
+from internvl_modal.weights.selection import Selection, select
 from internvl_modal.weights.store import Folder, nearest
 
 __all__ = ["Installation", "model_lock"]
@@ -59,7 +59,7 @@ class Installation:
     """One call of ``ensure`` that found nothing complete."""
 
     folder: Folder
-    wish: Wish
+    selection: Selection
     hub: Hub
     progress: ProgressOption
     workers: int
@@ -68,31 +68,31 @@ class Installation:
     def run(self) -> Snapshot:
         """Install under the model's lock; who waited for it may find the work done."""
         try:
-            with model_lock(self.folder, self.wish.model, self.stop):
-                return find(self.folder, self.wish) or self._install()
+            with model_lock(self.folder, self.selection.model, self.stop):
+                return find(self.folder, self.selection) or self._install()
         except KeyboardInterrupt as error:
             raise WeightsInterruptedError(
-                f"{self.wish.model}: interrupted",
+                f"{self.selection.model}: interrupted",
                 hint="run this again: it continues where it stopped",
                 destination=self.folder.where,
             ) from error
 
     def _install(self) -> Snapshot:
         repository = self._resolve()
-        variant, wanted = select(self.wish, repository.files)
+        variant, wanted = select(self.selection, repository.files)
         old = self._present(repository)
         broken = set(damage(self.folder, old)) if old else set()
         whole = {file.path: file for file in old.files if file.path not in broken} if old else {}
         missing = {file.path: file for file in wanted if file.path not in whole}
         missing |= {f.path: f for f in repository.files if f.path in broken}
-        staging = self.folder.root / PARTIAL / self.wish.model / repository.commit
+        staging = self.folder.root / PARTIAL / self.selection.model / repository.commit
         fetched = self._completed(repository, staging, missing.values())
         manifest = Manifest(
             model=repository.name,
             commit=repository.commit,
             source=self.hub.endpoint,
             time=old.time if old and not self._moved(old) else datetime.now(timezone.utc),
-            revisions=_merged(old.revisions if old else (), self.wish.revision),
+            revisions=_merged(old.revisions if old else (), self.selection.revision),
             variants=_merged(old.variants if old else (), variant),
             files=tuple(sorted((*whole.values(), *fetched), key=lambda file: file.path)),
         )
@@ -100,16 +100,16 @@ class Installation:
 
     def _resolve(self) -> Repository:
         """Ask for the commit and its files; without a Hub this takes less than ten seconds."""
-        failures, wish = 0, self.wish
+        failures, selection = 0, self.selection
         while True:
             try:
-                return self.hub.repository(wish.model, wish.revision)
+                return self.hub.repository(selection.model, selection.revision)
             except Exception as error:
                 failures += 1
                 delay = retry_delay(error, failures)
                 answered = getattr(error, "response", None) is not None
                 if delay is None or failures > (METADATA_RETRIES if answered else 1):
-                    told = explain(error, wish.model, wish.revision, None, self.hub)
+                    told = explain(error, selection.model, selection.revision, None, self.hub)
                     raise self._with_place(told) if told else error from error
                 time.sleep(delay)
 
@@ -121,7 +121,7 @@ class Installation:
     def _moved(self, old: Manifest) -> bool:
         """Whether the name asked by has been another commit's too: the newest one has it."""
         others = (m for m in manifests(self.folder, old.model) if m.commit != old.commit)
-        return any(self.wish.revision in other.revisions for other in others)
+        return any(self.selection.revision in other.revisions for other in others)
 
     def _completed(
         self, repository: Repository, staging: Path, missing: Iterable[RemoteFile]
@@ -140,7 +140,7 @@ class Installation:
             raise
         except Stopped as error:
             raise WeightsError(
-                f"{self.wish.model}: the lock of this download was lost",
+                f"{self.selection.model}: the lock of this download was lost",
                 hint="run this again: it waits for whoever holds it now",
             ) from error
 
@@ -216,7 +216,7 @@ class Installation:
         return found
 
     def _equals(self, file: RemoteFile) -> Iterator[Path]:
-        for manifest in manifests(self.folder, self.wish.model):
+        for manifest in manifests(self.folder, self.selection.model):
             for other in manifest.files:
                 if other.oid == file.oid and other.path not in manifest.bad:
                     path = self.folder.root / manifest.folder / other.path
@@ -268,12 +268,12 @@ class Installation:
 
     def _no_room(self, cause: str) -> WeightsError:
         return self._with_place(
-            WeightsError(f"{self.wish.model}: the disk is full: {cause}", hint=FREE_SPACE)
+            WeightsError(f"{self.selection.model}: the disk is full: {cause}", hint=FREE_SPACE)
         )
 
     def _with_place(self, error: WeightsError) -> WeightsError:
-        error.files = error.files or self.wish.names or ()
-        error.destination = str(self.folder.root / self.wish.model)
+        error.files = error.files or self.selection.names or ()
+        error.destination = str(self.folder.root / self.selection.model)
         return error
 
 

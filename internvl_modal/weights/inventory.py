@@ -11,7 +11,7 @@ from pathlib import Path
 
 from internvl_modal.weights.layout import MANIFEST, PARTIAL, PLACE
 from internvl_modal.weights.manifest import Manifest
-from internvl_modal.weights.selection import Wish
+from internvl_modal.weights.selection import Selection
 from internvl_modal.weights.store import Folder, Store
 
 __all__ = ["CachedModel", "Snapshot", "damage", "find", "inventory", "manifests", "write_manifest"]
@@ -70,9 +70,9 @@ def damage(store: Store, manifest: Manifest) -> tuple[str, ...]:
     return manifest.damaged({path[start:]: entry.size for path, entry in found.items()})
 
 
-def find(folder: Folder, wish: Wish) -> Snapshot | None:
-    """The newest whole model that answers the wish; its manifest's time becomes that of now."""
-    whole = [m for m in manifests(folder, wish.model) if wish.answered_by(m)]
+def find(folder: Folder, selection: Selection) -> Snapshot | None:
+    """The newest whole model that answers the selection; its manifest's time becomes now."""
+    whole = [m for m in manifests(folder, selection.model) if selection.answered_by(m)]
     whole = [m for m in whole if not damage(folder, m)]
     if not whole:
         return None

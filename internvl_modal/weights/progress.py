@@ -10,13 +10,13 @@ from typing import Literal, TypeAlias
 
 from internvl_modal._utils.progress import Bar, View, choose, silent
 
-__all__ = ["CallbackError", "Progress", "ProgressOption", "Reporter"]
+__all__ = ["CallbackError", "DownloadProgress", "ProgressOption", "Reporter"]
 
 LOG_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Progress:
+class DownloadProgress:
     """One moment of a transfer; ``rate`` is bytes per second since the start, ``eta`` seconds."""
 
     task: str
@@ -36,7 +36,7 @@ class Progress:
         )
 
 
-ProgressOption: TypeAlias = Literal["auto"] | Callable[[Progress], None] | None
+ProgressOption: TypeAlias = Literal["auto"] | Callable[[DownloadProgress], None] | None
 
 
 class CallbackError(Exception):
@@ -105,20 +105,20 @@ class Reporter:
             except Exception as error:
                 raise CallbackError(error) from error
 
-    def _now(self) -> Progress:
+    def _now(self) -> DownloadProgress:
         rate = (self._bytes - self._already) / max(time.monotonic() - self._started, 1e-3)
         left = self._total - self._bytes
         eta = left / rate if rate > 0 else None if left else 0.0
-        return Progress(
+        return DownloadProgress(
             self._task, self._files, self._total_files, self._bytes, self._total, rate, eta
         )
 
 
-def _view(option: ProgressOption, first: Progress) -> View[Progress]:
+def _view(option: ProgressOption, first: DownloadProgress) -> View[DownloadProgress]:
     if option is None:
         return silent()
 
-    def bar() -> View[Progress]:
+    def bar() -> View[DownloadProgress]:
         return Bar(
             lambda p: p.bytes,
             lambda p: f"{p.files}/{p.total_files} files",

@@ -27,7 +27,7 @@ WEIGHTS = {
 
 
 @dataclass(frozen=True)
-class Wish:
+class Selection:
     """What is asked of a cache: files by name, or a variant."""
 
     model: str
@@ -46,12 +46,14 @@ class Wish:
         return self.variant in manifest.variants
 
 
-def select(wish: Wish, files: Sequence[RemoteFile]) -> tuple[str | None, list[RemoteFile]]:
+def select(
+    selection: Selection, files: Sequence[RemoteFile]
+) -> tuple[str | None, list[RemoteFile]]:
     """Choose what serving needs: the named files, or weights, tokenizer, configuration and code.
 
     Returns the variant found (None for named files) and its files.
     """
-    model, variant, names = wish.model, wish.variant, wish.names
+    model, variant, names = selection.model, selection.variant, selection.names
     by_name = {file.path: file for file in files}
     if names is not None:
         absent = sorted(set(names) - set(by_name))

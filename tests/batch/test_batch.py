@@ -24,8 +24,8 @@ import internvl_modal as ivl
 from internvl_modal.backends.endpoint import EndpointBackend
 from internvl_modal.batch.limiter import Limiter
 from internvl_modal.batch.options import Job
-from internvl_modal.batch.pipeline import Ticket
-from internvl_modal.batch.requests import Asker
+from internvl_modal.batch.pipeline import InFlight
+from internvl_modal.batch.requests import Requester
 from internvl_modal.batch.sources import keys as source_keys
 from internvl_modal.batch.sources.keys import item
 from internvl_modal.flows.core import Core
@@ -185,10 +185,10 @@ def test_an_answer_that_has_arrived_counts_as_under_way(
         core = Core(EndpointBackend(server.url), model=None, timeout=30)
         job = Job.parse(None, {"detail": 1})
         with ThreadPoolExecutor(1) as threads:
-            asker = Asker(core, transport.send, QUICK, job, threads)
-            asker.limiter = Limiter(1, 1, 1)
-            ticket = Ticket(0, item(next(pictures(1).iterdir()), 0))
-            await asker.describe(ticket, asyncio.Event())
+            requester = Requester(core, transport.send, QUICK, job, threads)
+            requester.limiter = Limiter(1, 1, 1)
+            ticket = InFlight(0, item(next(pictures(1).iterdir()), 0))
+            await requester.describe(ticket, asyncio.Event())
         await transport.close()
         return ticket.sending
 

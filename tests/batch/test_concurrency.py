@@ -12,11 +12,11 @@ from statistics import mean
 import pytest
 
 import internvl_modal as ivl
-from internvl_modal.batch.limiter import START, Climber, Limiter, is_congestion
+from internvl_modal.batch.limiter import START, AimdLimit, Limiter, is_congestion
 from tests.batch.conftest import Fast
 
 
-def climb(climber: Climber, slots: int, rounds: int, noise: float = 0.0) -> list[float]:
+def climb(climber: AimdLimit, slots: int, rounds: int, noise: float = 0.0) -> list[float]:
     """Share of what the server can do, round for round."""
     chance, shares = random.Random(1), []
     for _ in range(rounds):
@@ -28,7 +28,7 @@ def climb(climber: Climber, slots: int, rounds: int, noise: float = 0.0) -> list
 @pytest.mark.parametrize("slots", [1, 3, 8, 12, 16, 20, 40])
 @pytest.mark.parametrize("noise", [0.0, 0.03])
 def test_it_finds_what_the_server_can_do(slots: int, noise: float) -> None:
-    climber = Climber(4, 64)
+    climber = AimdLimit(4, 64)
     shares = climb(climber, slots, 60, noise)
     assert mean(shares[30:]) > 0.9
     if not noise:
@@ -36,13 +36,13 @@ def test_it_finds_what_the_server_can_do(slots: int, noise: float) -> None:
 
 
 def test_it_never_passes_the_most() -> None:
-    climber = Climber(4, 10)
+    climber = AimdLimit(4, 10)
     climb(climber, 1000, 50)
     assert climber.limit == 10
 
 
 def test_it_halves_and_comes_back_after_a_storm() -> None:
-    climber = Climber(4, 64)
+    climber = AimdLimit(4, 64)
     climb(climber, 16, 20)
     before = climber.limit
     for _ in range(6):
@@ -53,7 +53,7 @@ def test_it_halves_and_comes_back_after_a_storm() -> None:
 
 
 def test_a_server_that_refuses_above_16() -> None:
-    climber, served = Climber(4, 64), []
+    climber, served = AimdLimit(4, 64), []
     for _ in range(200):
         if climber.limit > 16:
             climber.halve()

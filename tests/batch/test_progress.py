@@ -21,7 +21,7 @@ def client(fast: Callable[..., Fast]) -> Iterator[ivl.Client]:
 def test_a_callback_that_fails_stops_it_and_loses_nothing(
     client: ivl.Client, pictures: Callable[[int], Path]
 ) -> None:
-    def broken(_: ivl.Progress) -> None:
+    def broken(_: ivl.BatchProgress) -> None:
         raise LookupError("mine")
 
     taken: list[str] = []
@@ -47,7 +47,7 @@ def test_without_a_standard_error_it_is_silent(
 
 
 def test_a_callback_gets_the_numbers(client: ivl.Client, pictures: Callable[[int], Path]) -> None:
-    told: list[ivl.Progress] = []
+    told: list[ivl.BatchProgress] = []
     files = [*pictures(20).iterdir(), Path("missing.png")]
     list(client.describe_many(files, progress=told.append, detail=1))
     last = told[-1]

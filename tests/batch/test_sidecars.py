@@ -159,7 +159,7 @@ def test_no_text_is_another_prompts_whenever_it_is_killed(monkeypatch: pytest.Mo
                 kills += 1
         sink.close()
         sink = opened("two")
-        assert texts() == {"cat.txt": "two\n" if sink.has("cat.jpg") else "one\n"}
+        assert texts() == {"cat.txt": "two\n" if sink.claim("cat.jpg") else "one\n"}
         sink.close()
         if calls < number:
             break
@@ -191,7 +191,7 @@ def test_texts_that_cannot_be_made_again_stop_nothing() -> None:
     with Path("texts", JOURNAL).open("a") as journal:
         journal.write(json.dumps(line) + "\n")
     sink = opened()
-    assert sink.has("a/b.jpg")
+    assert sink.claim("a/b.jpg")
     sink.write([outcome("d.jpg")])
     sink.close()
     assert texts() == {"c.txt": "A cat.\n", "d.txt": "A cat.\n"}

@@ -79,7 +79,7 @@ def test_failures_are_tried_again_when_asked(
     broken.write_bytes(b"")
     list(client.describe_many(folder, out=out, detail=1))
     broken.write_bytes(good)
-    told: list[ivl.Progress] = []
+    told: list[ivl.BatchProgress] = []
     assert not list(client.describe_many(folder, out=out, detail=1, progress=told.append))
     assert (told[-1].failed, told[-1].skipped, told[-1].failed_before) == (0, 6, 1)
     server.report()
@@ -239,8 +239,8 @@ def test_a_journal_that_became_a_part_is_not_read_twice(monkeypatch: pytest.Monk
     (folder / parts.JOURNAL).write_bytes(journal)  # as if killed between the two
     again = Parquet(folder, resume=True, retry_errors=False)
     again.open("run")
-    assert all(again.has(f"{number}") for number in range(7))
-    assert not again.has("7")
+    assert all(again.claim(f"{number}") for number in range(7))
+    assert not again.claim("7")
     again.write([Outcome("7", "", described())])
     again.close()
     assert sorted(row["key"] for row in written("out.parquet")) == list("01234567")

@@ -19,7 +19,7 @@ from internvl_modal.deployment.container_images import (
     FORMAT_PACKAGES,
     GATEWAY_PACKAGES,
 )
-from internvl_modal.deployment.design import describe
+from internvl_modal.deployment.design import make_spec
 from internvl_modal.deployment.options import DeployOptions
 from internvl_modal.planning.api import plan
 from internvl_modal.planning.prices import CATALOGUE_PRICES
@@ -58,7 +58,7 @@ def test_the_model_server(deployed: Plane) -> None:
     assert (web.type, web.web_server_port) == (p.WEBHOOK_TYPE_WEB_SERVER, 23333)
     assert web.web_server_startup_timeout == serve.startup_timeout_secs
     assert 20 * 60 <= serve.startup_timeout_secs <= 30 * 60
-    planned = describe(DeployOptions(), prices="catalogue").plan.capacity
+    planned = make_spec(DeployOptions(), prices="catalogue").plan.capacity
     assert serve.max_concurrent_inputs == planned.max_batch_size
     assert (serve.timeout_secs, serve.retry_policy.retries) == (900, 0)
     scaling = serve.autoscaler_settings
@@ -388,21 +388,21 @@ def plain(requirements: Iterable[Requirement]) -> set[tuple[str, str]]:
 
 def test_the_startup_timeout_grows_with_the_weights() -> None:
     models = ("internvl2_5-1b", "internvl2_5-26b", "internvl2_5-78b")
-    specs = [describe(DeployOptions(model=model), prices="catalogue") for model in models]
+    specs = [make_spec(DeployOptions(model=model), prices="catalogue") for model in models]
     times = [spec.function("serve").startup_timeout for spec in specs]
     assert times == sorted(set(times))
-    fixed = describe(DeployOptions(startup_timeout=77), prices="catalogue")
+    fixed = make_spec(DeployOptions(startup_timeout=77), prices="catalogue")
     assert fixed.function("serve").startup_timeout == 77
 
 
 def test_without_a_gpu_other_models_get_the_plans_cheapest() -> None:
-    spec = describe(DeployOptions(model="internvl2_5-26b"), prices="catalogue")
+    spec = make_spec(DeployOptions(model="internvl2_5-26b"), prices="catalogue")
     assert spec.function("serve").gpu == plan("internvl2_5-26b", prices="catalogue").gpu_string
 
 
 def test_the_cost_is_that_of_the_machine_asked_for() -> None:
-    usual = describe(DeployOptions(), prices="catalogue")
-    larger = describe(DeployOptions(cpu=16, memory_gib=64, region="eu"), prices="catalogue")
+    usual = make_spec(DeployOptions(), prices="catalogue")
+    larger = make_spec(DeployOptions(cpu=16, memory_gib=64, region="eu"), prices="catalogue")
     more = 8 * CATALOGUE_PRICES.core + 32 * CATALOGUE_PRICES.gib
     assert larger.cost_per_hour == pytest.approx(usual.cost_per_hour + more)
     assert "16 cores and 64 GiB" in larger.plan.cost.assumptions[0]
@@ -418,6 +418,6 @@ def test_every_option_is_an_argument() -> None:
 
 
 def test_a_spec_is_plain_data() -> None:
-    spec = describe(DeployOptions(), prices="catalogue")
-    assert spec == describe(DeployOptions(), prices="catalogue")
+    spec = make_spec(DeployOptions(), prices="catalogue")
+    assert spec == make_spec(DeployOptions(), prices="catalogue")
     assert json.loads(spec.container.to_environment()["INTERNVL_MODAL_CONTAINER"])["app"] == APP

@@ -20,7 +20,7 @@ from grpclib import Status
 from modal_proto import api_pb2 as p
 
 from internvl_modal.deployment.containers import list_bucket
-from internvl_modal.deployment.design import describe
+from internvl_modal.deployment.design import make_spec
 from internvl_modal.deployment.modal_api import outside_loop
 from internvl_modal.deployment.options import DeployOptions
 from internvl_modal.errors import DeployError
@@ -443,7 +443,7 @@ def test_a_backend_of_the_client_has_the_deployments_key_and_patience(machine: M
     )
     assert (sent, given) == (f"Bearer {machine.key}", "Bearer given")
     options = DeployOptions(model="internvl2_5-1b")
-    start = describe(options, prices="catalogue").function("serve").startup_timeout
+    start = make_spec(options, prices="catalogue").function("serve").startup_timeout
     assert patience == start + options.timeout
 
 

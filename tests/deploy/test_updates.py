@@ -101,9 +101,9 @@ def test_only_weights_that_can_serve_are_not_downloaded_again(
             cache = WeightsCache(volume, endpoint=hub.url)
             cache.ensure("OpenGVLab/InternVL2_5-1B", files=files, progress=None)
     found = machine.python(
-        "from internvl_modal.deployment.volume_weights import _on_volume\n"
+        "from internvl_modal.deployment.volume_weights import on_volume\n"
         f"volume = {'bare' if files else 'internvl-modal-weights'!r}\n"
-        "say(_on_volume(deploy('internvl2_5-1b', volume=volume, dry_run=True).spec))"
+        "say(on_volume(deploy('internvl2_5-1b', volume=volume, dry_run=True).spec))"
     )
     assert found == (files is None)
 

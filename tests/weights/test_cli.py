@@ -69,18 +69,18 @@ def test_the_folder_is_the_backends(
     assert run("list").stdout.startswith(f"{REPO}  ")
 
 
-@pytest.mark.parametrize("wish", [[], ["--variant", "gguf"], ["--file", "mmproj-a b.gguf"]])
+@pytest.mark.parametrize("selection", [[], ["--variant", "gguf"], ["--file", "mmproj-a b.gguf"]])
 def test_the_command_that_verify_names_repairs(
-    hub: LoopbackHub, tmp_path: Path, wish: list[str]
+    hub: LoopbackHub, tmp_path: Path, selection: list[str]
 ) -> None:
     """The commit that is damaged, though its branch has moved."""
     folder = tmp_path / "the weights"
     content = {**model_files(), "m.gguf": noise(2000, 1), "mmproj-a b.gguf": noise(2000, 2)}
     hub.commit("a/b", content, branch="v1")
-    asked = ["a/b", "--revision", "v1", *wish, "--folder", folder]
+    asked = ["a/b", "--revision", "v1", *selection, "--folder", folder]
     path = Path(fetch(hub, "ensure", *asked))
     hub.commit("a/b", {"config.json": b"{}"}, branch="v1")
-    victim = path / ("mmproj-a b.gguf" if wish else "tokenizer.json")
+    victim = path / ("mmproj-a b.gguf" if selection else "tokenizer.json")
     victim.write_bytes(b"")
     said = str(run("verify", "a/b", "--folder", folder).exception)
     command = re.search(r"\(internvl-modal weights (.*) repairs them\)", said)

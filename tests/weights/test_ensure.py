@@ -21,7 +21,7 @@ from internvl_modal.weights import WeightsCache
 from internvl_modal.weights.inventory import Snapshot
 from internvl_modal.weights.layout import MANIFEST
 from internvl_modal.weights.manifest import RemoteFile
-from internvl_modal.weights.progress import Progress
+from internvl_modal.weights.progress import DownloadProgress
 from tests.loopback_hub import Fault, LoopbackHub
 from tests.weights.conftest import NEEDED, REPO, model_files, noise
 
@@ -334,7 +334,7 @@ def test_a_verification_notes_nothing_that_was_repaired_meanwhile(cache: Weights
     snapshot.file("tokenizer.json").write_bytes(b"cut")
     repaired: list[Snapshot] = []
 
-    def repair(now: Progress) -> None:
+    def repair(now: DownloadProgress) -> None:
         if now.files == now.total_files and not repaired:
             repaired.append(cache.ensure(REPO, progress=None))
 

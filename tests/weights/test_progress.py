@@ -16,7 +16,7 @@ import pytest
 
 from internvl_modal.errors import WeightsError
 from internvl_modal.weights import WeightsCache, progress
-from internvl_modal.weights.progress import Progress
+from internvl_modal.weights.progress import DownloadProgress
 from tests.loopback_hub import Fault, LoopbackHub
 from tests.weights.conftest import NEEDED, REPO, model_files
 
@@ -24,7 +24,7 @@ TOTAL = sum(len(model_files()[name]) for name in NEEDED)
 
 
 def test_progress_reaches_a_callback(cache: WeightsCache) -> None:
-    seen: list[Progress] = []
+    seen: list[DownloadProgress] = []
     cache.ensure(REPO, progress=seen.append)
     check_end(seen)
     seen.clear()
@@ -32,7 +32,7 @@ def test_progress_reaches_a_callback(cache: WeightsCache) -> None:
     check_end(seen)
 
 
-def check_end(seen: list[Progress]) -> None:
+def check_end(seen: list[DownloadProgress]) -> None:
     assert seen[-1].bytes == seen[-1].total_bytes == TOTAL
     assert seen[-1].files == seen[-1].total_files == len(NEEDED)
     assert seen[-1].eta == 0
@@ -44,11 +44,11 @@ def test_progress_of_what_was_there_before(hub: LoopbackHub, cache: WeightsCache
     with pytest.raises(WeightsError):
         cache.ensure(REPO, progress=None)
     hub.faults.clear()
-    resumed: list[Progress] = []
+    resumed: list[DownloadProgress] = []
     cache.ensure(REPO, progress=resumed.append)
     check_end(resumed)
     commit = hub.commit(REPO, {**model_files(), "README.md": b"new"})
-    linked: list[Progress] = []
+    linked: list[DownloadProgress] = []
     cache.ensure(REPO, commit, progress=linked.append)
     check_end(linked)
 
@@ -61,7 +61,7 @@ def test_an_error_of_the_callback_comes_out_as_it_is(
     """From a download it ends that at once: a callback can cancel."""
     cause, error = KeyError("cause"), kind("the window is closed")
 
-    def fail(_: Progress) -> None:
+    def fail(_: DownloadProgress) -> None:
         raise error from cause
 
     if verb == "verify":
@@ -78,9 +78,9 @@ def test_an_error_of_the_callback_comes_out_as_it_is(
 
 def test_a_callback_ends_a_download(hub: LoopbackHub, cache: WeightsCache) -> None:
     hub.rate = 100_000
-    calls: list[Progress] = []
+    calls: list[DownloadProgress] = []
 
-    def fail(now: Progress) -> None:
+    def fail(now: DownloadProgress) -> None:
         calls.append(now)
         raise ConnectionError
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from internvl_modal.batch.outcome import Outcome, key_hash
 
-__all__ = ["Callback", "Keys", "Sink"]
+__all__ = ["Callback", "SeenKeys", "Sink"]
 
 SYNC_SECONDS = 5.0
 """What a power cut may cost; a killed process loses nothing that was written."""
@@ -23,7 +23,7 @@ class Sink(Protocol):
         """Find what is there, and remove none of it; ``run`` is the fingerprint."""
         ...
 
-    def has(self, key: str) -> bool:
+    def claim(self, key: str) -> bool:
         """Whether ``key`` needs no work; asked once for each input, it also notes the key."""
         ...
 
@@ -40,7 +40,7 @@ class Sink(Protocol):
         ...
 
 
-class Keys:
+class SeenKeys:
     """Which keys were seen, in about 70 bytes each."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Keys:
         """Whether ``key`` was noted as failed."""
         return key_hash(key) in self._failed
 
-    def has(self, key: str) -> bool:
+    def claim(self, key: str) -> bool:
         """Whether ``key`` was seen; it is from now on."""
         mark = key_hash(key)
         known = mark in self._seen
@@ -75,7 +75,7 @@ class Callback:
     def open(self, run: str) -> None:
         """Nothing is there."""
 
-    def has(self, key: str) -> bool:
+    def claim(self, key: str) -> bool:
         """Every input is work."""
         return False
 

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from internvl_modal.batch.outcome import Outcome
-from internvl_modal.batch.sinks.base import SYNC_SECONDS, Keys
+from internvl_modal.batch.sinks.base import SYNC_SECONDS, SeenKeys
 from internvl_modal.batch.sinks.files import full, replacing
 from internvl_modal.batch.sinks.lines import Line, encode, end_of_lines, read_lines, record
 from internvl_modal.errors import ConfigError
 
 
-class JsonLines(Keys):
+class JsonLines(SeenKeys):
     """Appends a line for each outcome; whole lines only, so a reader never sees half of one."""
 
     def __init__(self, path: Path, *, resume: bool, retry_errors: bool) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from internvl_modal.batch.outcome import Outcome
-from internvl_modal.batch.sinks.base import Keys
+from internvl_modal.batch.sinks.base import SeenKeys
 from internvl_modal.batch.sinks.files import full, replacing
 from internvl_modal.batch.sinks.jsonl import JsonLines
 from internvl_modal.batch.sinks.lines import Line, read_lines
@@ -19,7 +19,7 @@ READ = ["key", "run", "error_type"]
 """Columns that a later run reads."""
 
 
-class Parquet(Keys):
+class Parquet(SeenKeys):
     """Rows go to a journal first, so that a killed process loses none, and then into a part."""
 
     def __init__(self, folder: Path, *, resume: bool, retry_errors: bool) -> None:
@@ -54,9 +54,9 @@ class Parquet(Keys):
         """Keep ``key``, as a part would hold it."""
         super().note(_utf8(key), failed=failed)
 
-    def has(self, key: str) -> bool:
+    def claim(self, key: str) -> bool:
         """Whether ``key`` was seen, as a part would hold it."""
-        return super().has(_utf8(key))
+        return super().claim(_utf8(key))
 
     def has_failed(self, key: str) -> bool:
         """Whether ``key`` was noted as failed, as a part would hold it."""

@@ -19,7 +19,8 @@ def is_picture(name: str) -> bool:
     return _PICTURE.fullmatch(name, max(0, name.rfind("."))) is not None
 
 
-def _walk_all(folder: str) -> Iterator[Any]:
+def walk(folder: str) -> Iterator[Any]:
+    """Pictures below ``folder``; raises ConfigError where it cannot be listed."""
     with manifests.readable(folder):
         yield from _walk(folder)
 

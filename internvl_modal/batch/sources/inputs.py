@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from internvl_modal.batch.sources import manifests
-from internvl_modal.batch.sources.folders import _walk_all, is_picture
-from internvl_modal.batch.sources.keys import _is_data
+from internvl_modal.batch.sources.folders import is_picture, walk
+from internvl_modal.batch.sources.keys import is_data
 from internvl_modal.errors import ConfigError
 from internvl_modal.images.names import is_url
 from internvl_modal.schema.inputs import ImageSource
@@ -64,13 +64,13 @@ def read(images: Any, column: str | None) -> Iterator[Any]:
 
 
 def _read_path(name: str, column: str | None) -> Iterator[Any]:
-    if is_url(name) or _is_data(name):
+    if is_url(name) or is_data(name):
         return iter([name])
     path = Path(name)
     with manifests.readable(name):
         is_folder, exists = path.is_dir(), bool(name) and path.exists()
     if is_folder and name:
-        return _any(_walk_all(str(path)), name)
+        return _any(walk(str(path)), name)
     if not exists:
         if glob.has_magic(name):
             return _any(_expand(str(path), column), name)

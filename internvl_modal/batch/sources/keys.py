@@ -26,7 +26,7 @@ def item(given: Any, index: int) -> Item:
     """The input and its key: its name in a pair, its path or URL, else its number."""
     if isinstance(given, tuple) and len(given) == 2:
         return Item(str(given[0]), given[1])
-    if isinstance(given, os.PathLike) or (isinstance(given, str) and not _is_data(given)):
+    if isinstance(given, os.PathLike) or (isinstance(given, str) and not is_data(given)):
         return Item(str(os.fsdecode(given)), given)
     return Item(f"#{index}", given, numbered=True)
 
@@ -78,5 +78,6 @@ def _contents(source: Any, max_pixels: int) -> Iterator[bytes | bytearray | memo
             source.seek(start)
 
 
-def _is_data(text: str) -> bool:
+def is_data(text: str) -> bool:
+    """Whether ``text`` is a data URL."""
     return text[:5].lower() == "data:"
