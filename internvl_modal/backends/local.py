@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -78,20 +79,24 @@ class LocalBackend:
         self._hf_token = settings.hf_token
         self._engine: Engine | None = None
 
-    @property
-    def capabilities(self) -> Capabilities:
+    def preview(self) -> Endpoint:
         """The demo model has tiles of 96 pixels and 9 tokens; of unknown files nothing is known."""
+        named = isinstance(self.model, str)
         if self.model == DEMO:
-            return Capabilities(
+            capabilities = Capabilities(
                 "llamacpp", tile_pixels=96, tokens_per_tile=9, max_tiles=1, json_schema=True
             )
-        tokens = 256 if isinstance(self.model, str) else None
-        return Capabilities("llamacpp", tokens_per_tile=tokens, max_tiles=12, json_schema=True)
-
-    @property
-    def models(self) -> list[str]:
-        """Names it can run, known without starting it: one alone where it was given files."""
-        return [DEMO, *HUB_MODELS] if isinstance(self.model, str) else [self.model[0].stem]
+        else:
+            tokens = 256 if named else None
+            capabilities = Capabilities(
+                "llamacpp", tokens_per_tile=tokens, max_tiles=12, json_schema=True
+            )
+        return Endpoint(
+            "",
+            capabilities=capabilities,
+            notice=DEMO_NOTICE if self.model == DEMO else "",
+            models=(DEMO, *HUB_MODELS) if isinstance(self.model, str) else (self.model[0].stem,),
+        )
 
     @classmethod
     def from_settings(cls, settings: Settings) -> LocalBackend:
@@ -115,12 +120,11 @@ class LocalBackend:
                 running.users = users
             running.users.add(self)
             self._engine = engine
-        return Endpoint(
-            f"{running.address}/v1",
+        return replace(
+            self.preview(),
+            base_url=f"{running.address}/v1",
             model=engine.name,
             headers={"authorization": f"Bearer {running.key}"},
-            capabilities=self.capabilities,
-            notice=DEMO_NOTICE if self.model == DEMO else "",
         )
 
     def stop(self) -> None:

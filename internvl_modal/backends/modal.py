@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pydantic import SecretStr
 
+from internvl_modal.planning.plan import Plan
 from internvl_modal.protocol.dialects.lmdeploy import CAPABILITIES
-from internvl_modal.protocol.endpoint import Endpoint, Priced
+from internvl_modal.protocol.endpoint import Endpoint
 from internvl_modal.settings import Settings
 
 
@@ -26,13 +29,21 @@ class ModalBackend:
         api_key: SecretStr | str,
         environment: str | None = None,
         proxy: tuple[SecretStr, SecretStr] | None = None,
-        plan: Priced | None = None,
+        plan: Plan | None = None,
         timeout: float | None = None,
     ) -> None:
-        self._app, self._environment, self._model = app, environment, model
+        self._app, self._environment = app, environment
         self._key = api_key if isinstance(api_key, SecretStr) else SecretStr(api_key)
         self._proxy = proxy
-        self.plan, self.timeout = plan, timeout
+        self._preview = Endpoint(
+            "",
+            model,
+            capabilities=CAPABILITIES,
+            timeout=timeout,
+            price=plan,
+            sessions=plan.capacity.sessions if plan else None,
+            usd_per_hour=plan.cost.per_hour if plan else None,
+        )
         self._url: str | None = None
 
     @classmethod
@@ -42,6 +53,10 @@ class ModalBackend:
 
         key = settings.api_key if "api_key" in settings.given else None
         return connect(settings.model, api_key=key).backend()
+
+    def preview(self) -> Endpoint:
+        """What is known of the deployment without asking Modal."""
+        return self._preview
 
     def start(self) -> Endpoint:
         """Return where the deployment answers; raises DeployError if there is none."""
@@ -56,7 +71,7 @@ class ModalBackend:
                 name: value.get_secret_value()
                 for name, value in zip(names, self._proxy, strict=True)
             }
-        return Endpoint(f"{self._url}/v1", self._model, headers, CAPABILITIES)
+        return replace(self._preview, base_url=f"{self._url}/v1", headers=headers)
 
     def stop(self) -> None:
         """Leave the deployment as it is: it scales down by itself."""

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from internvl_modal.batch.limiter import Limiter
 from internvl_modal.batch.options import Job
@@ -38,9 +38,6 @@ from internvl_modal.batch.sources.read_ahead import items
 from internvl_modal.errors import InternVLError, ServerError
 from internvl_modal.flows.core import Core
 from internvl_modal.transport.retry import Retry
-
-if TYPE_CHECKING:
-    from internvl_modal.planning.plan import Plan
 
 __all__ = ["Run"]
 
@@ -181,14 +178,12 @@ class Run:
         run = fingerprint(job.prompt, job.checked, ready.model)
         await asyncio.get_running_loop().run_in_executor(self._writer, self._sink.open, run)
         fixed = None if settings.concurrency == "auto" else settings.concurrency
-        plan: Plan | None = getattr(self._core.backend, "plan", None)  # a deployment has one
-        sessions = plan.capacity.sessions if plan else None
-        known = [most for most in (settings.max_concurrency, sessions) if most]
+        endpoint = ready.endpoint
+        known = [most for most in (settings.max_concurrency, endpoint.sessions) if most]
         most = fixed or min(known, default=MOST)
         self._limiter = self._requester.limiter = Limiter(fixed, most, THREADS)
         self._window = asyncio.Semaphore(4 * (most + THREADS))
-        price = plan.cost.per_hour if plan else None
-        self._meter = ProgressMeter(settings.progress, size_of(self._images), price)
+        self._meter = ProgressMeter(settings.progress, size_of(self._images), endpoint.usd_per_hour)
 
     async def _until_done(self) -> None:
         """Until every picture is through, or something ends the batch before."""

@@ -13,6 +13,7 @@ import typer
 import internvl_modal
 from internvl_modal.cli.common import Backend, BaseUrl, Json, Model, error_document, exit_code, fail
 from internvl_modal.errors import ConfigError, InternVLError, WeightsError
+from internvl_modal.protocol.endpoint import preview
 
 
 @contextmanager
@@ -109,5 +110,5 @@ def models(
 ) -> None:
     """List the models that a backend offers; the local one is not started for that."""
     with _client(backend, base_url, model) as client:
-        names = getattr(client.backend, "models", None) or client.models()
+        names = list(preview(client.backend).models) or client.models()
     print(json.dumps(names) if as_json else "\n".join(names))

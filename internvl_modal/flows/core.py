@@ -26,7 +26,7 @@ from internvl_modal.protocol.chat_request import ChatCall
 from internvl_modal.protocol.completion import decode_completion, decode_models
 from internvl_modal.protocol.completion_stream import CompletionStream
 from internvl_modal.protocol.dialects.registry import _capabilities, _tiling
-from internvl_modal.protocol.endpoint import Backend, Capabilities, Endpoint, Priced
+from internvl_modal.protocol.endpoint import Backend, Capabilities, Endpoint, preview
 from internvl_modal.protocol.error_responses import error_from_response
 from internvl_modal.protocol.http import HttpRequest, HttpResponse, Json
 from internvl_modal.schema.inputs import ImageSource, Message
@@ -185,8 +185,10 @@ class Core:
     def estimate(self, image: ImageSource, options: Options) -> Flow[Estimate]:
         """What a picture would cost; nothing is started and no pixel is decoded."""
         checked = DescribeOptions.parse(options)
-        known: Capabilities | None = getattr(self.backend, "capabilities", None)
-        tiling = _tiling(self._ready.capabilities if self._ready else known or Capabilities())
+        known = preview(self.backend)
+        tiling = _tiling(
+            self._ready.capabilities if self._ready else known.capabilities or Capabilities()
+        )
         look = partial(
             estimate,
             image,
@@ -197,8 +199,8 @@ class Core:
             fetch=fetch,
         )
         found: Estimate = yield Blocking(look)
-        plan: Priced | None = getattr(self.backend, "plan", None)
-        return found.model_copy(update={"cost_usd": plan and plan.picture_cost(found.tiles)})
+        price = known.price
+        return found.model_copy(update={"cost_usd": price and price.picture_cost(found.tiles)})
 
     def _ask(
         self, messages: Sequence[Message], options: Options, label: Any = "Image-"

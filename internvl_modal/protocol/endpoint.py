@@ -25,6 +25,14 @@ class Capabilities:
     """Whether ``response_format`` takes a JSON schema."""
 
 
+class Priced(Protocol):
+    """What knows the price of a picture, such as the plan of a deployment."""
+
+    def picture_cost(self, tiles: int) -> tuple[float, float]:
+        """USD for one picture of so many tiles, at best and at worst."""
+        ...
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """Where a model answers: the URL up to and including ``/v1``, the model, how to speak to it."""
@@ -38,23 +46,21 @@ class Endpoint:
     """None: found out from what the server says of itself."""
     notice: str = ""
     """A warning that every description from this endpoint carries."""
-
-
-class Priced(Protocol):
-    """What knows the price of a picture, such as the plan of a deployment."""
-
-    def picture_cost(self, tiles: int) -> tuple[float, float]:
-        """USD for one picture of so many tiles, at best and at worst."""
-        ...
+    timeout: float | None = None
+    """Seconds for a call where neither the caller nor a setting says how many."""
+    sessions: int | None = None
+    """Requests that it answers at once, where that is known."""
+    price: Priced | None = field(default=None, repr=False)
+    """What a picture costs there, where that is known."""
+    usd_per_hour: float | None = None
+    """What the machine costs while it runs, where that is known."""
+    models: tuple[str, ...] = ()
+    """Names that it can run, where they are known without asking it."""
 
 
 @runtime_checkable
 class Backend(Protocol):
-    """Makes an endpoint exist; the one HTTP path of the client serves all of them.
-
-    One that has ``capabilities`` as an attribute too lets ``estimate`` know them before it starts;
-    with ``timeout``, in seconds, it sets what a client uses when no setting says otherwise.
-    """
+    """Makes an endpoint exist; the one HTTP path of the client serves all of them."""
 
     name: str
 
@@ -65,3 +71,17 @@ class Backend(Protocol):
     def stop(self) -> None:
         """Stop what ``start`` started, and only that."""
         ...
+
+
+@runtime_checkable
+class Foreseen(Protocol):
+    """A backend that knows before it starts what its endpoint will be like."""
+
+    def preview(self) -> Endpoint:
+        """The endpoint that ``start`` will give, its address aside; nothing is started or asked."""
+        ...
+
+
+def preview(backend: Backend) -> Endpoint:
+    """What is known of a backend's endpoint before it is started."""
+    return backend.preview() if isinstance(backend, Foreseen) else Endpoint("")
