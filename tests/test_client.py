@@ -326,10 +326,12 @@ class TestSettings:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         class Slow:
-            name, timeout = "slow", 1800.0
+            name = "slow"
 
             def start(self) -> ivl.Endpoint:
-                return ivl.Endpoint("http://127.0.0.1:9/v1")
+                return ivl.Endpoint("http://127.0.0.1:9/v1", timeout=1800.0)
+
+            preview = start
 
             def stop(self) -> None: ...
 

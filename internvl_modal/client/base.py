@@ -7,7 +7,7 @@ from typing import TypeVar
 from internvl_modal.client.resolve import resolve
 from internvl_modal.errors import ConfigError
 from internvl_modal.flows.core import Core
-from internvl_modal.protocol.endpoint import Backend, preview
+from internvl_modal.protocol.endpoint import Backend
 from internvl_modal.settings import Settings
 
 H = TypeVar("H")
@@ -27,10 +27,8 @@ class ClientBase:
     ) -> None:
         settings = Settings.load(base_url=base_url, api_key=api_key, model=model, timeout=timeout)
         resolved = resolve(backend, settings)
-        patience = preview(resolved).timeout
-        if patience is None or "timeout" in settings.model_fields_set:
-            patience = settings.timeout
-        self._core = Core(resolved, model=settings.model, timeout=patience)
+        chosen = settings.timeout if "timeout" in settings.model_fields_set else None
+        self._core = Core(resolved, model=settings.model, timeout=chosen)
 
     @property
     def backend(self) -> Backend:

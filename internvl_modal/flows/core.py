@@ -38,6 +38,9 @@ from internvl_modal.transport.retry import Retry
 
 M = TypeVar("M", bound=BaseModel)
 
+TIMEOUT = 600.0
+"""Seconds for a call where nobody says how many; a cold start on Modal takes minutes."""
+
 
 class Ready(NamedTuple):
     """An endpoint that has said what it is."""
@@ -67,7 +70,7 @@ class Opened(NamedTuple):
 class Core:
     """The flows of one client; holds its backend and what is known of its endpoint."""
 
-    def __init__(self, backend: Backend, *, model: str | None, timeout: float) -> None:
+    def __init__(self, backend: Backend, *, model: str | None, timeout: float | None) -> None:
         self.backend = backend
         self._model = model
         self._timeout = timeout
@@ -162,23 +165,27 @@ class Core:
 
     @property
     def timeout(self) -> float:
-        """Seconds for a call that names none."""
-        return self._timeout
+        """Seconds for a call that names none: a setting's, else the endpoint's own."""
+        endpoint = self._ready.endpoint if self._ready else preview(self.backend)
+        return self._patience(endpoint)
+
+    def _patience(self, endpoint: Endpoint) -> float:
+        return self._timeout or endpoint.timeout or TIMEOUT
 
     def ready(self) -> Flow[Ready]:
         """Start the backend and learn what answers there, before the first picture."""
-        return (yield from self._endpoint(self._timeout))[0]
+        return (yield from self._endpoint(None))[0]
 
     def models(self) -> Flow[list[str]]:
         """Names of the models the server offers."""
         endpoint = yield Blocking(self.start)
-        sent = yield self._models_step(endpoint, time.monotonic() + self._timeout)
+        sent = yield self._models_step(endpoint, time.monotonic() + self._patience(endpoint))
         return [str(item["id"]) for item in sent.value]
 
     def wait_until_ready(self, timeout: float | None) -> Flow[None]:
         """Return once the server lists its models; ``timeout`` in seconds."""
         endpoint = yield Blocking(self.start)
-        deadline = time.monotonic() + (timeout or self._timeout)
+        deadline = time.monotonic() + (self._patience(endpoint) if timeout is None else timeout)
         patient = Retry(attempts=1_000_000, initial=0.5, maximum=5.0)
         yield self._models_step(endpoint, deadline, patient)
 
@@ -214,7 +221,7 @@ class Core:
     def _call(self, messages: Sequence[Message], options: Options, label: Any) -> Flow[Asked]:
         """Find the endpoint and prepare the pictures for it."""
         checked = DescribeOptions.parse(options)
-        ready, deadline = yield from self._endpoint(checked.timeout or self._timeout)
+        ready, deadline = yield from self._endpoint(checked.timeout)
         begun = time.monotonic()
         turns = yield Blocking(
             partial(prepared_turns, messages, checked, ready.capabilities, label, deadline)
@@ -222,13 +229,13 @@ class Core:
         call = ChatCall(ready.endpoint, ready.capabilities, ready.model, turns, checked)
         return Asked(call, deadline, time.monotonic() - begun)
 
-    def _endpoint(self, timeout: float) -> Flow[tuple[Ready, float]]:
+    def _endpoint(self, timeout: float | None) -> Flow[tuple[Ready, float]]:
         """The running endpoint and the call's deadline; model and dialect are asked for once.
 
         The clock starts once the backend has: a first start may download gigabytes.
         """
         endpoint: Endpoint = yield Blocking(self.start)
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + (timeout or self._patience(endpoint))
         if self._ready is not None and self._ready.endpoint == endpoint:
             return self._ready, deadline
         model = endpoint.model or self._model
