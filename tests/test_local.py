@@ -53,7 +53,9 @@ def engine_pids(parent: int) -> list[int]:
     )
     rows = [line.split(None, 3) for line in lines.stdout.splitlines()[1:]]
     return [
-        int(r[0]) for r in rows if "llamacpp_main" in r[3] and int(r[1]) == parent and r[2][0] != "Z"
+        int(r[0])
+        for r in rows
+        if "llamacpp_main" in r[3] and int(r[1]) == parent and r[2][0] != "Z"
     ]
 
 

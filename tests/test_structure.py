@@ -81,7 +81,9 @@ def test_there_is_no_circle_and_nothing_points_up() -> None:
 def test_a_private_name_stays_in_its_file() -> None:
     for path in MODULES.values():
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("internvl_modal"):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+                "internvl_modal"
+            ):
                 private = [a.name for a in node.names if re.match(r"_(?!_|utils$)", a.name)]
                 assert not private, f"{path}: {private}"
 
@@ -168,7 +170,9 @@ def public_callables() -> list[tuple[str, object]]:
             found += [
                 (f"{name}.{key}", member)
                 for key, member in vars(value).items()
-                if inspect.isfunction(member) and (not key.startswith("_") or key == "__init__")
+                if inspect.isfunction(member)
+                and member.__module__.startswith("internvl_modal")
+                and (not key.startswith("_") or key == "__init__")
             ]
     return found
 

@@ -18,4 +18,4 @@ class Blocking(Generic[T]):
     function: Callable[[], T]
 
 
-Flow: TypeAlias = Generator["Blocking[Any] | Exchange[Any]", Any, T]
+Flow: TypeAlias = Generator[Blocking[Any] | Exchange[Any], Any, T]

@@ -26,7 +26,7 @@ FETCH_TIMEOUT = 30.0
 """Seconds to download one picture, or less where the call's deadline is nearer."""
 
 
-IMAGES: TypeAlias = "ImageSource | Sequence[ImageSource]"
+IMAGES: TypeAlias = ImageSource | Sequence[ImageSource]
 
 
 def one_turn(image: IMAGES, prompt: str | None) -> tuple[Message]:

@@ -19,9 +19,11 @@ from internvl_modal.schema.inputs import ImageSource
 __all__ = ["Images", "check_column", "read", "size_of"]
 
 Images: TypeAlias = (
-    "str | os.PathLike[str] | Mapping[str, ImageSource]"
-    " | Iterable[ImageSource | tuple[str, ImageSource]]"
-    " | AsyncIterable[ImageSource | tuple[str, ImageSource]]"
+    str
+    | os.PathLike[str]
+    | Mapping[str, ImageSource]
+    | Iterable[ImageSource | tuple[str, ImageSource]]
+    | AsyncIterable[ImageSource | tuple[str, ImageSource]]
 )
 """A folder, a glob, a manifest, a tar, a mapping of keys to sources, or any iterable of sources or
 (key, source) pairs."""
