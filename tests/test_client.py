@@ -25,9 +25,9 @@ from pydantic import BaseModel, RootModel, SecretStr
 import internvl_modal as ivl
 from internvl_modal import errors
 from internvl_modal.backends.endpoint import EndpointBackend
-from internvl_modal.backends.modal import ModalBackend
 from internvl_modal.batch.options import BatchSettings
 from internvl_modal.credentials import checked_key
+from internvl_modal.deployment.served_app import ServedApp
 from internvl_modal.schema.options import DescribeOptions
 from internvl_modal.settings import Settings
 from tests.loopback import Heard, Loopback, Reply, completion, models_list, stream_events
@@ -738,7 +738,7 @@ class TestEstimate:
 
     def test_a_deployment_knows_the_price(self) -> None:
         made = ivl.plan("internvl2_5-78b", gpu="A100-80GB:4", prices="catalogue")
-        backend = ModalBackend("app", model="m", api_key="k", plan=made)
+        backend = ServedApp("app", model="m", api_key="k", plan=made)
         with ivl.Client(backend) as client:
             large = client.estimate(png(), detail=12).cost_usd
             small = client.estimate(png(), detail=1).cost_usd

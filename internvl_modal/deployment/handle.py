@@ -11,19 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from pydantic import SecretStr
 from typing_extensions import Unpack
 
-from internvl_modal.backends.modal import ModalBackend
-from internvl_modal.credentials import PROXY_VARIABLES
 from internvl_modal.deployment import modal_api
-from internvl_modal.deployment.container_config import KEY
 from internvl_modal.deployment.design import make_spec
+from internvl_modal.deployment.keys import container_variables
 from internvl_modal.deployment.modal_api import errors_of, outside_loop
+from internvl_modal.deployment.planned import planned
+from internvl_modal.deployment.served_app import ServedApp
 from internvl_modal.deployment.spec import DeploymentSpec
-from internvl_modal.errors import (
-    ConfigError,
-    DeployError,
-    InternVLError,
-    MissingExtraError,
-)
+from internvl_modal.errors import ConfigError, DeployError, MissingExtraError
+from internvl_modal.models.catalogue import find_model
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -66,7 +62,8 @@ class Deployment:
     api_key: SecretStr | None = field(repr=False)
     """None where this machine does not know it: such a deployment can be managed, not asked."""
     proxy: tuple[SecretStr, SecretStr] | None = field(default=None, repr=False)
-    dry_run: bool = False
+    found_urls: Mapping[str, str] | None = field(default=None, repr=False)
+    """None where it was only a dry run."""
 
     @classmethod
     def of(
@@ -74,11 +71,10 @@ class Deployment:
         spec: DeploymentSpec,
         api_key: SecretStr | None,
         proxy: tuple[SecretStr, SecretStr] | None,
-        *,
-        dry_run: bool = False,
+        urls: Mapping[str, str] | None = None,
     ) -> Deployment:
-        """The deployment that ``spec`` makes."""
-        made = cls(spec.options, api_key, proxy, dry_run)
+        """The deployment that ``spec`` makes, at ``urls`` where it is made."""
+        made = cls(spec.options, api_key, proxy, urls)
         made.__dict__["spec"] = spec
         return made
 
@@ -89,7 +85,7 @@ class Deployment:
     @cached_property
     def spec(self) -> DeploymentSpec:
         """All of it, as plain data; asks the Hub for a model that is not in the catalog."""
-        return make_spec(self.options, force=True, prices="catalogue")
+        return make_spec(self.options, planned(self.options, "catalogue"))
 
     @property
     def name(self) -> str:
@@ -108,36 +104,37 @@ class Deployment:
         return self.spec.plan
 
     @property
+    def dry_run(self) -> bool:
+        """Whether nothing was made."""
+        return self.found_urls is None
+
+    @property
     def urls(self) -> Mapping[str, str]:
         """Where it answers: ``openai`` (up to ``/v1``) and ``rest``."""
-        self._require_real()
-        return {
-            "openai": f"{self._url('serve')}/v1",
-            "rest": f"{self._url('web_process_image')}/",
-        }
+        if self.found_urls is None:
+            raise DeployError(
+                f"{self.name} was only a dry run", hint="deploy it without dry_run=True"
+            )
+        return self.found_urls
 
     @property
     def secrets(self) -> dict[str, str]:
         """The variables that let a container ask this deployment."""
-        variables = {KEY: self._key().get_secret_value()}
-        if self.proxy is not None:
-            values = (value.get_secret_value() for value in self.proxy)
-            variables |= zip(PROXY_VARIABLES, values, strict=True)
-        return variables
+        return container_variables(self._key(), self.proxy)
 
     def cost(self) -> Cost:
         """USD an hour, an idle window, a start, a thousand pictures."""
         return self.plan.cost
 
-    def backend(self) -> ModalBackend:
+    def backend(self) -> ServedApp:
         """The backend behind this deployment's clients."""
-        self._require_real()
+        url = self.urls["openai"]
         if self.options.proxy_auth and self.proxy is None:
             raise ConfigError(
                 f"{self.name} is behind Modal's proxy auth",
                 hint="set INTERNVL_MODAL_MODAL_KEY and INTERNVL_MODAL_MODAL_SECRET",
             )
-        return ModalBackend(
+        return ServedApp(
             self.name,
             environment=self.options.environment,
             model=self.model,
@@ -145,6 +142,7 @@ class Deployment:
             proxy=self.proxy,
             plan=self._known_plan,
             timeout=self._patience,
+            url=url,
         )
 
     def client(self, **arguments: Any) -> Client:
@@ -203,7 +201,8 @@ class Deployment:
         self._require_real()
         return outside_loop(
             lambda: map_pictures(
-                self,
+                self.spec,
+                self.secrets,
                 source,
                 out,
                 prompt,
@@ -290,22 +289,15 @@ class Deployment:
         start = self.options.startup_timeout or self.spec.container.startup_timeout
         return start + self.options.timeout
 
-    @cached_property
+    @property
     def _known_plan(self) -> Plan | None:
-        """What prices pictures; where the Hub withholds what it needs, the model still answers."""
-        try:
-            return self.plan
-        except InternVLError:
-            return None
+        """What prices pictures, where it is known without asking the Hub for the model."""
+        known = "spec" in self.__dict__ or find_model(self.options.model)
+        return self.plan if known else None
 
     def _serve(self) -> Any:
         return modal_api.function(self.name, "serve", self.options.environment)
 
-    def _url(self, function: str) -> str:
-        return modal_api.web_url(self.name, function, self.options.environment)
-
     def _require_real(self) -> None:
-        if self.dry_run:
-            raise DeployError(
-                f"{self.name} was only a dry run", hint="deploy it without dry_run=True"
-            )
+        """Raise DeployError where there is nothing on Modal."""
+        assert self.urls

@@ -1,4 +1,4 @@
-"""Modal's client: builds what a ``DeploymentSpec`` says, and looks deployed things up.
+"""Modal's client: looks deployed things up.
 
 Its errors come out as DeployError, and none of its calls is made in a running event loop's thread.
 """
@@ -111,6 +111,14 @@ def web_url(app: str, name: str, environment: str | None) -> str:
     if url is None:
         raise DeployError(f"the function {name} of {app} has no URL", hint="deploy it again")
     return url.rstrip("/")
+
+
+def urls_of(app: str, environment: str | None) -> dict[str, str]:
+    """Where a deployment's two web functions answer, as ``Deployment.urls`` has them."""
+    return {
+        "openai": f"{web_url(app, 'serve', environment)}/v1",
+        "rest": f"{web_url(app, 'web_process_image', environment)}/",
+    }
 
 
 def tags_of(app: str, environment: str | None) -> dict[str, str] | None:

@@ -64,11 +64,6 @@ class LMDeployServer:
         if self._process is not None:
             self._process.stop()
 
-    def restart(self, timeout: float = 1800.0) -> None:
-        """Stop it and start it anew."""
-        self.stop()
-        self.start(timeout)
-
     def poll(self) -> int | None:
         """Exit code of the last process, None while it runs or before the first start."""
         return self._process.poll() if self._process else None

@@ -71,7 +71,6 @@ def _evaluate(spec: ModelSpec, gpu: Gpu, count: int, request: Request, prices: P
         session_len=session_len,
         tiles=request.tiles * request.vision_max_batch_size,
         ratio=request.cache_max_entry_count,
-        flash_attention=request.flash_attention,
     )
     capacity = _capacity(spec, count, request, memory, session_len)
     load = load_of(spec, request, capacity)

@@ -134,7 +134,8 @@ def test_restart(executable: str, running: Front) -> None:
     server = LMDeployServer(options, executable=executable)
     server.start(timeout=120)
     before = server._process
-    server.restart(timeout=120)
+    server.stop()
+    server.start(120)
     assert server._process is not before
     assert server.poll() is None
     assert "Uvicorn running" in server.tail()

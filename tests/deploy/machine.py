@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).parents[2]
 PRELUDE = """
 import json, sys
 import internvl_modal as ivl
-from internvl_modal.deploying import adeploy, connect, deploy
+from internvl_modal.deployment.api import aconnect, adeploy, connect, deploy
 from internvl_modal.errors import InternVLError
 
 def say(value):
