@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from internvl_modal.errors import ContextLengthError as ContextLengthError
     from internvl_modal.errors import DeadlineExceededError as DeadlineExceededError
     from internvl_modal.errors import DeployError as DeployError
+    from internvl_modal.errors import EmptyAnswerError as EmptyAnswerError
     from internvl_modal.errors import EngineError as EngineError
     from internvl_modal.errors import ImageError as ImageError
     from internvl_modal.errors import ImageNotSeenError as ImageNotSeenError

@@ -89,12 +89,12 @@ class TestDescribe:
     @pytest.mark.parametrize(
         ("owner", "detail", "unused"),
         [
-            ("vllm", "low", True),
-            ("vllm", "high", True),
-            ("vllm", "auto", True),
-            ("vllm", 1, True),
-            ("vllm", "medium", False),
-            ("vllm", 12, False),
+            ("openai", "low", False),
+            ("openai", "high", True),
+            ("openai", "auto", False),
+            ("openai", 1, False),
+            ("openai", "medium", False),
+            ("openai", 12, False),
             ("llamacpp", "high", True),
             ("llamacpp", "low", False),
             ("llamacpp", "auto", False),

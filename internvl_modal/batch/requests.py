@@ -25,7 +25,8 @@ from internvl_modal.errors import (
     ServerError,
     ServerUnavailableError,
 )
-from internvl_modal.flows.core import Core, Ready
+from internvl_modal.flows.core import Core
+from internvl_modal.flows.discovery import Ready
 from internvl_modal.flows.steps import Blocking, Flow
 from internvl_modal.schema.results import Description
 from internvl_modal.transport.exchange import Exchange, Exchanged

@@ -67,6 +67,8 @@ class Stream(_Collected):
                 for text in opened.collected.feed(chunk):
                     first = first or time.monotonic()
                     yield text
+                if opened.collected.done:
+                    break  # the server may keep the connection open
         self._finish(opened, first, begun.attempts)
 
 
@@ -91,4 +93,6 @@ class AsyncStream(_Collected):
                 for text in opened.collected.feed(chunk):
                     first = first or time.monotonic()
                     yield text
+                if opened.collected.done:
+                    break  # the server may keep the connection open
         self._finish(opened, first, begun.attempts)

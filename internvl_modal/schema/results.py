@@ -83,6 +83,7 @@ class Description(FrozenModel):
     seen: Seen = Field("unverifiable", description="Whether the token count proves the picture.")
     timings: Timings = Timings()
     request_id: str | None = None
+    reasoning: str = Field("", description="What a thinking model wrote before its answer.")
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:

@@ -1,0 +1,19 @@
+"""llama.cpp's own server."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from internvl_modal.protocol.dialects.base import Dialect
+
+
+class LlamaCpp(Dialect):
+    """Cuts by a rule of its own, so that pictures are shrunk to get fewer tiles."""
+
+    name = "llamacpp"
+    json_schema = True
+    assumed = False
+    rule = "llama.cpp"
+    greedy: ClassVar = {"top_k": 1}
+    repetition = "repeat_penalty"
+    most_stops = None
