@@ -23,7 +23,6 @@ CLIENT_PACKAGES = (
     "aiohttp>=3.10",
     "anyio>=4",
     "httpx>=0.28",
-    "httpx-aiohttp>=0.2",
     "huggingface_hub>=0.30",
     "pillow>=11.3",
     "pybase64>=1.4",

@@ -70,10 +70,18 @@ class Opened(NamedTuple):
 class Core:
     """The flows of one client; holds its backend and what is known of its endpoint."""
 
-    def __init__(self, backend: Backend, *, model: str | None, timeout: float | None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        model: str | None,
+        timeout: float | None,
+        capabilities: Capabilities | None = None,
+    ) -> None:
         self.backend = backend
         self._model = model
         self._timeout = timeout
+        self._capabilities = capabilities
         self._ready: Ready | None = None
         self._closed = threading.Event()
 
@@ -194,7 +202,9 @@ class Core:
         checked = DescribeOptions.parse(options)
         known = preview(self.backend)
         tiling = _tiling(
-            self._ready.capabilities if self._ready else known.capabilities or Capabilities()
+            self._ready.capabilities
+            if self._ready
+            else self._capabilities or known.capabilities or Capabilities()
         )
         look = partial(
             estimate,
@@ -215,7 +225,12 @@ class Core:
         begun = time.monotonic()
         call, deadline, prepared = yield from self._call(messages, options, label)
         sent: Exchanged[Description] = yield self._chat_step(call, deadline)
-        timings = Timings(prepare=prepared, total=time.monotonic() - begun, attempts=sent.attempts)
+        timings = Timings(
+            prepare=prepared,
+            total=time.monotonic() - begun,
+            attempts=sent.attempts,
+            resent=sent.resent,
+        )
         return sent.value.model_copy(update={"timings": timings})
 
     def _call(self, messages: Sequence[Message], options: Options, label: Any) -> Flow[Asked]:
@@ -239,7 +254,7 @@ class Core:
         if self._ready is not None and self._ready.endpoint == endpoint:
             return self._ready, deadline
         model = endpoint.model or self._model
-        capabilities, listed = endpoint.capabilities, []
+        capabilities, listed = self._capabilities or endpoint.capabilities, []
         if model is None or capabilities is None:
             try:
                 sent = yield self._models_step(endpoint, deadline)

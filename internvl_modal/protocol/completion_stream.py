@@ -30,6 +30,11 @@ class CompletionStream:
         self._done = False
         self.request_id: str | None = None
 
+    @property
+    def done(self) -> bool:
+        """Whether the server has said all, though its connection may stay open."""
+        return self._done
+
     def feed(self, chunk: bytes) -> Iterator[str]:
         """Yield the text that ``chunk`` brings; raises ServerError for an error event."""
         for data in self._events.feed(chunk):
