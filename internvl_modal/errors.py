@@ -14,6 +14,7 @@ InternVLError                  .hint says what to do next; .retryable
    |- ContextLengthError       .needed .available tokens
    |- RateLimitedError         429
    |- ServerUnavailableError   cold, 502, 503, 504 or no connection
+   |  `- AnswerLostError       the answer was lost on the way
    |- DeadlineExceededError    the call's time is up
    |- EngineError              the engine failed while it answered
    |  `- EmptyAnswerError      it answered without a text; .reasoning is what it wrote instead
@@ -28,6 +29,7 @@ from functools import partial
 from typing import Any
 
 __all__ = [
+    "AnswerLostError",
     "AuthenticationError",
     "ConfigError",
     "ContextLengthError",
@@ -130,6 +132,10 @@ class DeployError(InternVLError):
 class ServerError(InternVLError):
     """The server did not give a usable answer; ``text`` is what it wrote, where it wrote any."""
 
+    lost: bool = False
+    """Whether the engine may have worked for an answer that nobody has: asking again costs twice,
+    and is done as often as ``Retry.resend`` says."""
+
     def __init__(
         self,
         message: str,
@@ -183,6 +189,12 @@ class ServerUnavailableError(ServerError):
     """The server is cold, restarting or unreachable."""
 
     retryable = True
+
+
+class AnswerLostError(ServerUnavailableError):
+    """The connection ended after the question was sent and before its answer was there."""
+
+    lost = True
 
 
 class DeadlineExceededError(ServerError):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import random
+import copy
+import math
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
@@ -27,7 +28,7 @@ from internvl_modal.errors import (
 )
 from internvl_modal.flows.core import Core
 from internvl_modal.flows.discovery import Ready
-from internvl_modal.flows.steps import Blocking, Flow
+from internvl_modal.flows.steps import adrive
 from internvl_modal.schema.results import Description
 from internvl_modal.transport.exchange import Exchange, Exchanged
 from internvl_modal.transport.retry import Retry
@@ -72,7 +73,7 @@ class Requester:
 
         A start may download for hours: it has a thread that the interpreter does not wait for.
         """
-        return await self._perform(self._core.ready(), self._exchange, _in_daemon)
+        return await adrive(self._core.ready(), self._exchange, _in_daemon)
 
     async def describe(self, ticket: InFlight, halt: asyncio.Event) -> Description:
         """Describe one picture; nothing more is sent once ``halt`` is set."""
@@ -85,27 +86,8 @@ class Requester:
         job, item = self._job, ticket.item
         if isinstance(item.source, list | tuple) and not item.source:
             raise ImageError("holds no picture", source=item.key)
-        return await self._perform(
-            self._core.describe(item.source, job.prompt, job.options),
-            exchange,
-            self._in_thread,
-        )
-
-    async def _perform(self, flow: Flow[T], exchange: Perform, call: Calling) -> T:
-        try:
-            step = next(flow)
-            while True:
-                try:
-                    result = await (
-                        call(step.function) if isinstance(step, Blocking) else exchange(step)
-                    )
-                except Exception as error:  # noqa: BLE001 - the flow decides
-                    step = flow.throw(error)
-                else:
-                    step = flow.send(result)
-        except StopIteration as done:
-            value: T = done.value
-            return value
+        flow = self._core.describe(item.source, job.prompt, job.options)
+        return await adrive(flow, exchange, self._in_thread)
 
     async def _insist(
         self, step: Exchange[T], ticket: InFlight, halt: asyncio.Event
@@ -122,25 +104,30 @@ class Requester:
                     ticket.attempts += 1
                     ticket.sending = True
                     sent = await self._exchange(replace(step, deadline=begun + budget, retry=_ONCE))
-                return Exchanged(sent.value, ticket.attempts)
+                return replace(sent, attempts=ticket.attempts)
             except ServerError as error:
                 budget -= time.monotonic() - begun
-                if not self._again(error, ticket.attempts, since, budget):
+                pause = self._pause(step, error, ticket.attempts, since, budget)
+                if pause is None:
                     raise
             ticket.sending = False
-            await asyncio.sleep(self._backoff(ticket.attempts))
+            await asyncio.sleep(pause)
 
-    def _again(self, error: ServerError, attempts: int, since: float, budget: float) -> bool:
-        """Attempts are counted but for those that the server only put off."""
-        if not error.retryable or budget <= 0:
-            return False
+    def _pause(
+        self, step: Exchange[Any], error: ServerError, attempts: int, since: float, budget: float
+    ) -> float | None:
+        """The rule's, but that what the server only put off counts as no attempt for a while."""
+        if budget <= 0 or step.so_far.over:
+            return None
+        rule = self._retry
         put_off = isinstance(error, RateLimitedError) or error.status == 503
         patience = self._job.checked.timeout or self._core.timeout
-        return attempts < self._retry.attempts or (put_off and time.monotonic() < since + patience)
-
-    def _backoff(self, attempts: int) -> float:
-        longest = self._retry.initial * self._retry.factor ** min(attempts - 1, 30)
-        return random.uniform(0, min(self._retry.maximum, longest))  # noqa: S311
+        if put_off and time.monotonic() < since + patience:
+            rule = replace(rule, attempts=attempts + 1)
+        if put_off:  # the limiter makes all of them wait as long as the server asks
+            error = copy.copy(error)
+            error.retry_after = None
+        return rule.pause(attempts, error, math.inf, lost=step.so_far.lost)
 
     def _in_thread(self, function: Callable[[], Any]) -> Awaitable[Any]:
         return asyncio.get_running_loop().run_in_executor(self._threads, function)

@@ -242,7 +242,12 @@ class Core:
         begun = time.monotonic()
         call, deadline, prepared = yield from self._call(messages, options, label)
         sent: Exchanged[Description] = yield self._chat_step(call, deadline)
-        timings = Timings(prepare=prepared, total=time.monotonic() - begun, attempts=sent.attempts)
+        timings = Timings(
+            prepare=prepared,
+            total=time.monotonic() - begun,
+            attempts=sent.attempts,
+            resent=sent.resent,
+        )
         return sent.value.model_copy(update={"timings": timings})
 
     def _call(self, messages: Sequence[Message], options: Options, label: Any) -> Flow[Asked]:

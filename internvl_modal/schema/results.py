@@ -64,6 +64,7 @@ class Timings(FrozenModel):
     first_token: float | None = Field(None, description="Until the first text, when streaming.")
     total: float = 0.0
     attempts: int = 1
+    resent: int = Field(0, description="Of them, those that asked again after a lost answer.")
 
 
 FinishReason: TypeAlias = Literal["stop", "length"]
