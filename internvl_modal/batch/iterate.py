@@ -6,7 +6,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import AsyncIterator, Coroutine, Generator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -60,7 +60,10 @@ def iterate(
     thread.start()
 
     def call(work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, loop).result()
+        result, ending = asyncio.run_coroutine_threadsafe(_apart(work), loop).result()
+        if ending is not None:
+            raise ending
+        return cast(T, result)
 
     async def begin() -> tuple[Run, AsyncTransport]:
         transport = AsyncTransport(None, retry)
@@ -87,6 +90,14 @@ def iterate(
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()
+
+
+async def _apart(work: Coroutine[Any, Any, T]) -> tuple[T | None, BaseException | None]:
+    """The result, or what would end the event loop if a task raised it."""
+    try:
+        return await work, None
+    except (SystemExit, KeyboardInterrupt) as error:
+        return None, error
 
 
 def _in_threads(transport: Transport) -> Perform:
