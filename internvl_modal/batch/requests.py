@@ -7,7 +7,7 @@ import copy
 import math
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
+from concurrent.futures import CancelledError, Executor
 from dataclasses import replace
 from typing import Any, Protocol, TypeAlias, TypeGuard, TypeVar
 
@@ -130,7 +130,15 @@ class Requester:
         return rule.pause(attempts, error, math.inf, lost=step.so_far.lost)
 
     def _in_thread(self, function: Callable[[], Any]) -> Awaitable[Any]:
-        return asyncio.get_running_loop().run_in_executor(self._threads, function)
+        return asyncio.get_running_loop().run_in_executor(self._threads, contained, function)
+
+
+def contained(function: Callable[..., T], *arguments: object) -> T:
+    """Call it in a thread; raises RuntimeError for what an event loop would take for its own."""
+    try:
+        return function(*arguments)
+    except (StopIteration, asyncio.CancelledError, CancelledError) as error:
+        raise RuntimeError(f"{type(error).__name__} was raised in the middle") from error
 
 
 def _in_daemon(function: Callable[[], Any]) -> Awaitable[Any]:
