@@ -46,6 +46,10 @@ CONTEXT = 8192
 
 START_TIMEOUT = 300.0
 
+_ONE_REQUEST = {"connection": "close"}
+"""llama.cpp gives each connection a thread until it closes or was idle for 5 s, and of those
+opened at once it may leave some in a queue behind the idle ones."""
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -190,7 +194,7 @@ class LocalBackend:
         return Endpoint(
             f"{running.address}/v1",
             model=engine.name,
-            headers={"authorization": f"Bearer {running.key}"},
+            headers={"authorization": f"Bearer {running.key}", **_ONE_REQUEST},
             capabilities=self.capabilities,
             notice=DEMO_NOTICE if self.model == DEMO else "",
         )
