@@ -56,10 +56,10 @@ class Engine:
     def post(self, path: str, **document: object) -> Any:
         return self.raw.post(path, json=document).raise_for_status().json()
 
-    def busy(self) -> bool:
-        """Whether a request holds the engine's only slot."""
+    def written(self) -> int | None:
+        """Tokens of the answer that the engine's only slot writes; None where it is free."""
         (slot,) = self.raw.get("/slots").raise_for_status().json()
-        return bool(slot["is_processing"])
+        return slot["next_token"][0]["n_decoded"] if slot["is_processing"] else None
 
     def prompt_tokens(self, messages: list[dict[str, Any]]) -> int:
         """Tokens of what the engine's own template makes of ``messages``, pictures left out.

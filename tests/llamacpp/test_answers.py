@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import time
 from pathlib import Path
 from typing import Literal
 
@@ -73,7 +72,7 @@ class TestStreams:
     def test_cancelled_in_mid_stream(self, tiled_engine: Engine) -> None:
         pieces = iter(tiled_engine.client.stream(photograph(200, 200), "a", max_tokens=7000))
         next(pieces)
-        assert tiled_engine.busy()
+        assert tiled_engine.written()
         pieces.close()  # type: ignore[attr-defined]
         self.wait_until_free(tiled_engine)
 
@@ -82,22 +81,24 @@ class TestStreams:
             async with ivl.AsyncClient(
                 base_url=tiled_engine.url, api_key=tiled_engine.key
             ) as client:
-                call = client.describe(photograph(200, 200), "a", max_tokens=7000)
-                task = asyncio.create_task(call)
-                while not await asyncio.to_thread(tiled_engine.busy):
+                stream = client.stream(photograph(200, 200), "b", max_tokens=7000)
+                task = asyncio.create_task(collect(stream))
+                while not await asyncio.to_thread(tiled_engine.written):
                     assert not task.done()
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
 
+        async def collect(stream: ivl.AsyncStream) -> list[str]:
+            return [piece async for piece in stream]
+
         asyncio.run(run())
         self.wait_until_free(tiled_engine)
 
     def wait_until_free(self, engine: Engine) -> None:
-        """Long before 7,000 tokens are written, or the test's own time is up."""
-        engine.client.describe(photograph(100, 100), "a", max_tokens=1)
-        while engine.busy():
-            time.sleep(0.05)
+        """Free long before all of the 7,000 tokens are written."""
+        while (written := engine.written()) is not None:
+            assert written < 5000
 
 
 class Shape(BaseModel):
