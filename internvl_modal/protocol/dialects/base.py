@@ -40,6 +40,8 @@ class Dialect:
     zero_seed: ClassVar[int] = 0
     """Sent for ``seed=0``."""
     repetition: ClassVar[str] = "repetition_penalty"
+    headers: ClassVar[Mapping[str, str]] = {}
+    """Sent with every request for an answer."""
     most_stops: ClassVar[int | None] = 4
     """Stop strings that a request may hold; the client looks for all of them by itself."""
     version_paths: ClassVar[tuple[str, ...]] = ()

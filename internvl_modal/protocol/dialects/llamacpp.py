@@ -17,3 +17,6 @@ class LlamaCpp(Dialect):
     greedy: ClassVar = {"top_k": 1}
     repetition = "repeat_penalty"
     most_stops = None
+    # It gives each connection a thread until that closes or was idle for 5 s, and of those that are
+    # opened at once it may leave some in a queue behind the idle ones.
+    headers: ClassVar = {"connection": "close"}
