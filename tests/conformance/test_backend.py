@@ -19,7 +19,7 @@ from internvl_modal.backends.lmdeploy import LMDeployBackend, _free_port
 from internvl_modal.errors import ServerUnavailableError
 from internvl_modal.lmdeploy_server import LMDeployOptions, LMDeployServer
 from tests.conformance.conftest import Front
-from tests.conformance.environment import REPOSITORY
+from tests.environments import REPOSITORY
 
 PARSE = """
 import json, sys
