@@ -13,6 +13,8 @@ import internvl_modal as ivl
 from tests.vllm.server import Server
 from tests.vllm.tiny_model import text_of
 
+START, END = "<|im_start|>", "<|im_end|>\n"
+
 
 class Between(httpx.HTTPTransport):
     """Adds fields to each chat request, and keeps what went through."""
@@ -57,6 +59,17 @@ class Spoiling(Between):
         return json.loads(json.dumps(document).replace(";base64,", ";base64,AAAA"))
 
 
+class Losing(Between):
+    """Sends every message on without its pictures."""
+
+    def changed(self, document: dict[str, Any]) -> dict[str, Any]:
+        for message in document["messages"]:
+            if isinstance(message["content"], list):
+                kept = [part for part in message["content"] if part["type"] != "image_url"]
+                message["content"] = kept
+        return document
+
+
 @contextmanager
 def through(server: Server, between: Between, **options: Any) -> Iterator[ivl.Client]:
     """A client whose requests pass ``between``."""
@@ -70,6 +83,11 @@ def through(server: Server, between: Between, **options: Any) -> Iterator[ivl.Cl
 def saying(text: str, **fields: object) -> Between:
     """The engine writes ``text`` token by token and ends; the prompt's tokens are kept."""
     return Between(structured_outputs={"choice": [text]}, return_token_ids=True, **fields)
+
+
+def turn(role: str, text: str) -> str:
+    """A message as Qwen's template writes it."""
+    return f"{START}{role}\n{text}{END}"
 
 
 def _with_body(request: httpx.Request, document: object) -> httpx.Request:

@@ -29,7 +29,7 @@ def enabled() -> None:
         pytest.skip(f"needs vLLM for the CPU (2.5 GB installed once); set {ENABLED}=1")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def vllm(enabled: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The server with the settings that people leave alone."""
     with serving(tmp_path_factory.mktemp("vllm")) as server:
@@ -38,13 +38,16 @@ def vllm(enabled: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 
 @pytest.fixture(scope="module")
 def trusting(enabled: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that lets each request choose its tiles, and wants a key."""
-    folder = tmp_path_factory.mktemp("trusting")
-    with serving(folder, "--trust-request-mm-kwargs", key="the key") as server:
+    """A server that lets each request choose its tiles, and wants a key.
+
+    It takes pictures of up to 32 tiles, as vLLM does by itself where it has a large GPU.
+    """
+    options = ("--trust-request-mm-kwargs", "--max-num-batched-tokens", "8192")
+    with serving(tmp_path_factory.mktemp("trusting"), *options, key="the key") as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def client(vllm: Server) -> Iterator[ivl.Client]:
     """A client that is told where the server is, and nothing else."""
     with ivl.Client(base_url=vllm.url, retry=ivl.Retry(attempts=1)) as client:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from PIL import Image
 
 from tests.environments import ensure
 from tests.vllm.tiny_model import CONTEXT, make
@@ -57,6 +60,14 @@ class Server:
         return self.metric("generation_tokens_total")
 
 
+def content(image: Image.Image, text: str) -> list[dict[str, object]]:
+    """A message with ``image`` as it is, as a plain request has it."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    url = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}]
+
+
 @contextmanager
 def serving(folder: Path, *options: str, key: str | None = None) -> Iterator[Server]:
     """Start a server in ``folder`` with ``options`` besides; stop it at the end."""
@@ -81,8 +92,7 @@ def serving(folder: Path, *options: str, key: str | None = None) -> Iterator[Ser
             _wait(process, port, folder / "log")
             yield Server(f"http://127.0.0.1:{port}/v1", key)
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(60)
+            _stop(process)
 
 
 def _environment(folder: Path, cache: Path) -> dict[str, str]:
@@ -110,6 +120,15 @@ def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
                 return
         except httpx.TransportError:
             time.sleep(0.5)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the server with its engine and its worker."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(30)
 
 
 def _free_port() -> int:

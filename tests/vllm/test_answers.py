@@ -9,7 +9,7 @@ from PIL import Image
 from pydantic import BaseModel
 
 import internvl_modal as ivl
-from tests.vllm.between import Between, Spoiling, saying, through
+from tests.vllm.between import Between, Losing, Spoiling, saying, through
 from tests.vllm.server import MODEL, Server
 from tests.vllm.tiny_model import CONTEXT
 
@@ -45,7 +45,7 @@ def test_a_stream(vllm: Server) -> None:
         stream = client.stream(PICTURE)
         pieces = list(stream)
     assert "".join(pieces) == TEXT
-    assert len(pieces) == len(TEXT)
+    assert len(pieces) > 1
     answer = stream.description
     assert answer.text == TEXT
     assert answer.finish_reason == "stop"
@@ -131,6 +131,18 @@ def test_a_picture_that_vllm_cannot_load(vllm: Server, streamed: bool) -> None:
     ):
         ask(client, [PICTURE], streamed)
     assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_picture_that_does_not_arrive(vllm: Server, streamed: bool) -> None:
+    with (
+        through(vllm, Losing()) as client,
+        pytest.raises(ivl.ImageNotSeenError, match="did not see the picture") as caught,
+    ):
+        ask(client, [PICTURE], streamed)
+    assert caught.value.expected == 3 * 256
+    assert caught.value.actual is not None
+    assert caught.value.actual < 256
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -5,16 +5,11 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from tests.vllm.between import saying, through
+from tests.vllm.between import START, saying, through, turn
 from tests.vllm.server import Server
 from tests.vllm.tiny_model import CONTROL, token_id
 
 PICTURE = Image.new("RGB", (896, 448), "red")
-START, END = "<|im_start|>", "<|im_end|>\n"
-
-
-def turn(role: str, text: str) -> str:
-    return f"{START}{role}\n{text}{END}"
 
 
 def test_a_picture_and_a_question(vllm: Server) -> None:

@@ -120,6 +120,13 @@ def text_of(tokens: list[int]) -> str:
     return b"".join(pieces).decode("utf-8", "replace")
 
 
+def count(text: str) -> int:
+    """Tokens of a prompt in which control tokens stand by their names."""
+    for name in CONTROL:
+        text = text.replace(name, "\0")
+    return len(text.encode())
+
+
 def make(folder: Path) -> None:
     """Write all that ``vllm serve`` reads of a model but its weights."""
     folder.mkdir(parents=True)
