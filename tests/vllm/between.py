@@ -1,4 +1,4 @@
-"""Proxies between the client and vLLM: one that asks for more, one that breaks pictures."""
+"""Proxies between the client and vLLM: they ask for more, and break or lose pictures."""
 
 from __future__ import annotations
 

@@ -81,9 +81,9 @@ def serving(folder: Path, *options: str, key: str | None = None) -> Iterator[Ser
         *("--max-model-len", str(CONTEXT), "--max-num-seqs", "32", "--enforce-eager"),
         *("--mm-processor-cache-gb", "0.2", *options),
     ]
-    if key:
-        command += ["--api-key", key]
     environment = _environment(folder, python.parents[2] / "cache")
+    if key:
+        environment["VLLM_API_KEY"] = key
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True

@@ -143,7 +143,7 @@ def test_a_schema_that_the_server_refuses_is_left_out(vllm: Server) -> None:
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_how_many_tokens_pictures_needed(vllm: Server, streamed: bool) -> None:
-    """ "Input length (16717) exceeds model's maximum context length (16384)."."""
+    """vLLM says "Input length (16717) exceeds model's maximum context length (16384)."."""
     with ivl.Client(base_url=vllm.url) as client, pytest.raises(ivl.ContextLengthError) as caught:
         if streamed:
             list(client.stream([LARGE] * 5, system="-"))
@@ -155,14 +155,14 @@ def test_how_many_tokens_pictures_needed(vllm: Server, streamed: bool) -> None:
 
 
 def test_how_many_tokens_a_text_needed(vllm: Server) -> None:
-    """ "your prompt contains at least 16385 input tokens": vLLM counts no further."""
+    """vLLM says "at least 16385" and counts no further."""
     with ivl.Client(base_url=vllm.url) as client, pytest.raises(ivl.ContextLengthError) as caught:
         client.chat([{"role": "user", "text": "x" * CONTEXT}])
     assert (caught.value.needed, caught.value.available) == (CONTEXT + 1, CONTEXT)
 
 
 def test_a_prompt_that_fills_the_context_to_the_last_token(vllm: Server) -> None:
-    """ "max_tokens must be at least 1, got 0", though more was asked for."""
+    """vLLM says "max_tokens must be at least 1, got 0", though more was asked for."""
     around = count(turn("system", "-") + turn("user", "") + f"{START}assistant\n")
     with ivl.Client(base_url=vllm.url) as client:
         fits = client.chat([{"role": "user", "text": "x" * (CONTEXT - around - 1)}], system="-")
@@ -223,10 +223,10 @@ def test_whether_a_request_may_choose_is_found_out_once(vllm: Server, trusting: 
         assert chosen == [None if refused else {"max_dynamic_patch": 6}] * 2
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_a_limit_holds_for_every_picture_of_a_request(trusting: Server, count: int) -> None:
+@pytest.mark.parametrize("pictures", [2, 3])
+def test_a_limit_holds_for_every_picture_of_a_request(trusting: Server, pictures: int) -> None:
     between = saying("Pictures.")
     with through(trusting, between) as client:
-        answer = client.describe([LARGE] * count, detail=1)
-    assert [info.tiles for info in answer.images] == [1] * count
-    assert between.prompt.count("<1 tiles>") == count
+        answer = client.describe([LARGE] * pictures, detail=1)
+    assert [info.tiles for info in answer.images] == [1] * pictures
+    assert between.prompt.count("<1 tiles>") == pictures
