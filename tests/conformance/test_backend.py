@@ -20,7 +20,7 @@ from internvl_modal.engines.lmdeploy import LMDeployOptions
 from internvl_modal.engines.lmdeploy_process import LMDeployServer
 from internvl_modal.errors import ServerUnavailableError
 from tests.conformance.conftest import Front
-from tests.conformance.environment import REPOSITORY
+from tests.environments import REPOSITORY
 
 PARSE = """
 import json, sys
