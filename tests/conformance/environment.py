@@ -1,20 +1,28 @@
-"""LMDeploy 0.7.3's own command in an environment of its own: all of it but the CUDA engine."""
+"""The two LMDeploys' own command, each in an environment of its own: all but the CUDA engine."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from tests.environments import ensure
 
 HERE = Path(__file__).parent
+OLD, NEW = "0.7.3", "0.18.0"
+VERSIONS = (OLD, NEW)
 
 
-def lmdeploy_executable() -> Path:
-    """A stand-in for the ``lmdeploy`` command; installs about 1.8 GB the first time."""
-    python = ensure("conformance", HERE / "requirements.txt")
+def standin(version: str) -> Path:
+    """The folder of that version's stand-in."""
+    return HERE / "standin" / {OLD: "lmdeploy_073", NEW: "lmdeploy_018"}[version]
+
+
+def lmdeploy_executable(version: str = OLD) -> Path:
+    """A stand-in for the ``lmdeploy`` command; installs about 2 GB the first time."""
+    python = ensure(f"lmdeploy-{version}", HERE / f"requirements-{version}.txt")
     script = python.with_name("lmdeploy-standin")
-    text = f"#!/bin/sh\nexec '{python}' '{HERE / 'standin' / 'lmdeploy_standin.py'}' \"$@\"\n"
+    text = f"#!/bin/sh\nexec '{python}' '{standin(version) / 'lmdeploy_standin.py'}' \"$@\"\n"
     if not script.exists() or script.read_text() != text:
         draft = script.with_name(f"lmdeploy-standin.{os.getpid()}")
         draft.write_text(text)
@@ -24,4 +32,4 @@ def lmdeploy_executable() -> Path:
 
 
 if __name__ == "__main__":
-    print(lmdeploy_executable())
+    print(lmdeploy_executable(*sys.argv[1:]))

@@ -112,9 +112,10 @@ class TestStructured:
         assert shape.kind in ("circle", "square")
 
     def test_an_answer_that_is_cut(self, tiled_engine: Engine) -> None:
-        with pytest.raises(ivl.OutputInvalidError, match="cut at 3 tokens") as caught:
+        """Within three tokens of a schema's answer there is white space, or the start of it."""
+        cut = (ivl.OutputInvalidError, ivl.EmptyAnswerError)
+        with pytest.raises(cut, match="cut at 3 tokens.*max_tokens"):
             tiled_engine.client.extract(photograph(200, 200), Shape, max_tokens=3)
-        assert caught.value.text
 
 
 class TestRefusals:
