@@ -18,9 +18,8 @@ from internvl_modal.batch.sources.inputs import Images
 from internvl_modal.client.base import ClientBase, of_type
 from internvl_modal.client.streams import AsyncStream
 from internvl_modal.flows.steps import Flow, adrive
-from internvl_modal.flows.turns import IMAGES
 from internvl_modal.protocol.endpoint import Backend, Capabilities
-from internvl_modal.schema.inputs import ImageSource, Message
+from internvl_modal.schema.inputs import ImageInputs, ImageSource, Message
 from internvl_modal.schema.options import Options
 from internvl_modal.schema.results import Description, Estimate
 from internvl_modal.transport.aio import AsyncTransport
@@ -68,13 +67,13 @@ class AsyncClient(ClientBase):
         self._transport = AsyncTransport(http_client, self._retry)
 
     async def describe(
-        self, image: IMAGES, prompt: str | None = None, **options: Unpack[Options]
+        self, image: ImageInputs, prompt: str | None = None, **options: Unpack[Options]
     ) -> Description:
         """Describe a picture, or several together when given a list."""
         return await self._run(self._core.describe(image, prompt, options))
 
     def stream(
-        self, image: IMAGES, prompt: str | None = None, **options: Unpack[Options]
+        self, image: ImageInputs, prompt: str | None = None, **options: Unpack[Options]
     ) -> AsyncStream:
         """Describe a picture piece by piece; iterate over it, then read ``.description``."""
         flow = self._core.open_stream(image, prompt, options)
@@ -95,7 +94,7 @@ class AsyncClient(ClientBase):
 
     async def extract(
         self,
-        image: IMAGES,
+        image: ImageInputs,
         schema: type[M],
         prompt: str | None = None,
         *,

@@ -19,8 +19,8 @@ from internvl_modal.batch.sources.inputs import Images
 from internvl_modal.client.aio import AsyncClient
 from internvl_modal.client.sync import Client
 from internvl_modal.errors import ConfigError
-from internvl_modal.flows.turns import IMAGES
 from internvl_modal.protocol.endpoint import Backend, Endpoint, preview
+from internvl_modal.schema.inputs import ImageInputs
 from internvl_modal.schema.options import Options
 from internvl_modal.schema.results import Description
 from internvl_modal.settings import Settings
@@ -72,7 +72,7 @@ class _Lent:
 
 
 def describe(
-    image: IMAGES,
+    image: ImageInputs,
     prompt: str | None = None,
     *,
     backend: str | Backend | None = None,
@@ -90,7 +90,7 @@ def describe(
 
 
 async def adescribe(
-    image: IMAGES,
+    image: ImageInputs,
     prompt: str | None = None,
     *,
     backend: str | Backend | None = None,

@@ -17,9 +17,8 @@ from internvl_modal.batch.sources.inputs import Images
 from internvl_modal.client.base import ClientBase, of_type
 from internvl_modal.client.streams import Stream
 from internvl_modal.flows.steps import Flow, drive
-from internvl_modal.flows.turns import IMAGES
 from internvl_modal.protocol.endpoint import Backend, Capabilities
-from internvl_modal.schema.inputs import ImageSource, Message
+from internvl_modal.schema.inputs import ImageInputs, ImageSource, Message
 from internvl_modal.schema.options import Options
 from internvl_modal.schema.results import Description, Estimate
 from internvl_modal.transport.retry import Retry
@@ -72,13 +71,13 @@ class Client(ClientBase):
         self._transport = Transport(http_client, self._retry)
 
     def describe(
-        self, image: IMAGES, prompt: str | None = None, **options: Unpack[Options]
+        self, image: ImageInputs, prompt: str | None = None, **options: Unpack[Options]
     ) -> Description:
         """Describe a picture, or several together when given a list."""
         return self._run(self._core.describe(image, prompt, options))
 
     def stream(
-        self, image: IMAGES, prompt: str | None = None, **options: Unpack[Options]
+        self, image: ImageInputs, prompt: str | None = None, **options: Unpack[Options]
     ) -> Stream:
         """Describe a picture piece by piece; iterate over it, then read ``.description``."""
         flow = self._core.open_stream(image, prompt, options)
@@ -99,7 +98,7 @@ class Client(ClientBase):
 
     def extract(
         self,
-        image: IMAGES,
+        image: ImageInputs,
         schema: type[M],
         prompt: str | None = None,
         *,

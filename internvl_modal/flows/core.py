@@ -20,7 +20,6 @@ from internvl_modal.errors import ConfigError, RequestRejectedError
 from internvl_modal.flows.discovery import Ready, discover, models_step, settle_tiles
 from internvl_modal.flows.steps import Blocking, Flow
 from internvl_modal.flows.turns import (
-    IMAGES,
     checked_messages,
     one_turn,
     prepared_turns,
@@ -37,7 +36,7 @@ from internvl_modal.protocol.completion_stream import CompletionStream
 from internvl_modal.protocol.dialects.registry import dialect_of
 from internvl_modal.protocol.endpoint import Backend, Capabilities, Endpoint, preview
 from internvl_modal.protocol.http import Json
-from internvl_modal.schema.inputs import ImageSource, Message
+from internvl_modal.schema.inputs import ImageInputs, ImageSource, Message
 from internvl_modal.schema.options import DescribeOptions, Options
 from internvl_modal.schema.results import Description, Estimate, Timings
 from internvl_modal.transport.exchange import Exchange, Exchanged
@@ -102,7 +101,9 @@ class Core:
         self._closed.set()
         self.backend.stop()
 
-    def describe(self, image: IMAGES, prompt: str | None, options: Options) -> Flow[Description]:
+    def describe(
+        self, image: ImageInputs, prompt: str | None, options: Options
+    ) -> Flow[Description]:
         """Describe one picture, or several together."""
         return (yield from self._ask(one_turn(image, prompt), options))
 
@@ -132,7 +133,7 @@ class Core:
 
     def extract(
         self,
-        image: IMAGES,
+        image: ImageInputs,
         schema: type[M],
         prompt: str | None,
         repairs: int,
@@ -173,7 +174,7 @@ class Core:
             sent = yield self._chat_step(call, deadline)
         return sent.value
 
-    def open_stream(self, image: IMAGES, prompt: str | None, options: Options) -> Flow[Opened]:
+    def open_stream(self, image: ImageInputs, prompt: str | None, options: Options) -> Flow[Opened]:
         """Make a streamed ``describe`` ready to be opened."""
         return (yield from self._open(one_turn(image, prompt), options))
 

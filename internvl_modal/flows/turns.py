@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -14,7 +14,7 @@ from internvl_modal.models.families import Family, system_message
 from internvl_modal.protocol.dialects.registry import dialect_of
 from internvl_modal.protocol.endpoint import Capabilities
 from internvl_modal.protocol.turns import Turn
-from internvl_modal.schema.inputs import DEFAULT_PROMPT, ImageSource, Message
+from internvl_modal.schema.inputs import DEFAULT_PROMPT, ImageInputs, ImageSource, Message
 from internvl_modal.schema.options import DescribeOptions
 from internvl_modal.schema.validation import explain
 from internvl_modal.transport.exchange import remaining
@@ -27,10 +27,7 @@ FETCH_TIMEOUT = 30.0
 """Seconds to download one picture, or less where the call's deadline is nearer."""
 
 
-IMAGES: TypeAlias = ImageSource | Sequence[ImageSource]
-
-
-def one_turn(image: IMAGES, prompt: str | None) -> tuple[Message]:
+def one_turn(image: ImageInputs, prompt: str | None) -> tuple[Message]:
     """The one message of a description; raises ConfigError without a picture or with odd text."""
     images = tuple(image) if isinstance(image, list | tuple) else (image,)
     if not images:

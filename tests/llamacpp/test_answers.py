@@ -114,7 +114,7 @@ class TestStructured:
     def test_an_answer_that_is_cut(self, tiled_engine: Engine) -> None:
         """Within three tokens of a schema's answer there is white space, or the start of it."""
         cut = (ivl.OutputInvalidError, ivl.EmptyAnswerError)
-        with pytest.raises(cut, match="cut at 3 tokens.*max_tokens"):
+        with pytest.raises(cut, match=r"cut at 3 tokens.*max_tokens"):
             tiled_engine.client.extract(photograph(200, 200), Shape, max_tokens=3)
 
 
