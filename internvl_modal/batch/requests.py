@@ -33,8 +33,8 @@ from internvl_modal.schema.results import Description
 from internvl_modal.transport.exchange import Exchange, Exchanged
 from internvl_modal.transport.retry import Retry
 
-Perform: TypeAlias = "Callable[[Exchange[Any]], Awaitable[Exchanged[Any]]]"
-Calling: TypeAlias = "Callable[[Callable[[], Any]], Awaitable[Any]]"
+Perform: TypeAlias = Callable[[Exchange[Any]], Awaitable[Exchanged[Any]]]
+Calling: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 """How a function that blocks is called without blocking."""
 
 T = TypeVar("T")

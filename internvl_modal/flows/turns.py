@@ -20,7 +20,7 @@ from internvl_modal.schema.validation import explain
 from internvl_modal.transport.exchange import remaining
 
 if TYPE_CHECKING:
-    from internvl_modal.images.encode import PreparedImage
+    from internvl_modal.schema.results import PreparedImage
 
 
 FETCH_TIMEOUT = 30.0
