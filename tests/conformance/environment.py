@@ -71,7 +71,8 @@ def lmdeploy_executable() -> Path:
     """A stand-in for the ``lmdeploy`` command: all of it but the CUDA engine."""
     python = ensure()
     script = python.with_name("lmdeploy-standin")
-    text = f"#!/bin/sh\nexec '{python}' '{HERE / 'standin' / 'lmdeploy_standin.py'}' \"$@\"\n"
+    standin = HERE / "standin" / "lmdeploy_standin.py"
+    text = f"#!{python}\nimport runpy\nrunpy.run_path({str(standin)!r}, run_name='__main__')\n"
     if not script.exists() or script.read_text() != text:
         draft = script.with_name(f"lmdeploy-standin.{os.getpid()}")
         draft.write_text(text)
