@@ -15,6 +15,7 @@ from internvl_modal.deployment.design import make_spec
 from internvl_modal.deployment.handle import Deployment
 from internvl_modal.deployment.keys import app_secrets, check_key, key_for, required_proxy
 from internvl_modal.deployment.modal_api import outside_loop
+from internvl_modal.deployment.modal_rules import check_environment, check_options
 from internvl_modal.deployment.options import DeployArguments, DeployOptions
 from internvl_modal.deployment.planned import planned
 from internvl_modal.deployment.publish import Publication
@@ -100,6 +101,7 @@ async def aconnect(
 def _connected(name: str | None, key: SecretStr | None, environment: str | None) -> Deployment:
     settings = Settings.load()
     chosen = DeployOptions.load(environment=environment)
+    check_environment(chosen.environment)
     wanted = (name or chosen.name or chosen.model).strip()
     app, tags = _find(wanted, chosen)
     record = recorded(settings, app, chosen.environment)
@@ -122,6 +124,7 @@ def _connected(name: str | None, key: SecretStr | None, environment: str | None)
 def module_app() -> modal.App:
     """The app of ``internvl_modal.modal_app``, configured by the environment."""
     options = DeployOptions.load()
+    check_options(options)
     settings = Settings.load()
     if (wanted := options.environment) not in (None, modal_api.environment_name(None)):
         raise ConfigError(

@@ -15,6 +15,7 @@ from internvl_modal.deployment.handle import Deployment
 from internvl_modal.deployment.keys import app_secrets, check_key, key_for, new_key, required_proxy
 from internvl_modal.deployment.modal_api import errors_of, modal_output
 from internvl_modal.deployment.modal_build import Secrets
+from internvl_modal.deployment.modal_rules import check_options
 from internvl_modal.deployment.options import DeployOptions
 from internvl_modal.deployment.planned import planned
 from internvl_modal.deployment.readiness import wait_for_answer
@@ -85,6 +86,7 @@ class Publication:
 
     def _design(self) -> DeploymentSpec:
         """What will be made, checked as far as it can be without Modal."""
+        check_options(self._options)
         plan = planned(self._options, "catalogue" if self._dry_run else "auto")
         if not self._force:
             plan.require()

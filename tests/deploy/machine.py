@@ -67,6 +67,6 @@ class Machine:
     @property
     def key(self) -> str:
         """The key it keeps of its only deployment."""
-        (file,) = self.home.rglob("deployments/*/*.json")
+        (file,) = self.home.rglob("deployments/*/*/*.json")
         key: str = json.loads(file.read_text())["api_key"]
         return key
