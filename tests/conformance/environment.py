@@ -23,10 +23,7 @@ def lmdeploy_executable(version: str = OLD) -> Path:
     python = ensure(f"lmdeploy-{version}", HERE / f"requirements-{version}.txt")
     script = python.with_name("lmdeploy-standin")
     program = str(standin(version) / "lmdeploy_standin.py")
-    text = f"#!{python}
-import runpy
-runpy.run_path({program!r}, run_name='__main__')
-"
+    text = f"#!{python}\nimport runpy\nrunpy.run_path({program!r}, run_name='__main__')\n"
     if not script.exists() or script.read_text() != text:
         draft = script.with_name(f"lmdeploy-standin.{os.getpid()}")
         draft.write_text(text)
