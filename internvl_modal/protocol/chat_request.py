@@ -40,7 +40,11 @@ def chat_request(
         document |= {"stream": True, "stream_options": {"include_usage": True}}
     if schema is not None:
         document |= dialect.answer_format(schema)
-    headers = {**call.endpoint.headers, "content-type": "application/json"}
+    headers = {
+        **call.endpoint.headers,
+        **dialect.headers,
+        "content-type": "application/json",
+    }
     path = call.endpoint.path("chat/completions")
     return HttpRequest("POST", path, headers, encode(document, payloads))
 

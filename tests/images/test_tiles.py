@@ -137,8 +137,8 @@ def test_a_picture_is_shaped_for_a_server_with_a_limit_of_its_own(
     layout = plan_layout(width, height, asked, Tiling(max_tiles=limit))
     assert choose_grid(*layout.size, limit) == layout.grid
     assert layout.grid == choose_grid(width, height, min(asked, limit))
-    assert layout.size[0] <= 448 * layout.grid[0] or layout.size[0] <= width
-    assert layout.size[1] <= 448 * layout.grid[1] or layout.size[1] <= height
+    assert layout.size[0] <= max(width, 448 * layout.grid[0])
+    assert layout.size[1] <= max(height, 448 * layout.grid[1])
 
 
 LLAMA = Tiling(tile_pixels=96, tokens_per_tile=9, max_tiles=12, rule="llama.cpp")
