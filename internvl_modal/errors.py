@@ -56,6 +56,8 @@ class InternVLError(Exception):
     """Root of all errors of this package."""
 
     retryable: bool = False
+    most_attempts: int | None = None
+    """After so many it will not get better; None where only the caller's patience counts."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(f"{message} ({hint})" if hint else message)
@@ -215,7 +217,6 @@ class EmptyAnswerError(EngineError):
     """
 
     most_attempts = 2
-    """After so many, the same answer is the answer."""
 
     def __init__(
         self,

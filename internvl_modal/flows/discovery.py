@@ -44,8 +44,13 @@ def models_step(
     retry: Retry | None = None,
     decode: Callable[[HttpResponse], list[Json]] = decode_models,
 ) -> Exchange[list[Json]]:
-    """Ask for the list of models."""
-    request = HttpRequest("GET", endpoint.path("models"), endpoint.headers)
+    """Ask for the list of models.
+
+    A server without TLS may be llama.cpp, of which no idle connection must hold a thread.
+    """
+    plain = {"connection": "close"} if endpoint.base_url.startswith("http:") else {}
+    headers = {**endpoint.headers, **plain}
+    request = HttpRequest("GET", endpoint.path("models"), headers)
     return Exchange(endpoint.base_url, request, decode, deadline, retry)
 
 

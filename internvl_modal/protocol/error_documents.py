@@ -57,7 +57,7 @@ def error_code(document: object, said: str) -> int | None:
     told = " ".join(
         str(level[name])
         for level in levels
-        for name in ("type", "code", "status")
+        for name in ("type", "code", "status", "error_type")
         if isinstance(level.get(name), str)
     )
     for words in (told, said):
@@ -72,7 +72,7 @@ def error_type(document: object) -> str:
     names = [
         str(level[name])
         for level in _levels(document)
-        for name in ("type", "code")
+        for name in ("type", "code", "error_type")
         if isinstance(level.get(name), str)
     ]
     return " ".join(dict.fromkeys(names))
