@@ -44,8 +44,6 @@ class Dialect:
     """Sent with every request for an answer."""
     most_stops: ClassVar[int | None] = 4
     """Stop strings that a request may hold; the client looks for all of them by itself."""
-    headers: ClassVar[Mapping[str, str]] = {}
-    """Sent with every question to the model."""
     version_paths: ClassVar[tuple[str, ...]] = ()
     """What to ask, below the server's root, to tell its versions apart; see ``version``."""
 
