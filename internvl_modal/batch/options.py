@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from internvl_modal.batch.outcome import Outcome
+from internvl_modal.batch.progress import BatchProgress
 from internvl_modal.batch.sources.choice import Choice
 from internvl_modal.errors import ConfigError
 from internvl_modal.schema.inputs import DEFAULT_PROMPT
 from internvl_modal.schema.options import DescribeOptions, Options, listed
 from internvl_modal.schema.validation import explain
 
-if TYPE_CHECKING:
-    from internvl_modal.batch.outcome import Outcome
-    from internvl_modal.batch.progress import BatchProgress
-
-Out: TypeAlias = "str | os.PathLike[str] | Callable[[Outcome], object]"
+Out: TypeAlias = str | os.PathLike[str] | Callable[[Outcome], object]
 
 
 class BatchOptions(Options, total=False):

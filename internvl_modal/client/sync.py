@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel
 from typing_extensions import Self, Unpack
 
 from internvl_modal._utils.lazy_module import LazyModule
 from internvl_modal.batch.iterate import Batch
 from internvl_modal.batch.options import BatchOptions, Job
 from internvl_modal.batch.sources.inputs import Images
-from internvl_modal.client.base import ClientBase, of_type
+from internvl_modal.client.base import ClientBase, M, T, of_type
 from internvl_modal.client.streams import Stream
 from internvl_modal.flows.steps import Flow, drive
 from internvl_modal.protocol.endpoint import Backend, Capabilities
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     import httpx
 else:  # imported only for those who bring a client of their own
     httpx = LazyModule("httpx")
-
-T = TypeVar("T")
-M = TypeVar("M", bound=BaseModel)
 
 
 class Client(ClientBase):
