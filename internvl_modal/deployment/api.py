@@ -16,7 +16,7 @@ from internvl_modal.deployment.handle import Deployment
 from internvl_modal.deployment.keys import app_secrets, check_key, key_for, required_proxy
 from internvl_modal.deployment.modal_api import outside_loop
 from internvl_modal.deployment.modal_rules import check_environment, check_options
-from internvl_modal.deployment.options import DeployArguments, DeployOptions
+from internvl_modal.deployment.options import DeployArguments, DeployOptions, with_deploy_arguments
 from internvl_modal.deployment.planned import planned
 from internvl_modal.deployment.publish import Publication
 from internvl_modal.deployment.records import new_version, recorded, remember
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import modal
 
 
+@with_deploy_arguments
 def deploy(
     model: str | None = None,
     *,
@@ -52,6 +53,7 @@ def deploy(
     return outside_loop(work.run, work.stop)
 
 
+@with_deploy_arguments
 async def adeploy(
     model: str | None = None,
     *,

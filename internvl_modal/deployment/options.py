@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from internvl_modal._utils.signatures import showing
 from internvl_modal.errors import ConfigError
 from internvl_modal.planning.cost import CORES, HOST_GIB
 from internvl_modal.planning.options import PlanOptions
@@ -20,16 +21,27 @@ class DeployArguments(PlanOptions, total=False):
     """Keyword arguments of ``deploy()`` beside those it names; see ``DeployOptions``."""
 
     revision: str | None
+    """Branch, tag or commit of its repository."""
     volume: str
+    """Volume that holds the weights."""
     environment: str | None
+    """Modal environment."""
     region: str | None
+    """Where containers may run; costs more."""
     min_containers: int
+    """GPU containers that always run."""
     max_containers: int
+    """Most GPU containers: a limit to the bill."""
     buffer_containers: int
+    """Spare ones while any is busy."""
     timeout: int
+    """Seconds for one request."""
     startup_timeout: int | None
+    """Seconds to load; by the weights' size by default."""
     download_gpu: str | None
+    """GPU for the download; none is needed."""
     proxy_auth: bool
+    """Ask for Modal-Key and Modal-Secret as well."""
 
 
 class DeployOptions(BaseSettings):
@@ -101,6 +113,12 @@ class DeployOptions(BaseSettings):
         """Options that were checked when they were kept; the environment says nothing to them."""
         known = {name: value for name, value in options.items() if name in cls.model_fields}
         return cls.model_construct(**known)  # type: ignore[arg-type]
+
+
+with_deploy_arguments = showing(
+    DeployArguments, {name: info.default for name, info in DeployOptions.model_fields.items()}
+)
+"""Shows ``**options: Unpack[DeployArguments]`` as keywords."""
 
 
 def options_table() -> str:

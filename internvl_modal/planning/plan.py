@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from internvl_modal._utils.signatures import showing
 from internvl_modal.engines.lmdeploy import LMDeployOptions
 from internvl_modal.errors import ConfigError, PlanError
 from internvl_modal.models.shapes import TILE_TOKENS, ModelSpec
 from internvl_modal.planning.cost import CORES, HOST_GIB, Cost, picture_cost
 from internvl_modal.planning.gpus import Gpu
 from internvl_modal.planning.memory import MARGIN, MIB, Memory
+from internvl_modal.planning.options import PlanOptions
 from internvl_modal.planning.report import SHOWN, Bar, Report, Row, as_html, as_text, draw
 from internvl_modal.planning.throughput import Load, startup_seconds
 
@@ -149,6 +151,10 @@ class Request:
     def session(self, context: int) -> int:
         """The session length asked for, else a useful one in which the request fits."""
         return self.session_len or min(context, max(USEFUL_SESSION, round_up(self.tokens, 1024)))
+
+
+with_plan_options = showing(PlanOptions, {each.name: each.default for each in fields(Request)})
+"""Shows ``**options: Unpack[PlanOptions]`` as keywords."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
+from internvl_modal._utils.signatures import showing
 from internvl_modal.errors import ConfigError
 from internvl_modal.schema.validation import FrozenModel, explain
 
@@ -32,19 +33,33 @@ class Options(TypedDict, total=False):
     """Keyword options of every call that describes a picture."""
 
     detail: Detail
+    """Most tiles per picture: low 6, medium 12, high 24, auto or 1-40."""
     max_tokens: int
+    """Most tokens to write."""
     temperature: float
+    """0 is greedy."""
     top_p: float | None
+    """Nucleus sampling."""
     top_k: int | None
+    """Sample from the k likeliest tokens."""
     seed: int | None
+    """Repeats a sampled answer."""
     stop: str | Sequence[str]
+    """Strings that end the answer."""
     repetition_penalty: float | None
+    """1 is none."""
     system: str | None
+    """System message; InternVL's own by default, '' for none."""
     grounding: bool
+    """Let <ref> and <box> in a prompt mean what they mean to InternVL."""
     timeout: float | None
+    """Seconds for the whole call."""
     background: str
+    """Colour put under transparent pixels."""
     max_pixels: int
+    """Largest picture decoded, in pixels."""
     allow_private_urls: bool
+    """Fetch from private addresses too."""
 
 
 class DescribeOptions(FrozenModel):
@@ -125,3 +140,9 @@ def _instead_of(name: str, known: Sequence[str]) -> str:
         return f"it belongs to the client: Client({name}=...)"
     near = get_close_matches(name, (*known, *_OF_CLIENTS), n=1)
     return f"did you mean {near[0]}?" if near else f"options: {', '.join(known)}"
+
+
+with_options = showing(
+    Options, {name: info.default for name, info in DescribeOptions.model_fields.items()}
+)
+"""Shows ``**options: Unpack[Options]`` as keywords."""
