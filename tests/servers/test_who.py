@@ -465,3 +465,13 @@ def test_other_servers(loopback: Loopback, models: Any, reply: Any) -> None:
     with ivl.Client(loopback.url) as client:
         found = client.describe(PICTURE)
     assert (found.text, found.finish_reason, found.warnings) == ("A cat.", "stop", ())
+
+
+def test_llama_cpp_keeps_no_connection(loopback: Loopback) -> None:
+    """Each would hold one of its few threads; none that it closes is used again."""
+    loopback.models = listing(listed(INTERNVL, "llamacpp"))
+    retry = ivl.Retry(attempts=1, resend=0)
+    with ivl.Client(loopback.url, retry=retry) as client:
+        for _ in range(20):
+            client.chat([{"role": "user", "text": "Hi"}])
+    assert {heard.headers["connection"] for heard in loopback.heard} == {"close"}
