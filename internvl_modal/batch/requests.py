@@ -22,6 +22,7 @@ from internvl_modal.errors import (
     AuthenticationError,
     ConfigError,
     DeadlineExceededError,
+    EmptyAnswerError,
     ImageError,
     InternVLError,
     RateLimitedError,
@@ -183,7 +184,12 @@ def is_shortage(error: BaseException | None) -> bool:
 
 
 def is_unanswered(error: Exception | None) -> TypeGuard[ServerError]:
-    """Whether the server gave no answer about the picture: it failed, or was not there."""
+    """Whether the server gave no answer about the picture: it failed, or was not there.
+
+    An empty answer is one: asked again once, it is what there is to record.
+    """
+    if isinstance(error, EmptyAnswerError):
+        return False
     return isinstance(error, ServerError) and (
         error.retryable or isinstance(error, DeadlineExceededError)
     )

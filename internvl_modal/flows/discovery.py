@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from internvl_modal.errors import (
+    AnswerLostError,
     DeadlineExceededError,
     RateLimitedError,
     ServerError,
@@ -98,7 +99,8 @@ def _listed(endpoint: Endpoint, deadline: float, *, needed: bool) -> Flow[list[J
     try:
         sent = yield step
     except (RateLimitedError, ServerUnavailableError) as error:
-        if needed or error.status is None:  # nobody is there
+        unheard = error.status is None and not isinstance(error, AnswerLostError)
+        if needed or unheard:  # unheard: nobody is there
             raise
         return []
     listed: list[Json] = sent.value

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import internvl_modal as ivl
+from tests.loopback import Loopback, Reply
 from tests.servers.answers import chat, used
 from tests.test_wire import decoded, make_call, picture
 
@@ -145,3 +148,27 @@ def test_errors_say_the_same_everywhere(error: ivl.InternVLError) -> None:
     assert again.__dict__ == error.__dict__
     assert again.args == error.args == (str(error),) == (str(again),)
     assert error.hint in str(error)
+
+
+def test_an_empty_answer_is_asked_for_once_more_and_then_recorded(
+    loopback: Loopback, tmp_path: Path
+) -> None:
+    loopback.will(Reply(body=chat("", "stop", reasoning_content="A cat?")))
+    retry = ivl.Retry(attempts=5, initial=0)
+    with ivl.Client(loopback.url, model="m", retry=retry) as client:
+        with pytest.raises(ivl.EmptyAnswerError):
+            client.describe(Image.new("RGB", (9, 9)))
+        assert len(loopback.chats) == 2
+        pictures = {f"k{i}": Image.new("RGB", (9, 9 + i)) for i in range(30)}
+        out = tmp_path / "out.jsonl"
+        found = list(client.describe_many(pictures, out=out, progress=False))
+    assert {type(outcome.error) for outcome in found} == {ivl.EmptyAnswerError}
+    assert {outcome.attempts for outcome in found} == {2}
+    assert len(out.read_text().splitlines()) == 30
+
+
+def test_reasoning_that_spent_the_tokens_is_not_asked_for_again(loopback: Loopback) -> None:
+    loopback.will(Reply(body=chat("", "length", used(300, 1024), reasoning_content="hmm")))
+    with ivl.Client(loopback.url, model="m") as client, pytest.raises(ivl.EmptyAnswerError):
+        client.describe(Image.new("RGB", (9, 9)))
+    assert len(loopback.chats) == 1

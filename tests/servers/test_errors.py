@@ -42,6 +42,11 @@ KINDS: list[tuple[Any, type[ivl.ServerError], int]] = [
     ({"error": "model 'x' not found"}, ivl.RequestRejectedError, 404),
     (answers.TGI_OVERLOADED, ivl.ServerUnavailableError, 503),
     ({"error": "boom"}, ivl.EngineError, 200),
+    ({"error": True, "message": "boom", "code": 429}, ivl.RateLimitedError, 429),
+    ({"errors": [{"message": "boom", "status": 429}]}, ivl.RateLimitedError, 429),
+    ({"error": [{"message": "boom", "code": 503}]}, ivl.ServerUnavailableError, 503),
+    ({"error": {"message": "boom", "code": 429}, "choices": [{"message": {"content": "x"}}]},
+     ivl.RateLimitedError, 429),
     ({"error": {"message": "boom"}, "choices": []}, ivl.EngineError, 200),
     ({"choices": [{"message": None, "error": {"code": 502, "message": "gone"}}]},
      ivl.ServerUnavailableError, 502),
@@ -63,6 +68,7 @@ def test_an_error_inside_a_200(
             list(CompletionStream(make_call()).feed(b"data: " + data + b"\n\n"))
     assert type(caught.value) is kind
     assert caught.value.status == status
+    assert "without words" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ class TestModel:
             Reply(503, {"error": "x"}), Reply(429, "slow"), Reply(200, b"<html>app</html>"),
             Reply(body=[{"id": "m"}]), Reply(body={"data": None}), Reply(body={}), Reply(200, b"null"),
             Reply(body={"error": {"code": 500, "message": "x"}}), Reply(200, b""),
-            Reply(body=[1, None, {"id": 3}]), Reply(body={"data": {"id": "m"}}),
+            Reply(body=[1, None, {"id": 3}]), Reply(cut=True), Reply(body={"data": {"id": "m"}}),
         ],
     )  # fmt: skip
     def test_a_given_model_is_asked_whatever_the_list_says(
@@ -167,7 +167,7 @@ class TestModel:
             client.describe(PICTURE)
             client.describe(PICTURE)
         assert [heard.json["model"] for heard in loopback.chats] == ["given", "given"]
-        again = 2 if reply.status in (503, 429) else 1
+        again = 2 if reply.status in (503, 429) or reply.cut else 1
         assert len(loopback.heard) - len(loopback.chats) == again
 
     def test_ollama_without_a_model(self, loopback: Loopback) -> None:
@@ -465,3 +465,13 @@ def test_other_servers(loopback: Loopback, models: Any, reply: Any) -> None:
     with ivl.Client(loopback.url) as client:
         found = client.describe(PICTURE)
     assert (found.text, found.finish_reason, found.warnings) == ("A cat.", "stop", ())
+
+
+def test_llama_cpp_keeps_no_connection(loopback: Loopback) -> None:
+    """Each would hold one of its few threads; none that it closes is used again."""
+    loopback.models = listing(listed(INTERNVL, "llamacpp"))
+    retry = ivl.Retry(attempts=1, resend=0)
+    with ivl.Client(loopback.url, retry=retry) as client:
+        for _ in range(20):
+            client.chat([{"role": "user", "text": "Hi"}])
+    assert {heard.headers["connection"] for heard in loopback.heard} == {"close"}

@@ -8,11 +8,7 @@ from internvl_modal.protocol.dialects.base import Dialect
 
 
 class LlamaCpp(Dialect):
-    """Cuts by a rule of its own, so that pictures are shrunk to get fewer tiles.
-
-    It gives each connection one of its few threads until that closes or was idle for 5 s, so that
-    idle ones hold up the others.
-    """
+    """Cuts by a rule of its own, so that pictures are shrunk to get fewer tiles."""
 
     name = "llamacpp"
     json_schema = True
