@@ -1,7 +1,7 @@
 """What Modal takes for a name, a region and a number of GPUs; checked before it is asked.
 
-From the client of 1.6.4 (``modal/_utils/name_utils.py``), which checks most of it only when a deploy
-is under way, and from modal.com/docs/guide/region-selection. Nothing here talks to Modal.
+From the client of 1.6.4 (``modal/_utils/name_utils.py``), which checks most of it only when a
+deploy is under way, and from modal.com/docs/guide/region-selection. Nothing here talks to Modal.
 """
 
 from __future__ import annotations
