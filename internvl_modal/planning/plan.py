@@ -185,7 +185,7 @@ class Plan:
     cost: Cost
     choices: tuple[Plan, ...] = ()
     on_any_gpu: bool = False
-    """Whether the reason is none of these GPUs': the request is more than any can answer."""
+    """Whether nobody named a GPU, and the request is more than any can answer."""
     remedy: str = ""
     """Where nothing works: what works without one of the wishes."""
 
@@ -234,12 +234,17 @@ class Plan:
         """Return the plan itself; raise PlanError, naming choices that work, if it does not fit."""
         if self.fits:
             return self
-        raise PlanError(_headline(self), hint=self._hint())
+        where = f"{self.spec.name} does not fit on {self.count} x {self.gpu.name}"
+        if self.on_any_gpu:
+            where = f"{self.spec.name} cannot be served so"
+        raise PlanError(f"{where}: {self.reason}", hint=self._hint())
 
     def _hint(self) -> str:
         """What works: the nearest choices, and the cheapest."""
         if not self.choices:
-            return self.remedy or "a smaller model, an -AWQ one or a shorter session_len needs less"
+            general = "a smaller model, an -AWQ one or a shorter session_len needs less"
+            told = [self.remedy, general] if self.request.session_len is None else [self.remedy]
+            return "; ".join(filter(None, told)) or general
         near = sorted(self.choices, key=lambda choice: choice.gpu is not self.gpu)[:3]
         best = min(self.choices, key=lambda choice: choice.cost.per_hour)
         return (

@@ -49,7 +49,8 @@ def make_plan(
             chosen, reason=f"{chosen.cost.per_hour:.2f} USD/h is over the budget of {budget:.2f}"
         )
     remedy = "" if working else _remedy(spec, request, prices)
-    return replace(chosen, choices=choices, remedy=remedy)
+    on_any_gpu = gpu is None and chosen.on_any_gpu
+    return replace(chosen, choices=choices, remedy=remedy, on_any_gpu=on_any_gpu)
 
 
 def _nearest(plan: Plan) -> tuple[bool, int]:
