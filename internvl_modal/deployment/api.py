@@ -77,6 +77,7 @@ async def adeploy(
         return await asyncio.shield(work_done)
     except asyncio.CancelledError:
         work.stop.set()
+        work_done.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.wait([work_done], timeout=TIDYING)  # stopping a new app takes a moment
         raise
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -145,6 +145,7 @@ class DeployOptions(BaseSettings):
     def kept(cls, options: Mapping[str, object]) -> DeployOptions:
         """Options that were checked when they were kept; the environment says nothing to them."""
         known = {name: value for name, value in options.items() if name in cls.model_fields}
+        known["engine_args"] = tuple(cast(list[str], known.get("engine_args", ())))  # JSON knows lists only
         return cls.model_construct(**known)  # type: ignore[arg-type]
 
 
