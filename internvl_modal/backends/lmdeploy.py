@@ -83,7 +83,7 @@ class LMDeployBackend:
     def start(self) -> Endpoint:
         """Start LMDeploy unless it runs; raises ServerUnavailableError with its log's end."""
         if shutil.which(self._executable) is None:
-            raise MissingExtraError(self._executable, "lmdeploy", hint=_how_to_install())
+            raise MissingExtraError(self._executable, "lmdeploy", hint=how_to_install())
         with self._starting:
             server = self._server
             if server is None or server.poll() is not None:
@@ -130,7 +130,8 @@ class LMDeployBackend:
         return cache.ensure(self._options.model).path
 
 
-def _how_to_install(version: tuple[int, ...] = sys.version_info[:2]) -> str:
+def how_to_install(version: tuple[int, ...] = sys.version_info[:2]) -> str:
+    """What a Python of ``version`` can do to have LMDeploy."""
     if version < TOO_NEW:
         return "pip install 'internvl-modal[lmdeploy]'"
     limit = ".".join(map(str, TOO_NEW))
