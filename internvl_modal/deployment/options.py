@@ -145,9 +145,8 @@ class DeployOptions(BaseSettings):
     def kept(cls, options: Mapping[str, object]) -> DeployOptions:
         """Options that were checked when they were kept; the environment says nothing to them."""
         known = {name: value for name, value in options.items() if name in cls.model_fields}
-        known["engine_args"] = tuple(
-            cast(list[str], known.get("engine_args", ()))
-        )  # JSON knows lists only
+        words = cast(list[str], known.get("engine_args", ()))
+        known["engine_args"] = tuple(words)  # JSON has lists only
         return cls.model_construct(**known)  # type: ignore[arg-type]
 
 
