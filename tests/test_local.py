@@ -211,24 +211,6 @@ class TestTiles:
         )
         assert json.loads(done.stdout)["images"][0]["tiles"] == 13
 
-    def test_several_pictures(self, tiny: tuple[Path, Path]) -> None:
-        with ivl.Client(LocalBackend(tiny)) as client:
-            pictures = [photograph(500, 500), photograph(300, 900)]
-            description = client.describe(pictures, max_tokens=4)
-        assert len(description.images) == 2
-        assert (
-            description.usage.prompt_tokens
-            > sum(i.tiles for i in description.images) * TOKENS_PER_TILE
-        )
-
-    def test_a_full_context(self, tiny: tuple[Path, Path]) -> None:
-        with (
-            ivl.Client(LocalBackend(tiny, n_ctx=256)) as client,
-            pytest.raises(ivl.ContextLengthError) as caught,
-        ):
-            client.describe(photograph(900, 900), "word " * 60, max_tokens=4)
-        assert caught.value.available == 256
-
 
 class TestModels:
     @pytest.mark.parametrize(

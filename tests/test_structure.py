@@ -24,11 +24,11 @@ EDGES = house.graph(MODULES)
 HEAVY = ("modal", "huggingface_hub", "httpx", "PIL", "numpy", "xllamacpp", "pydantic", "asyncio")
 ONE_HOME = {
     "tenacity": {"transport.sync", "transport.aio", "transport.retry"},
-    "httpx": {"transport", "images.fetch", "client"},
+    "httpx": {"transport", "images.fetch", "client", "batch.iterate"},
     "aiohttp": {"transport"},
     "av": {"images.video"},
     "xllamacpp": {"engines.llamacpp_main"},
-    "modal": {"deployment", "weights.store", "planning.prices"},
+    "modal": {"deployment", "weights.store", "planning.prices", "cli.doctor"},
     "fastapi": {"gateway", "deployment.containers"},
     "pyarrow": {"batch"},
     "typer": {"cli"},

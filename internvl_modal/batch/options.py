@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from internvl_modal.batch.sources.choice import Choice
 from internvl_modal.errors import ConfigError
 from internvl_modal.schema.inputs import DEFAULT_PROMPT
 from internvl_modal.schema.options import DescribeOptions, Options, listed
@@ -33,6 +34,9 @@ class BatchOptions(Options, total=False):
     ordered: bool
     dedupe: bool
     column: str | None
+    key: str | None
+    delimiter: str | None
+    pages: str | None
     grace: float
     progress: bool | Callable[[BatchProgress], object] | None
 
@@ -50,9 +54,17 @@ class BatchSettings(BaseModel):
     on_error: Literal["record", "raise"] = Field("record", description="'raise' stops at one.")
     ordered: bool = Field(False, description="Outcomes in the order of the inputs.")
     dedupe: bool = Field(False, description="Describe what is sent as the same bytes once.")
-    column: str | None = Field(None, description="Column of the manifest that holds the pictures.")
+    column: str | None = Field(None, description="Column of the table that holds the pictures.")
+    key: str | None = Field(None, description="Column of the table that holds the keys.")
+    delimiter: str | None = Field(None, max_length=1, min_length=1, description="What divides CSV.")
+    pages: str | None = Field(None, description="Pages of a PDF, as in '1-20'.")
     grace: float = Field(20.0, ge=0, description="Seconds for requests under way when stopped.")
     progress: Any = Field(None, description="None: a bar on terminals; or a bool or a callable.")
+
+    @property
+    def choice(self) -> Choice:
+        """What is said of columns."""
+        return Choice(self.column, self.key, self.delimiter, self.pages)
 
 
 BatchOptions.__doc__ = f"{BatchOptions.__doc__}{listed(DescribeOptions)}{listed(BatchSettings)}"

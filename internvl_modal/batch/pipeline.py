@@ -10,11 +10,10 @@ import copy
 import os
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from internvl_modal.batch.limiter import Limiter
@@ -24,6 +23,7 @@ from internvl_modal.batch.progress import BatchProgress, ProgressMeter
 from internvl_modal.batch.requests import (
     Perform,
     Requester,
+    contained,
     is_absence,
     is_answer,
     is_fatal,
@@ -31,10 +31,9 @@ from internvl_modal.batch.requests import (
 )
 from internvl_modal.batch.sinks.base import SYNC_SECONDS, SeenKeys
 from internvl_modal.batch.sinks.choose import sink_for
-from internvl_modal.batch.sources.inputs import Images, check_column, size_of
-from internvl_modal.batch.sources.keys import Item, item_with_content
-from internvl_modal.batch.sources.keys import item as item_of
-from internvl_modal.batch.sources.read_ahead import items
+from internvl_modal.batch.sources.inputs import Images, check_choice, size_of
+from internvl_modal.batch.sources.keys import Item, Naming
+from internvl_modal.batch.sources.read_ahead import End, items
 from internvl_modal.errors import InternVLError, ServerError
 from internvl_modal.flows.core import Core
 from internvl_modal.transport.retry import Retry
@@ -67,7 +66,7 @@ class Run:
         self, core: Core, exchange: Perform, retry: Retry, images: Images, job: Job
     ) -> None:
         self._core, self._images, self._job = core, images, job
-        check_column(images, job.settings.column)
+        check_choice(images, job.settings.choice)
         self._sink = sink_for(job.settings, images)
         self._threads = ThreadPoolExecutor(THREADS, "internvl-prepare")
         self._requester = Requester(core, exchange, retry, job, self._threads)
@@ -77,7 +76,8 @@ class Run:
         self._tickets: dict[asyncio.Task[None], InFlight] = {}
         self._news, self._halt = asyncio.Event(), asyncio.Event()
         self._main: asyncio.Task[None] | None = None
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
+        self._numbers: Callable[[], BatchProgress] = BatchProgress
         self._grace = 0.0
         self._withheld: list[tuple[int, Outcome]] = []
         self._unanswered = 0
@@ -89,8 +89,8 @@ class Run:
 
     @property
     def progress(self) -> BatchProgress:
-        """How far it is, once it has begun."""
-        return self._meter.now(self._limiter.limit)
+        """How far it is."""
+        return self._numbers()
 
     async def take(self) -> list[Outcome]:
         """Outcomes that are written, one or more; none at the end. Raises what stopped it."""
@@ -134,10 +134,15 @@ class Run:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._writer.shutdown(wait=False)
 
-    def _end(self, error: Exception, grace: float = 0.0) -> None:
+    def _end(self, error: BaseException, grace: float = 0.0) -> None:
         if not self._halt.is_set():
             self._error, self._grace = error, grace
             self._halt.set()
+
+    def _ended_by(self, task: asyncio.Task[None]) -> None:
+        """What is no Exception, such as a callback's ``sys.exit``, ends the batch and is raised."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._end(error)
 
     async def _run(self) -> None:
         """From the first question to the last line."""
@@ -147,13 +152,16 @@ class Run:
             if not opening.cancelled():
                 opening.result()
                 writing = asyncio.create_task(self._write())
+                writing.add_done_callback(self._ended_by)
                 await self._until_done()
                 if not self._halt.is_set():
                     self._release()
                 self._done.put_nowait(None)
                 await writing
                 self._meter.close(self._limiter.limit)
-        except Exception as error:  # noqa: BLE001 - raised where outcomes are taken
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - raised where outcomes are taken
             self._error = self._error or error
         finally:
             try:
@@ -184,12 +192,15 @@ class Run:
         self._limiter = self._requester.limiter = Limiter(fixed, most, THREADS)
         self._window = asyncio.Semaphore(4 * (most + THREADS))
         self._meter = ProgressMeter(settings.progress, size_of(self._images), endpoint.usd_per_hour)
+        self._numbers = lambda: self._meter.now(self._limiter.limit)
 
     async def _until_done(self) -> None:
         """Until every picture is through, or something ends the batch before."""
         working = await self._unless_halted(self._work())
-        if not working.cancelled() and (error := working.exception()) is not None:
-            self._end(error if isinstance(error, Exception) else InternVLError(str(error)))
+        if working.cancelled():
+            self._end(InternVLError("the source was cancelled"))  # unless something ended it
+        elif (error := working.exception()) is not None:
+            self._end(error)
         for task, ticket in self._tickets.items():
             if not ticket.sending:
                 task.cancel()
@@ -202,11 +213,15 @@ class Run:
 
     async def _work(self) -> None:
         """Admit one picture after the other, then wait for all of them."""
-        index, job = 0, self._job
-        of_content = partial(item_with_content, max_pixels=job.checked.max_pixels)
-        make = of_content if self.remembers else item_of
-        async with aclosing(items(self._images, job.settings.column, make)) as found:
+        index, job, error = 0, self._job, None
+        naming = Naming(
+            job.settings.choice, max_pixels=job.checked.max_pixels, digests=self.remembers
+        )
+        async with aclosing(items(self._images, job.settings.choice, naming)) as found:
             async for item in found:
+                if isinstance(item, End):
+                    error = item.error
+                    break
                 if self._sink.claim(item.key):
                     self._meter.skip(failed=self._sink.has_failed(item.key))
                     continue
@@ -216,9 +231,12 @@ class Run:
                 task = asyncio.create_task(self._process(ticket))
                 self._tickets[task] = ticket
                 task.add_done_callback(self._tickets.pop)
+                task.add_done_callback(self._ended_by)
                 index += 1
         while self._tickets:
             await asyncio.wait(list(self._tickets))
+        if error is not None:
+            self._end(error)
 
     async def _process(self, ticket: InFlight) -> None:
         """Make one outcome, whatever happens, unless it ends the batch."""
@@ -227,8 +245,13 @@ class Run:
         try:
             try:
                 description = await self._requester.describe(ticket, self._halt)
+            except asyncio.CancelledError:
+                raise
             except Exception as caught:  # noqa: BLE001 - recorded, that is the point
                 error = caught
+            except BaseException as caught:  # noqa: BLE001 - raised where outcomes are taken
+                self._end(caught)
+                return
             seconds = time.monotonic() - begun
             item, attempts = ticket.item, ticket.attempts
             outcome = Outcome(item.key, item.source, description, error, attempts, seconds)
@@ -291,8 +314,10 @@ class Run:
                 outcomes = [held[index] for index in sorted(held)]
                 held.clear()
             try:
-                await loop.run_in_executor(self._writer, self._sink.write, outcomes)
-            except Exception as error:  # noqa: BLE001 - raised where outcomes are taken
+                await loop.run_in_executor(self._writer, contained, self._sink.write, outcomes)
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # noqa: BLE001 - raised where outcomes are taken
                 self._end(error)
                 return
             self._written.extend(outcomes)
@@ -300,7 +325,7 @@ class Run:
             try:
                 for outcome in outcomes:
                     self._meter.add(outcome, self._limiter.limit)
-            except Exception as error:  # noqa: BLE001 - the same; what is done is written all the same
+            except BaseException as error:  # noqa: BLE001 - the same; what is done is written all the same
                 self._end(error)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import sys
 import threading
 import time
@@ -28,6 +30,8 @@ TELL = 15.0
 """Seconds between two lines about it."""
 LONGEST_QUEUE = 24 * 3600.0
 """Seconds to wait for a GPU, which costs nothing."""
+RULE = Retry(attempts=1_000_000, initial=1.0, maximum=5.0)
+"""Between two questions whether it answers: the deadline is kept by who waits."""
 QUEUED = "queued for a GPU"
 
 
@@ -131,17 +135,20 @@ def _ask(
     asking = replace(deployment, api_key=version_key)
     patience = deployment.spec.container.startup_timeout
     with asking.client(timeout=patience, retry=Retry(attempts=1)) as client:
-        while not over.is_set():
+        for attempt in itertools.count(1):
             try:
                 client.models()
-            except (ServerUnavailableError, RateLimitedError, DeadlineExceededError):
-                pass
+                return
+            except (ServerUnavailableError, RateLimitedError) as error:
+                pause = RULE.pause(attempt, error, math.inf) or 0.0
+            except DeadlineExceededError:  # it waits in Modal's queue
+                pause = 0.0
             except AuthenticationError as error:
                 if not update or is_proxys(error):
                     raise
-            else:
+                pause = 1.0  # the old version answers
+            if over.wait(pause):
                 return
-            over.wait(1)
 
 
 def unanswered(deployment: Deployment, error: ServerError) -> DeployError:

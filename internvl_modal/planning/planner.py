@@ -11,11 +11,10 @@ from itertools import chain
 from typing import Any
 
 from internvl_modal.models.shapes import ModelSpec
-from internvl_modal.planning.cost import price
+from internvl_modal.planning.cost import Prices, price
 from internvl_modal.planning.gpus import COUNTS, GPUS, Gpu
 from internvl_modal.planning.memory import KV_BLOCK, MARGIN, MIB, Memory, measure
 from internvl_modal.planning.plan import Capacity, Plan, Request, load_of, round_up
-from internvl_modal.planning.prices import Prices
 
 __all__ = ["make_plan"]
 

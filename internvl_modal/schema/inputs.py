@@ -47,6 +47,9 @@ ImageSource: TypeAlias = (
 )
 """A path, an http(s) or data URL, encoded bytes, a binary file, a PIL image or a numpy array."""
 
+ImageInputs: TypeAlias = ImageSource | Sequence[ImageSource]
+"""One picture, or several that belong to one question."""
+
 
 def _as_tuple(_: object, schema_of: GetCoreSchemaHandler) -> CoreSchema:
     return schema_of(tuple[Any, ...])

@@ -14,7 +14,7 @@ import pytest
 
 from internvl_modal.batch.options import BatchOptions, BatchSettings
 from internvl_modal.batch.sources.folders import is_picture
-from internvl_modal.batch.sources.manifests import COLUMNS
+from internvl_modal.batch.sources.rows import COLUMNS
 from tests.batch.conftest import REPOSITORY, Fast, lines, make_pictures
 
 

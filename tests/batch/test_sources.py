@@ -17,6 +17,7 @@ import pytest
 from pyarrow import parquet
 
 import internvl_modal as ivl
+from internvl_modal.batch.sources.choice import Choice
 from internvl_modal.batch.sources.folders import is_picture
 from internvl_modal.batch.sources.inputs import read
 from internvl_modal.batch.sources.keys import Item, item
@@ -26,7 +27,7 @@ PICTURE = b"\x89PNG"
 
 
 def items(images: Any, column: str | None = None) -> list[Item]:
-    return [item(given, index) for index, given in enumerate(read(images, column))]
+    return [item(given, index) for index, given in enumerate(read(images, Choice(column)))]
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_folders_and_globs(folder: Path) -> None:
 def test_a_folder_of_any_size_is_not_listed_first(tmp_path: Path) -> None:
     for number in range(50):
         (tmp_path / f"{number}.png").write_bytes(PICTURE)
-    found = read(tmp_path, None)
+    found = read(tmp_path, Choice())
     assert isinstance(found, Iterator)
     next(found)
     (tmp_path / "late").mkdir()
@@ -70,7 +71,7 @@ def test_a_folder_that_cannot_be_listed(
     for name in "abc":
         (tmp_path / "deep" / name).mkdir(parents=True)
         (tmp_path / "deep" / name / "1.png").write_bytes(picture)
-    found = read(tmp_path / "deep", None)
+    found = read(tmp_path / "deep", Choice())
     given = [next(found)]
     shutil.rmtree(tmp_path / "deep" / "b")  # as good as one without permission
     given += found
@@ -83,7 +84,7 @@ def test_a_folder_that_cannot_be_listed(
 
 
 def test_the_folder_itself_cannot_be_listed(folder: Path) -> None:
-    found = read(folder, None)
+    found = read(folder, Choice())
     shutil.rmtree(folder)
     with pytest.raises(ivl.ConfigError, match=rf"{folder} cannot be read: No such file"):
         list(found)

@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
-import glob
 import os
-from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sized
-from itertools import chain
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sized
+from glob import has_magic
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from internvl_modal.batch.sources import manifests
-from internvl_modal.batch.sources.folders import is_picture, walk
-from internvl_modal.batch.sources.keys import is_data
+from internvl_modal.batch.sources import folders, remote
+from internvl_modal.batch.sources.choice import Choice
+from internvl_modal.batch.sources.folders import is_picture
+from internvl_modal.batch.sources.frames import rows_of
+from internvl_modal.batch.sources.image_folder import read_image_folder
+from internvl_modal.batch.sources.manifests import read_csv, read_jsonl, read_text
+from internvl_modal.batch.sources.parquet import read_parquet
+from internvl_modal.batch.sources.patterns import braces, has_braces
+from internvl_modal.batch.sources.places import LocalFile, Place, has_scheme, is_remote, shown
+from internvl_modal.batch.sources.rows import Table
+from internvl_modal.batch.sources.tars import is_tar, read_tar
+from internvl_modal.batch.sources.unreadable import going_on, readable
 from internvl_modal.errors import ConfigError
 from internvl_modal.images.names import is_url
 from internvl_modal.schema.inputs import ImageSource
 
-__all__ = ["Images", "check_column", "read", "size_of"]
+__all__ = ["Images", "check_choice", "read", "size_of"]
 
 Images: TypeAlias = (
     str
     | os.PathLike[str]
     | Mapping[str, ImageSource]
-    | Iterable[ImageSource | tuple[str, ImageSource]]
-    | AsyncIterable[ImageSource | tuple[str, ImageSource]]
+    | Iterable[ImageSource | tuple[str, ImageSource] | Mapping[str, Any]]
+    | AsyncIterable[ImageSource | tuple[str, ImageSource] | Mapping[str, Any]]
 )
-"""A folder, a glob, a manifest, a tar, a mapping of keys to sources, or any iterable of sources or
-(key, source) pairs."""
+"""A folder, a glob, a manifest, a tar, an address of these, a data set or frame, a mapping of keys
+to sources, or any iterable of sources, (key, source) pairs or rows."""
+
+READERS: Mapping[str, Callable[[Place, Choice], Iterator[Any]]] = {
+    ".txt": read_text,
+    ".jsonl": read_jsonl,
+    ".csv": read_csv,
+    ".tsv": read_csv,
+    ".parquet": read_parquet,
+}
 
 
 def size_of(images: Images) -> int | None:
@@ -34,22 +50,31 @@ def size_of(images: Images) -> int | None:
     return len(images) if isinstance(images, Sized) and not isinstance(images, str) else None
 
 
-def check_column(images: object, column: str | None) -> None:
-    """Raise ConfigError for a ``column`` of what has none."""
-    if column is None:
+def check_choice(images: object, choice: Choice) -> None:
+    """Raise ConfigError where columns are named of what has none."""
+    if not choice.given or not isinstance(images, str | os.PathLike):
         return
-    path = os.fspath(images) if isinstance(images, str | os.PathLike) else ""
-    if Path(path).suffix.lower() not in (".jsonl", ".csv", ".parquet"):
+    path = Path(os.fspath(images))
+    suffix = path.suffix.lower()
+    table = suffix in READERS and suffix != ".txt"
+    if choice.delimiter is not None:
+        fits = suffix in (".csv", ".tsv")
+    else:
+        fits = table or (not is_tar(path.name) and suffix != ".txt" and not is_picture(path.name))
+    if not fits:
         raise ConfigError(
-            f"column={column!r}, but the source has no columns",
-            hint="it is for .jsonl, .csv and .parquet manifests; of a DataFrame give df['path']",
+            f"{choice.given}, but the source has no columns",
+            hint="they are for .jsonl, .csv, .tsv, .parquet, image folders, data sets and frames",
         )
 
 
-def read(images: Any, column: str | None) -> Iterator[Any]:
-    """Sources or pairs, one by one; raises ConfigError for what is not many pictures."""
+def read(images: Any, choice: Choice) -> Iterator[Any]:
+    """Sources, pairs or rows, one by one; raises ConfigError for what is not many pictures."""
     if isinstance(images, str | os.PathLike):
-        return _read_path(os.fspath(images), column)
+        return _read_name(os.fspath(images), choice)
+    rows = rows_of(images)
+    if rows is not None:
+        return Table(column=choice.column, key=choice.key).pairs(rows)
     if isinstance(images, bytes | bytearray | memoryview) or not isinstance(images, Iterable):
         raise ConfigError(
             f"{type(images).__name__} is not many pictures",
@@ -57,41 +82,58 @@ def read(images: Any, column: str | None) -> Iterator[Any]:
         )
     if hasattr(images, "read"):
         raise ConfigError("an open file is not many pictures", hint="give its path")
-    if hasattr(images, "columns"):
-        raise ConfigError(
-            f"a {type(images).__name__} is not many pictures",
-            hint="pass df['path'] or zip(df['id'], df['path'])",
-        )
     return iter(images.items() if isinstance(images, Mapping) else images)
 
 
-def _read_path(name: str, column: str | None) -> Iterator[Any]:
-    if is_url(name) or is_data(name):
+def _read_name(name: str, choice: Choice) -> Iterator[Any]:
+    """One source, or those that a pattern names."""
+    if name[:5].lower() == "data:":
         return iter([name])
+    if has_scheme(name):
+        return _read_address(name, choice)
     path = Path(name)
-    with manifests.readable(name):
+    with readable(name):
         is_folder, exists = path.is_dir(), bool(name) and path.exists()
     if is_folder and name:
-        return _any(walk(str(path)), name)
-    if not exists:
-        if glob.has_magic(name):
-            return _any(_expand(str(path), column), name)
-        raise ConfigError(
-            f"{name or repr(name)} does not exist",
-            hint="give a folder, a glob, a manifest, a tar or an iterable",
-        )
-    reader = manifests.READERS.get(path.suffix.lower())
+        return _any(read_image_folder(str(path), choice), name)
+    if exists:
+        return _read_file(LocalFile(str(path)), choice)
+    if has_braces(name) or has_magic(name):
+        return _any(_several(name, choice, folders.matching), name)
+    raise ConfigError(
+        f"{name or repr(name)} does not exist",
+        hint="give a folder, a glob, a manifest, a tar or an iterable",
+    )
+
+
+def _read_address(name: str, choice: Choice) -> Iterator[Any]:
+    suffix = Path(name).suffix.lower()
+    if has_braces(name) or (is_remote(name) and has_magic(name)):
+        return _any(_several(name, choice, remote.matching), shown(name))
+    if is_url(name) and suffix not in READERS and not is_tar(name):
+        return iter([name])
+    if not is_url(name):
+        kind = remote.kind(name)
+        if kind == "folder":
+            return _any(remote.walk(name), shown(name))
+        if not kind:
+            raise ConfigError(f"{shown(name)} does not exist", hint="check the address")
+    return _read_file(remote.RemoteFile(name), choice)
+
+
+def _read_file(place: LocalFile | remote.RemoteFile, choice: Choice) -> Iterator[Any]:
+    reader = READERS.get(Path(place.name).suffix.lower())
     if reader is not None:
-        return reader(path, column)
-    if manifests.is_tar(path):
-        return _any(manifests.read_tar(path, is_picture), name)
-    if not is_picture(name):
+        return reader(place, choice)
+    if is_tar(place.name):
+        return _any(read_tar(place, is_picture), place.name)
+    if not is_picture(place.name):
         raise ConfigError(
-            f"{name} is no picture by its ending, no tar, and not a manifest: "
-            + ", ".join(manifests.READERS),
+            f"{place.name} is no picture by its ending, no tar, and not a manifest: "
+            + ", ".join(READERS),
             hint="list the pictures in one of these, or pass [path] for a single one",
         )
-    return iter([name])
+    return iter([place.name])
 
 
 def _any(found: Iterator[Any], name: str) -> Iterator[Any]:
@@ -103,23 +145,40 @@ def _any(found: Iterator[Any], name: str) -> Iterator[Any]:
     if empty:
         raise ConfigError(
             f"{name} holds no file with a picture's ending",
-            hint="list the files in a .txt, or pass an iterable of paths",
+            hint="list the files in a .txt, pass an iterable of paths, or a glob of its shards",
         )
 
 
-def _expand(pattern: str, column: str | None) -> Iterator[Any]:
-    """Files that match: pictures, tars, and manifests where the pattern ends as they do."""
-    names = glob.iglob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute one
-    first = next(names, None)
-    if first is None:
-        raise ConfigError(f"nothing matches {pattern}", hint="check the pattern")
-    for name in chain([first], names):
-        path = Path(name)
-        suffix = path.suffix.lower()
-        manifest = suffix in manifests.READERS and pattern.lower().endswith(suffix)
-        if manifest:
-            yield from _read_path(name, column)
-        elif manifests.is_tar(path):
-            yield from manifests.read_tar(path, is_picture)
-        elif path.is_file() and is_picture(name):
-            yield name
+def _several(
+    pattern: str, choice: Choice, matching: Callable[[str], Iterator[Any]]
+) -> Iterator[Any]:
+    """Pictures, tars, and manifests where the pattern ends as they do, each on its own.
+
+    A name that braces stand for has to be there; what a glob does not match does not.
+    """
+    ending = Path(pattern).suffix.lower()
+    nothing = True
+    for name in braces(pattern):
+        found = matching(name) if has_magic(name) else iter([name])
+        for each in found:
+            nothing = False
+            if isinstance(each, tuple):
+                yield each
+            else:
+                yield from going_on(each, _one_of(each, each == name, ending, choice))
+    if nothing:
+        raise ConfigError(f"nothing matches {shown(pattern)}", hint="check the pattern")
+
+
+def _one_of(name: str, named: bool, ending: str, choice: Choice) -> Iterator[Any]:
+    """What one of several gives; only what is ``named`` must be a source."""
+    suffix = Path(name).suffix.lower()
+    if (suffix in READERS and suffix == ending) or is_tar(name):
+        place = remote.RemoteFile(name) if has_scheme(name) else LocalFile(name)
+        yield from (
+            READERS[suffix](place, choice) if suffix in READERS else read_tar(place, is_picture)
+        )
+    elif named:
+        yield from _read_name(name, choice)
+    elif is_picture(name) and (has_scheme(name) or Path(name).is_file()):
+        yield name

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from internvl_modal.batch.sources.choice import Choice
+from internvl_modal.batch.sources.known_keys import KnownKeys
+from internvl_modal.batch.sources.places import is_remote
+from internvl_modal.batch.sources.remote import RemoteFile
+from internvl_modal.batch.sources.rows import Table, is_list
+from internvl_modal.batch.sources.unreadable import Unreadable
+from internvl_modal.images.names import is_url, source_name
 from internvl_modal.schema.inputs import ImageSource
 
 BAND = 64
@@ -31,51 +39,124 @@ def item(given: Any, index: int) -> Item:
     return Item(f"#{index}", given, numbered=True)
 
 
-def item_with_content(given: Any, index: int, max_pixels: int) -> Item:
-    """With a digest beside the number: a later run may have another picture at that place."""
-    found = item(given, index)
-    if not found.numbered:
+class Naming:
+    """Makes an ``Item`` of each thing that is given, one after the other.
+
+    Pictures in memory are copied: what gives them may use their memory again. ``digests`` puts
+    a digest of the content beside the number of what has no other name: a later run may have
+    another picture at that place. A key that comes again for another picture is replaced by one
+    of its own, whose description fails and names both.
+    """
+
+    def __init__(self, choice: Choice, *, max_pixels: int, digests: bool) -> None:
+        self._rows = Table(column=choice.column, key=choice.key)
+        self._max_pixels, self._digests = max_pixels, digests
+        self._known = KnownKeys()
+
+    def close(self) -> None:
+        """Forget the keys."""
+        self._known.close()
+
+    def __call__(self, given: Any, index: int) -> Item:
+        """The input with this number."""
+        if isinstance(given, Mapping):
+            given = self._rows.pair(given, index)
+        found = item(given, index)
+        found = found._replace(source=self._kept(found.source))
+        if not found.numbered:
+            return self._unless_taken(found, index)
+        if self._digests and (digest := self._digest(found.source)) is not None:
+            return found._replace(key=f"{found.key}-{digest.hex()[:12]}")
         return found
-    try:
-        digest = _digest(given, max_pixels).hex()[:12]
-    except Exception:  # noqa: BLE001 - describing it will say why
-        return found
-    return found._replace(key=f"{found.key}-{digest}")
 
+    def _kept(self, source: Any) -> Any:
+        """A source that stays as it is, whatever the caller does next."""
+        if isinstance(source, Mapping):
+            pair = Table(column=None, key=None).pair(source, 0)
+            source = pair[1] if isinstance(pair, tuple) else pair
+        if is_list(source):
+            return [self._kept(each) for each in source]
+        if isinstance(source, str) and is_remote(source):
+            return RemoteFile(source)
+        if isinstance(source, bytearray | memoryview):
+            return bytes(source)
+        if isinstance(source, io.BytesIO):
+            copied = io.BytesIO(source.getvalue())
+            copied.seek(source.tell())
+            return copied
+        if hasattr(source, "getpalette") or hasattr(source, "__array_interface__"):
+            return _copied(source, self._max_pixels)
+        return source
 
-def _digest(source: Any, max_pixels: int) -> bytes:
-    digest = hashlib.sha256()
-    for part in _contents(source, max_pixels):
-        digest.update(part)
-    return digest.digest()
+    def _unless_taken(self, found: Item, index: int) -> Item:
+        mark = self._digest(found.source) or b"%d" % index
+        name = source_name(found.source)
+        if name != found.key and not isinstance(found.source, str | os.PathLike):
+            name = f"{name}, input {index}"
+        first = self._known.note(found.key, mark, "" if name == found.key else name)
+        if first is None:
+            return found
+        again = f"{found.key}#{hashlib.sha256(mark).hexdigest()[:12]}"
+        reason = f"two pictures have the key {found.key}: {first or found.key} and {name}"
+        lost = Unreadable(again, reason, hint="give keys of their own: key= or (key, source) pairs")
+        return Item(again, lost)
 
-
-def _contents(source: Any, max_pixels: int) -> Iterator[bytes | bytearray | memoryview]:
-    """What tells a picture in memory from others; raises for what is none, or is read only once."""
-    if isinstance(source, list | tuple):
-        for each in source:
-            yield _digest(each, max_pixels)
-    elif isinstance(source, str | os.PathLike):
-        yield os.fsencode(source)
-    elif isinstance(source, bytes | bytearray | memoryview):
-        yield source
-    elif hasattr(source, "getpalette"):  # Pillow's
-        width, height = source.size
-        if width * height > max_pixels:
-            raise ValueError
-        yield repr((source.mode, source.size, source.getpalette())).encode()
-        for top in range(0, height, BAND):
-            yield source.crop((0, top, width, min(top + BAND, height))).tobytes()
-    elif hasattr(source, "__array_interface__"):
-        yield repr((source.shape, source.dtype)).encode()
-        yield source.tobytes()
-    else:
-        start = source.tell()
-        source.seek(start)
+    def _digest(self, source: Any) -> bytes | None:
+        """Of what tells a source from others; None where it cannot be read, or only once."""
+        digest = hashlib.sha256()
         try:
-            yield source.read()
-        finally:
+            for part in self._contents(source):
+                digest.update(part)
+        except Exception:  # noqa: BLE001 - describing it will say why
+            return None
+        return digest.digest()
+
+    def _contents(self, source: Any) -> Iterator[bytes | bytearray | memoryview]:
+        if isinstance(source, list | tuple):
+            for each in source:
+                yield self._digest(each) or b"?"
+        elif isinstance(source, str | os.PathLike):
+            text = os.fspath(source)
+            yield os.fsencode(text if is_url(text) or is_data(text) else os.path.abspath(text))  # noqa: PTH100
+        elif isinstance(source, RemoteFile | Unreadable):
+            yield os.fsencode(repr(source))
+        elif isinstance(source, bytes):
+            yield source
+        elif hasattr(source, "getpalette"):  # Pillow's
+            yield from _pixels(source, self._max_pixels)
+        elif hasattr(source, "__array_interface__"):
+            yield repr((source.shape, source.dtype)).encode()
+            yield source.tobytes()
+        else:
+            start = source.tell()
             source.seek(start)
+            try:
+                yield source.read()
+            finally:
+                source.seek(start)
+
+
+def _pixels(source: Any, max_pixels: int) -> Iterator[bytes]:
+    width, height = source.size
+    if width * height > max_pixels:
+        raise ValueError
+    yield repr((source.mode, source.size, source.getpalette())).encode()
+    for top in range(0, height, BAND):
+        yield source.crop((0, top, width, min(top + BAND, height))).tobytes()
+
+
+def _copied(source: Any, max_pixels: int) -> Any:
+    """A copy of pixels, or the picture itself where describing it will say what is wrong."""
+    if not hasattr(source, "getpalette"):
+        return source.copy()
+    if source.size[0] * source.size[1] > max_pixels:
+        return source
+    try:
+        copied = source.copy()
+        copied.format = source.format
+    except Exception:  # noqa: BLE001 - decoders raise anything
+        return source
+    return copied
 
 
 def is_data(text: str) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
+from internvl_modal.batch.sources.choice import Choice
 from internvl_modal.batch.sources.inputs import Images, read
-from internvl_modal.batch.sources.keys import Item
+from internvl_modal.batch.sources.keys import Item, Naming
 
 CHUNK = 64
 CHUNK_SECONDS = 0.01
@@ -18,44 +19,94 @@ CHUNK_BYTES = 4 * 2**20
 """Where a chunk of inputs ends: whichever comes first."""
 
 
-async def items(
-    images: Images, column: str | None, make: Callable[[Any, int], Item]
-) -> AsyncGenerator[Item, None]:
-    """What ``make`` makes of each input and its number, in a thread.
+class End(NamedTuple):
+    """Comes last: nothing, or what the source raised after all that it gave.
+
+    A value: ``SystemExit`` in a task would end the event loop, and ``CancelledError`` the task.
+    """
+
+    error: BaseException | None
+
+
+async def items(images: Images, choice: Choice, naming: Naming) -> AsyncGenerator[Item | End, None]:
+    """The item of each input, made in a thread, then the end; closes ``naming``.
 
     One thread runs the caller's iterator from start to end.
     """
-    index = 0
-    if isinstance(images, AsyncIterable):
-        async for given in images:
-            yield await asyncio.to_thread(make, given, index)
-            index += 1
-        return
     loop = asyncio.get_running_loop()
     thread = ThreadPoolExecutor(1, "internvl-read")
-    source: Iterator[Any] = iter(())
+    ahead = _Ahead(images, choice, naming)
     try:
-        source = await loop.run_in_executor(thread, read, images, column)
-        while chunk := await loop.run_in_executor(thread, _chunk, source, index, make):
+        while True:
+            if isinstance(images, AsyncIterable):
+                given = await ahead.next()
+                chunk = await loop.run_in_executor(thread, ahead.made, given)
+            else:
+                chunk = await loop.run_in_executor(thread, ahead.chunk)
             for each in chunk:
                 yield each
-            index += len(chunk)
+                if isinstance(each, End):
+                    return
     finally:
-        if isinstance(source, Generator) and source is not images:
-            thread.submit(source.close)
+        thread.submit(ahead.close)
         thread.shutdown(wait=False)  # the caller's iterator may wait for something
 
 
-def _chunk(source: Iterator[Any], index: int, make: Callable[[Any, int], Item]) -> list[Item]:
-    """The next inputs, of which the first has the number ``index``; empty at the end."""
-    chunk: list[Item] = []
-    until, size = time.monotonic() + CHUNK_SECONDS, 0
-    for given in source:
-        chunk.append(make(given, index + len(chunk)))
-        size += _size(chunk[-1].source)
-        if len(chunk) == CHUNK or size > CHUNK_BYTES or time.monotonic() > until:
-            break
-    return chunk
+class _Ahead:
+    """Reads a source, a chunk at a time; it raises nothing, an ``End`` says all."""
+
+    def __init__(self, images: Images, choice: Choice, naming: Naming) -> None:
+        self._images, self._choice, self._naming = images, choice, naming
+        self._source: Any = None
+        self._index = 0
+
+    def chunk(self) -> list[Item | End]:
+        """The next items, at least one or the end."""
+        found: list[Item | End] = []
+        until, size = time.monotonic() + CHUNK_SECONDS, 0
+        try:
+            if self._source is None:
+                self._source = read(self._images, self._choice)
+            for given in self._source:
+                made = self._naming(given, self._index)
+                found.append(made)
+                self._index += 1
+                size += _size(made.source)
+                if len(found) == CHUNK or size > CHUNK_BYTES or time.monotonic() > until:
+                    return found
+        except BaseException as error:  # noqa: BLE001 - raised where outcomes are taken
+            return [*found, End(error)]
+        return [*found, End(None)]
+
+    async def next(self) -> Any:
+        """What an asynchronous source gives next, or an ``End``."""
+        try:
+            if self._source is None:
+                self._source = aiter(self._images)  # type: ignore[arg-type]
+            return await anext(self._source)
+        except StopAsyncIteration:
+            return End(None)
+        except asyncio.CancelledError:
+            raise  # the batch may have been stopped
+        except BaseException as error:  # noqa: BLE001 - as above
+            return End(error)
+
+    def made(self, given: Any) -> list[Item | End]:
+        """The item of one input."""
+        if isinstance(given, End):
+            return [given]
+        try:
+            made = self._naming(given, self._index)
+        except BaseException as error:  # noqa: BLE001 - as above
+            return [End(error)]
+        self._index += 1
+        return [made]
+
+    def close(self) -> None:
+        """Let go of the source, unless it is the caller's own."""
+        self._naming.close()
+        if isinstance(self._source, Generator) and self._source is not self._images:
+            self._source.close()
 
 
 def _size(source: object) -> int:

@@ -1,0 +1,21 @@
+"""What a caller says of columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which columns hold pictures and keys, and what divides them; None where it shows."""
+
+    column: str | None = None
+    key: str | None = None
+    delimiter: str | None = None
+    pages: str | None = None
+
+    @property
+    def given(self) -> str:
+        """What is said of columns, for messages; '' where nothing is."""
+        said = {"column": self.column, "key": self.key, "delimiter": self.delimiter}
+        return ", ".join(f"{name}={value!r}" for name, value in said.items() if value is not None)

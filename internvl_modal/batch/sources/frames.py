@@ -1,0 +1,58 @@
+"""Tables that other packages hold: datasets, pandas, polars, pyarrow. None of them is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from internvl_modal.batch.sources.rows import Row
+from internvl_modal.errors import ConfigError
+
+ROWS = 64
+"""Turned into Python's objects at once: they may hold whole pictures."""
+
+
+def rows_of(images: Any) -> Iterator[Row] | None:
+    """The rows of such a table, in its order; None for what is none.
+
+    Raises ConfigError for what stands for several tables, or for one that is yet to be computed.
+    """
+    if isinstance(images, Mapping):
+        if hasattr(images, "column_names"):
+            splits = ", ".join(map(repr, images))
+            raise ConfigError(
+                f"a {type(images).__name__} is several data sets",
+                hint=f"pass one of its splits: {splits}",
+            )
+        return None
+    if hasattr(images, "with_format") and hasattr(images, "column_names"):
+        return _datasets_rows(images)
+    if hasattr(images, "to_batches") and hasattr(images, "column_names"):  # pyarrow's
+        return (row for batch in images.to_batches(ROWS) for row in batch.to_pylist())
+    if hasattr(images, "iter_rows") and hasattr(images, "columns"):  # polars'
+        rows: Iterator[Row] = images.iter_rows(named=True, buffer_size=ROWS)
+        return rows
+    if hasattr(images, "iloc") and hasattr(images, "columns"):  # pandas'
+        return _pandas_rows(images)
+    if hasattr(images, "collect_schema"):
+        raise ConfigError(
+            f"a {type(images).__name__} is not computed yet", hint="pass its collect()"
+        )
+    return None
+
+
+def _datasets_rows(images: Any) -> Iterator[Row]:
+    """Pictures as they are stored: decoding would end at the first damaged one.
+
+    A transform of the caller's own is left to make what it makes.
+    """
+    if (getattr(images, "format", None) or {}).get("type") == "custom":
+        yield from images
+        return
+    for table in images.with_format("arrow").iter(batch_size=ROWS):
+        yield from table.to_pylist()
+
+
+def _pandas_rows(images: Any) -> Iterator[Row]:
+    for start in range(0, len(images), ROWS):
+        yield from images.iloc[start : start + ROWS].to_dict("records")

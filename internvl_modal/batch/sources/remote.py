@@ -1,0 +1,123 @@
+"""Addresses that fsspec knows: ``s3://``, ``gs://``, ``hf://`` and its other kinds."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from internvl_modal.batch.sources.folders import is_picture
+from internvl_modal.batch.sources.places import has_scheme
+from internvl_modal.batch.sources.unreadable import refused
+from internvl_modal.errors import ConfigError, ImageError, InternVLError, MissingExtraError
+from internvl_modal.images.names import url_name
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file behind an address, which is opened when it is needed."""
+
+    address: str = field(repr=False)
+
+    def __repr__(self) -> str:
+        return f"RemoteFile({self.name!r})"
+
+    @property
+    def name(self) -> str:
+        """The address as keys and errors have it, without user and password."""
+        return re.sub(r"//[^/@]*@", "//", self.address)
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The bytes; raises ImageError."""
+        try:
+            with self.open() as file:
+                data: bytes = file.read(size)
+                return data
+        except MissingExtraError:
+            raise
+        except ConfigError as error:
+            raise ImageError(error.message, source=self.name, hint=error.hint) from error
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """The file, read as it comes; raises ConfigError that names it."""
+        with _told(self.name):
+            system, path = _system(self.address)
+            with system.open(path, "rb") as file:
+                yield file
+
+    def resolve(self, text: str) -> str:
+        """A relative path is meant from the file's own folder."""
+        if has_scheme(text):
+            return text
+        return f"{self.address.rpartition('/')[0]}/{text}"
+
+
+def kind(address: str) -> str:
+    """``folder`` or ``file`` or, where nothing is, ''; raises ConfigError."""
+    with _told(url_name(address)):
+        system, path = _system(address)
+        if system.isdir(path):
+            return "folder"
+        return "file" if system.exists(path) else ""
+
+
+def walk(address: str, wanted: Callable[[str], bool] = is_picture) -> Iterator[str]:
+    """Addresses of the files below a folder; hidden ones are left out."""
+    with _told(url_name(address)):
+        system, top = _system(address)
+        for folder, below, files in system.walk(top, on_error="raise"):
+            below_names = sorted(name for name in below if not name.startswith("."))
+            _keep(below, below_names)
+            for name in sorted(files):
+                if not name.startswith(".") and wanted(name):
+                    yield system.unstrip_protocol(f"{folder.rstrip('/')}/{name}")
+
+
+def matching(pattern: str) -> Iterator[str]:
+    """Addresses that fit a pattern."""
+    with _told(url_name(pattern)):
+        system, path = _system(pattern)
+        for name in sorted(system.glob(path)):
+            yield system.unstrip_protocol(name)
+
+
+def _keep(below: Any, names: list[str]) -> None:
+    """Let ``walk`` go on in these folders only."""
+    if isinstance(below, dict):
+        for name in set(below) - set(names):
+            del below[name]
+    else:
+        below[:] = names
+
+
+def _system(address: str) -> tuple[Any, str]:
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError as error:
+        raise MissingExtraError("fsspec", "remote") from error
+    try:
+        system, path = url_to_fs(address)
+    except ImportError as error:
+        raise ConfigError(
+            f"{url_name(address)} needs another package: {error}",
+            hint="pip install 'internvl-modal[remote]' and that package",
+        ) from error
+    return system, os.fspath(path)
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Turn what a file system raises into an error that names the address."""
+    try:
+        yield
+    except InternVLError:
+        raise
+    except OSError as error:
+        raise refused(name, error) from error
+    except Exception as error:  # each kind has errors of its own
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ConfigError(f"{name} cannot be read: {reason}", hint="check the address") from error

@@ -1,0 +1,143 @@
+"""From a row of a table to a picture and its key."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from internvl_modal.batch.sources.unreadable import Unreadable
+from internvl_modal.errors import ConfigError
+
+COLUMNS = (
+    "image", "path", "image_path", "file", "filename", "file_name", "url", "image_url", "source",
+    "images", "image_urls", "image_paths", "file_names", "jpg", "jpeg", "png", "webp",
+)  # fmt: skip
+"""Where a table holds its pictures, unless told; case does not matter."""
+KEYS = ("key", "__key__")
+"""Where it holds their keys, unless told; ``id`` too, where pictures have no names."""
+
+Row = Mapping[str, Any]
+
+
+class Table:
+    """Rows of one source, called ``name`` ('' for those in memory)."""
+
+    def __init__(
+        self,
+        name: str = "",
+        *,
+        column: str | None,
+        key: str | None,
+        resolve: Callable[[str], str] = str,
+    ) -> None:
+        self._name, self._column, self._key, self._resolve = name, column, key, resolve
+        self._names: tuple[Any, ...] = ()
+        self._known: list[Any] = []
+        self._begun = False
+
+    def pairs(self, rows: Iterable[Row | Unreadable]) -> Iterator[Any]:
+        """A row's picture each, by its key, else its path, else its number."""
+        for number, row in enumerate(rows):
+            if isinstance(row, Unreadable):
+                yield row.name, row
+            else:
+                yield self.pair(row, number)
+
+    def pair(self, row: Row, number: int) -> Any:
+        """The picture of one row; raises ConfigError if the first has no such column."""
+        if _is_picture(row):
+            known: list[Any] = ["picture"]
+            row = {"picture": row}
+        else:
+            known = self._candidates(row)
+        place = f"{self._name}#{number}" if self._name else None
+        if not known:
+            lost = place or f"row {number}"
+            return lost, Unreadable(lost, f"has no column {self._column or 'of pictures'}")
+        values = (row[name] for name in known)
+        value = next((each for each in values if not is_missing(each)), None)
+        source, name = self._cell(value)
+        chosen = self._chosen_key(row, known, named=name is not None)
+        found = chosen if chosen is not None else (name or place)
+        return source if found is None else (found, source)
+
+    def check(self, names: Iterable[Any]) -> list[Any]:
+        """The columns of pictures among ``names``; raises ConfigError where there is none."""
+        listed = [name for name in names if name is not None]
+        if self._column is not None:
+            found = [name for name in listed if name == self._column]
+        else:
+            there = {str(name).lower(): name for name in reversed(listed)}
+            found = [there[name] for name in COLUMNS if name in there]
+        for wanted, missing in (
+            (self._column or "of pictures", not found),
+            (self._key, self._key is not None and self._key not in listed),
+        ):
+            if missing and not self._begun:
+                raise ConfigError(
+                    f"{self._name or 'a row'} has no column {wanted}",
+                    hint=f"pass column= or key=; there are {', '.join(map(str, listed))}",
+                )
+        self._begun = True
+        return found
+
+    def wanted(self, names: Iterable[str]) -> list[str]:
+        """Of the columns of a file, those to read."""
+        listed = list(names)
+        keys = {*KEYS, "id", self._key}
+        return [*self.check(listed), *(name for name in listed if name in keys)]
+
+    def _candidates(self, row: Row) -> list[Any]:
+        names = tuple(row)
+        if names != self._names or not self._begun:
+            self._names, self._known = names, self.check(names)
+        return self._known
+
+    def _chosen_key(self, row: Row, columns: list[Any], *, named: bool) -> str | None:
+        known = KEYS if named else (*KEYS, "id")
+        for column in (self._key,) if self._key is not None else known:
+            value = row.get(column)
+            if column in columns[:1] or is_missing(value):
+                continue
+            return os.fsdecode(value) if isinstance(value, bytes) else str(value)
+        return None
+
+    def _cell(self, value: Any) -> tuple[Any, str | None]:
+        """The picture that a cell means, and its name where it has one."""
+        if is_missing(value):
+            return [], None
+        if isinstance(value, str | os.PathLike):
+            text = os.fsdecode(value)
+            if text[:5].lower() == "data:":
+                return text, None
+            return self._resolve(text), text
+        if isinstance(value, Mapping):
+            held = (value.get(name) for name in ("bytes", "path", "url", "image_url", "image"))
+            return self._cell(next((each for each in held if not is_missing(each)), None))
+        if is_list(value):
+            return [self._cell(each)[0] or _nothing(n) for n, each in enumerate(value, 1)], None
+        return value, None
+
+
+def is_list(value: Any) -> bool:
+    """Whether a cell holds several pictures."""
+    return isinstance(value, list | tuple) or str(getattr(value, "dtype", "")) == "object"
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell is empty, as each kind of table writes it."""
+    if value is None or (isinstance(value, str | bytes | list | tuple) and not len(value)):
+        return True
+    if type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float) and value != value  # noqa: PLR0124 - as pandas has it
+
+
+def _is_picture(row: Row) -> bool:
+    """Whether it is a picture itself, as ``datasets`` and OpenAI's clients write one."""
+    return row.keys() <= {"bytes", "path"} and "bytes" in row
+
+
+def _nothing(number: int) -> Unreadable:
+    return Unreadable(f"picture {number} of the row", "is missing")

@@ -1,0 +1,68 @@
+"""How a reader says that something cannot be read.
+
+What is lost alone (a line, a row group, a folder within a folder) is yielded in its place as an
+``Unreadable``, whose description fails with the reason. Where a source cannot be read further, its
+reader raises ConfigError: as one of several it becomes an ``Unreadable`` too, alone it is raised
+once all that it gave is described.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+from internvl_modal.errors import ConfigError, ImageError, InternVLError
+
+Pair: TypeAlias = "tuple[str, Any]"
+"""A key and a picture."""
+
+
+class Unreadable:
+    """Stands for what cannot be read: reading it says why."""
+
+    def __init__(self, name: str, reason: str, *, hint: str = "") -> None:
+        self.name, self.reason, self._hint = name, reason, hint
+
+    def __repr__(self) -> str:
+        return f"Unreadable({self.name!r}, {self.reason!r})"
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Raise ImageError."""
+        raise ImageError(self.reason, source=self.name, hint=self._hint)
+
+
+def unreadable(name: str, error: ConfigError) -> Pair:
+    """In place of what ``name`` would have given further."""
+    reason = error.message.removeprefix(name).lstrip(": ")
+    return name, Unreadable(name, reason, hint=error.hint)
+
+
+_OURS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC}
+"""What says nothing of a source: this machine has run out of something."""
+
+
+def refused(name: str, error: OSError) -> Exception:
+    """What the system says of ``name``: ConfigError, unless this machine has run out."""
+    message = f"{name} cannot be read: {error.strerror or error}"
+    if error.errno in _OURS:
+        return InternVLError(message, hint="the same call goes on once there is more")
+    return ConfigError(message, hint="check its permissions")
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Turn what the system says into an error that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise refused(name, error) from error
+
+
+def going_on(name: str, found: Iterator[Any]) -> Iterator[Any]:
+    """What one of several sources gives, and why it gives no more."""
+    try:
+        yield from found
+    except ConfigError as error:
+        yield unreadable(name, error)
