@@ -48,7 +48,10 @@ def download(spec: DeploymentSpec, given: Secrets, stop: threading.Event) -> Ite
         shown = 0.0
         for event in function.remote_gen():
             if "commit" in event:
-                yield f"{container.model} is on the Volume {container.volume}"
+                yield (
+                    f"{container.model} is on the Volume {container.volume}; LMDeploy runs the "
+                    f"Python code in it, of commit {event['commit']}"
+                )
                 return
             if stop.is_set():
                 break
