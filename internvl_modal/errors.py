@@ -83,10 +83,10 @@ class ConfigError(InternVLError):
 class MissingExtraError(InternVLError):
     """An optional dependency is not installed."""
 
-    def __init__(self, package: str, extra: str) -> None:
+    def __init__(self, package: str, extra: str, *, hint: str = "") -> None:
         super().__init__(
             f"the package {package!r} is not installed",
-            hint=f"pip install 'internvl-modal[{extra}]'",
+            hint=hint or f"pip install 'internvl-modal[{extra}]'",
         )
         self.package = package
         self.extra = extra

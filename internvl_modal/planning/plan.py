@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 
 def _headline(plan: Plan) -> str:
+    if plan.on_any_gpu:
+        return f"{plan.spec.name} cannot be served so: {plan.reason}"
     verdict = "fits" if plan.fits else f"does not fit: {plan.reason}"
     return f"{plan.spec.name} on {plan.count} x {plan.gpu.name} {verdict}"
 
@@ -188,6 +190,10 @@ class Plan:
     capacity: Capacity
     cost: Cost
     choices: tuple[Plan, ...] = ()
+    on_any_gpu: bool = False
+    """Whether nobody named a GPU, and the request is more than any can answer."""
+    remedy: str = ""
+    """Where nothing works: what works without one of the wishes."""
 
     @property
     def fits(self) -> bool:
@@ -234,12 +240,22 @@ class Plan:
         """Return the plan itself; raise PlanError, naming choices that work, if it does not fit."""
         if self.fits:
             return self
+        where = f"{self.spec.name} does not fit on {self.count} x {self.gpu.name}"
+        if self.on_any_gpu:
+            where = f"{self.spec.name} cannot be served so"
+        raise PlanError(f"{where}: {self.reason}", hint=self._hint())
+
+    def _hint(self) -> str:
+        """What works: the nearest choices, and the cheapest."""
+        if not self.choices:
+            general = "a smaller model, an -AWQ one or a shorter session_len needs less"
+            told = [self.remedy, general] if self.request.session_len is None else [self.remedy]
+            return "; ".join(filter(None, told)) or general
         near = sorted(self.choices, key=lambda choice: choice.gpu is not self.gpu)[:3]
-        raise PlanError(
-            f"{self.spec.name} does not fit on {self.count} x {self.gpu.name}: {self.reason}",
-            hint=f"what works: {', '.join(choice.gpu_string for choice in near)}"
-            if near
-            else "a smaller model, an -AWQ one or a shorter session_len needs less",
+        best = min(self.choices, key=lambda choice: choice.cost.per_hour)
+        return (
+            f"what works: {', '.join(choice.gpu_string for choice in near)}; the cheapest by the "
+            f"hour is {best.gpu_string}, {best.cost.per_hour:.2f} USD"
         )
 
     def to_dict(self) -> dict[str, object]:
