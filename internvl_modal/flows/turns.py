@@ -77,8 +77,10 @@ def prepared_turns(
         )
 
     system = (Turn("system", options.system),) if options.system else ()
-    turns = [
-        Turn(message.role, message.text, tuple(map(ready, message.images)), label)
-        for message in messages
-    ]
+    turns = []
+    for message in messages:
+        pictures = [
+            ready(each) for each in message.images
+        ]  # map() ends where StopIteration is raised
+        turns.append(Turn(message.role, message.text, tuple(pictures), label))
     return (*system, *turns)

@@ -24,7 +24,7 @@ from internvl_modal.errors import ConfigError
 from internvl_modal.images.names import is_url
 from internvl_modal.schema.inputs import ImageSource
 
-__all__ = ["Images", "check_choice", "read", "size_of"]
+__all__ = ["Images", "check_choice", "check_row", "read", "size_of"]
 
 Images: TypeAlias = (
     "str | os.PathLike[str] | Mapping[str, ImageSource]"
@@ -50,20 +50,37 @@ def size_of(images: Images) -> int | None:
 
 def check_choice(images: object, choice: Choice) -> None:
     """Raise ConfigError where columns are named of what has none."""
-    if not choice.given or not isinstance(images, str | os.PathLike):
+    if not choice.given:
         return
-    path = Path(os.fspath(images))
-    suffix = path.suffix.lower()
-    table = suffix in READERS and suffix != ".txt"
-    if choice.delimiter is not None:
-        fits = suffix in (".csv", ".tsv")
+    if isinstance(images, str | os.PathLike):
+        fits = _has_columns(Path(os.fspath(images)), choice)
+    elif isinstance(images, Mapping):
+        fits = hasattr(images, "column_names")
     else:
-        fits = table or (not is_tar(path.name) and suffix != ".txt" and not is_picture(path.name))
+        fits = not isinstance(images, list | tuple) or isinstance(next(iter(images), None), Mapping)
     if not fits:
-        raise ConfigError(
-            f"{choice.given}, but the source has no columns",
-            hint="they are for .jsonl, .csv, .tsv, .parquet, image folders, data sets and frames",
-        )
+        raise _no_columns(choice)
+
+
+def _has_columns(path: Path, choice: Choice) -> bool:
+    suffix = path.suffix.lower()
+    if choice.delimiter is not None:
+        return suffix in (".csv", ".tsv")
+    return suffix != ".txt" and not is_tar(path.name) and not is_picture(path.name)
+
+
+def _no_columns(choice: Choice) -> ConfigError:
+    return ConfigError(
+        f"{choice.given}, but the source has no columns",
+        hint="they are for .jsonl, .csv, .tsv, .parquet, image folders, data sets and frames",
+    )
+
+
+def check_row(given: Any, choice: Choice) -> Any:
+    """One thing of an iterable; raises ConfigError if columns are named and it has none."""
+    if choice.given and not isinstance(given, Mapping):
+        raise _no_columns(choice)
+    return given
 
 
 def read(images: Any, choice: Choice) -> Iterator[Any]:
@@ -80,7 +97,9 @@ def read(images: Any, choice: Choice) -> Iterator[Any]:
         )
     if hasattr(images, "read"):
         raise ConfigError("an open file is not many pictures", hint="give its path")
-    return iter(images.items() if isinstance(images, Mapping) else images)
+    if isinstance(images, Mapping):
+        return iter(images.items())
+    return (check_row(each, choice) for each in images) if choice.given else iter(images)
 
 
 def _read_name(name: str, choice: Choice) -> Iterator[Any]:
