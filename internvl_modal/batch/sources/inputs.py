@@ -197,5 +197,5 @@ def _one_of(name: str, named: bool, ending: str, choice: Choice) -> Iterator[Any
         )
     elif named:
         yield from _read_name(name, choice)
-    elif is_picture(name) and (has_scheme(name) or Path(name).is_file()):
+    elif is_picture(name) and (has_scheme(name) or not Path(name).is_dir()):
         yield name
