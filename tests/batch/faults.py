@@ -48,7 +48,10 @@ class Case:
     files: list[Path] = field(default_factory=list)
     """Those that may be damaged."""
     spans: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Where in the first file a row is, for text files, which have no checksums."""
+    """Where in the first file a row is, for text files, which have no checksums.
+
+    The end of the line before it is part of it: without that, both are one line.
+    """
 
     def after(self, whole: bytes) -> set[str]:
         """Drop what is no input any more; the rows that are not what they were."""
@@ -62,7 +65,7 @@ class Case:
         return {
             key
             for key in self.wanted
-            if any(self.spans[key][0] <= n < self.spans[key][1] for n in changed)
+            if any(self.spans[key][0] - 2 <= n < self.spans[key][1] for n in changed)
         }
 
     def _is_gone(self, key: str) -> bool:

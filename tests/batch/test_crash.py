@@ -173,7 +173,7 @@ def data_set(files: list[Path], tmp_path: Path) -> tuple[Path, dict[str, str]]:
 @pytest.mark.parametrize(
     "rounds",
     [
-        6,
+        4,
         pytest.param(
             100,
             marks=[

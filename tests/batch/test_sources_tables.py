@@ -255,3 +255,9 @@ def test_rows_that_come_asynchronously(client: ivl.Client) -> None:
 def test_columns_of_what_has_none(client: ivl.Client, images: Any) -> None:
     with pytest.raises(ivl.ConfigError, match="key='n', but the source has no columns"):
         list(client.describe_many(images, key="n"))
+
+
+def test_pages_of_what_has_none(client: ivl.Client) -> None:
+    for images in ("list.txt", ["a.pdf"]):
+        with pytest.raises(ivl.ConfigError, match="pages='1-2', but the source is no PDF"):
+            list(client.describe_many(images, pages="1-2"))

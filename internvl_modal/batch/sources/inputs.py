@@ -49,7 +49,11 @@ def size_of(images: Images) -> int | None:
 
 
 def check_choice(images: object, choice: Choice) -> None:
-    """Raise ConfigError where columns are named of what has none."""
+    """Raise ConfigError where columns or pages are named of what has none."""
+    if choice.pages is not None and not is_pdf(images):
+        raise ConfigError(
+            f"pages={choice.pages!r}, but the source is no PDF", hint="it is for the path of a .pdf"
+        )
     if not choice.given:
         return
     if isinstance(images, str | os.PathLike):
@@ -60,6 +64,11 @@ def check_choice(images: object, choice: Choice) -> None:
         fits = not isinstance(images, list | tuple) or isinstance(next(iter(images), None), Mapping)
     if not fits:
         raise _no_columns(choice)
+
+
+def is_pdf(images: object) -> bool:
+    """Whether a path ends as those of PDFs do."""
+    return isinstance(images, str | os.PathLike) and os.fspath(images).lower().endswith(".pdf")
 
 
 def _has_columns(path: Path, choice: Choice) -> bool:
