@@ -14,26 +14,38 @@ from typing import TYPE_CHECKING
 from internvl_modal import errors
 
 if TYPE_CHECKING:
+    from internvl_modal.backends.endpoint import EndpointBackend as EndpointBackend
+    from internvl_modal.backends.lmdeploy import LMDeployBackend as LMDeployBackend
+    from internvl_modal.backends.local import LocalBackend as LocalBackend
+    from internvl_modal.backends.modal import ModalBackend as ModalBackend
+    from internvl_modal.batch.iterate import AsyncBatch as AsyncBatch
+    from internvl_modal.batch.iterate import Batch as Batch
     from internvl_modal.batch.options import BatchOptions as BatchOptions
     from internvl_modal.batch.outcome import Outcome as Outcome
     from internvl_modal.batch.progress import BatchProgress as BatchProgress
     from internvl_modal.batch.progress import Progress as Progress
     from internvl_modal.client.aio import AsyncClient as AsyncClient
     from internvl_modal.client.shortcuts import adescribe as adescribe
+    from internvl_modal.client.shortcuts import adescribe_many as adescribe_many
     from internvl_modal.client.shortcuts import describe as describe
     from internvl_modal.client.shortcuts import describe_many as describe_many
     from internvl_modal.client.streams import AsyncStream as AsyncStream
     from internvl_modal.client.streams import Stream as Stream
     from internvl_modal.client.sync import Client as Client
+    from internvl_modal.deployment.api import aconnect as aconnect
     from internvl_modal.deployment.api import adeploy as adeploy
     from internvl_modal.deployment.api import connect as connect
     from internvl_modal.deployment.api import deploy as deploy
     from internvl_modal.deployment.handle import Deployment as Deployment
+    from internvl_modal.deployment.handle import Status as Status
+    from internvl_modal.deployment.remote_batch import Mapped as Mapped
+    from internvl_modal.errors import AnswerLostError as AnswerLostError
     from internvl_modal.errors import AuthenticationError as AuthenticationError
     from internvl_modal.errors import ConfigError as ConfigError
     from internvl_modal.errors import ContextLengthError as ContextLengthError
     from internvl_modal.errors import DeadlineExceededError as DeadlineExceededError
     from internvl_modal.errors import DeployError as DeployError
+    from internvl_modal.errors import EmptyAnswerError as EmptyAnswerError
     from internvl_modal.errors import EngineError as EngineError
     from internvl_modal.errors import ImageError as ImageError
     from internvl_modal.errors import ImageNotSeenError as ImageNotSeenError
@@ -48,12 +60,18 @@ if TYPE_CHECKING:
     from internvl_modal.errors import WeightsError as WeightsError
     from internvl_modal.errors import WeightsInterruptedError as WeightsInterruptedError
     from internvl_modal.planning.api import plan as plan
+    from internvl_modal.planning.cost import Cost as Cost
+    from internvl_modal.planning.cost import Prices as Prices
+    from internvl_modal.planning.plan import Capacity as Capacity
     from internvl_modal.planning.plan import Plan as Plan
     from internvl_modal.protocol.endpoint import Backend as Backend
     from internvl_modal.protocol.endpoint import Capabilities as Capabilities
     from internvl_modal.protocol.endpoint import Endpoint as Endpoint
+    from internvl_modal.schema.inputs import ImageInputs as ImageInputs
+    from internvl_modal.schema.inputs import ImageSource as ImageSource
     from internvl_modal.schema.inputs import Message as Message
     from internvl_modal.schema.options import DescribeOptions as DescribeOptions
+    from internvl_modal.schema.options import Detail as Detail
     from internvl_modal.schema.options import Options as Options
     from internvl_modal.schema.results import Description as Description
     from internvl_modal.schema.results import Estimate as Estimate
@@ -63,29 +81,42 @@ if TYPE_CHECKING:
     from internvl_modal.settings import Settings as Settings
     from internvl_modal.transport.retry import Retry as Retry
     from internvl_modal.weights.cache import WeightsCache as WeightsCache
+    from internvl_modal.weights.inventory import CachedModel as CachedModel
+    from internvl_modal.weights.progress import DownloadProgress as DownloadProgress
+    from internvl_modal.weights.verification import Verification as Verification
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "protocol.endpoint": ["Backend", "Capabilities", "Endpoint"],
+    "backends.endpoint": ["EndpointBackend"],
+    "backends.lmdeploy": ["LMDeployBackend"],
+    "backends.local": ["LocalBackend"],
+    "backends.modal": ["ModalBackend"],
+    "batch.iterate": ["AsyncBatch", "Batch"],
     "batch.options": ["BatchOptions"],
     "batch.outcome": ["Outcome"],
     "batch.progress": ["BatchProgress", "Progress"],
     "client.aio": ["AsyncClient"],
-    "client.shortcuts": ["adescribe", "describe", "describe_many"],
+    "client.shortcuts": ["adescribe", "adescribe_many", "describe", "describe_many"],
     "client.streams": ["AsyncStream", "Stream"],
     "client.sync": ["Client"],
-    "deployment.api": ["adeploy", "connect", "deploy"],
-    "deployment.handle": ["Deployment"],
+    "deployment.api": ["aconnect", "adeploy", "connect", "deploy"],
+    "deployment.handle": ["Deployment", "Status"],
+    "deployment.remote_batch": ["Mapped"],
     "errors": errors.__all__,
     "planning.api": ["plan"],
-    "planning.plan": ["Plan"],
-    "schema.inputs": ["Message"],
-    "schema.options": ["DescribeOptions", "Options"],
+    "planning.cost": ["Cost", "Prices"],
+    "planning.plan": ["Capacity", "Plan"],
+    "protocol.endpoint": ["Backend", "Capabilities", "Endpoint"],
+    "schema.inputs": ["ImageInputs", "ImageSource", "Message"],
+    "schema.options": ["DescribeOptions", "Detail", "Options"],
     "schema.results": ["Description", "Estimate", "ImageInfo", "Timings", "Usage"],
     "settings": ["Settings"],
     "transport.retry": ["Retry"],
-    "weights": ["WeightsCache"],
+    "weights.cache": ["WeightsCache"],
+    "weights.inventory": ["CachedModel"],
+    "weights.progress": ["DownloadProgress"],
+    "weights.verification": ["Verification"],
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

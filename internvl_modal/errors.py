@@ -8,14 +8,16 @@ InternVLError                  .hint says what to do next; .retryable
 |  `- WeightsInterruptedError  Ctrl-C stopped a download; it is a KeyboardInterrupt as well
 |- PlanError                   a deployment cannot work as asked
 |- DeployError                 a deployment failed or does not exist
-`- ServerError                 .status .body .request_id .retry_after
+`- ServerError                 .status .body .request_id .retry_after .text
    |- AuthenticationError      401, 403
    |- RequestRejectedError     the server refuses this request (other 4xx)
    |- ContextLengthError       .needed .available tokens
    |- RateLimitedError         429
    |- ServerUnavailableError   cold, 502, 503, 504 or no connection
+   |  `- AnswerLostError       the answer was lost on the way
    |- DeadlineExceededError    the call's time is up
    |- EngineError              the engine failed while it answered
+   |  `- EmptyAnswerError      it answered without a text; .reasoning is what it wrote instead
    |- ImageNotSeenError        .expected .actual prompt tokens: the picture was not read
    `- OutputInvalidError       .text: the answer does not fit the schema asked for
 """
@@ -27,11 +29,13 @@ from functools import partial
 from typing import Any
 
 __all__ = [
+    "AnswerLostError",
     "AuthenticationError",
     "ConfigError",
     "ContextLengthError",
     "DeadlineExceededError",
     "DeployError",
+    "EmptyAnswerError",
     "EngineError",
     "ImageError",
     "ImageNotSeenError",
@@ -52,14 +56,13 @@ class InternVLError(Exception):
     """Root of all errors of this package."""
 
     retryable: bool = False
+    most_attempts: int | None = None
+    """After so many it will not get better; None where only the caller's patience counts."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
+        super().__init__(f"{message} ({hint})" if hint else message)
         self.message = message
         self.hint = hint
-
-    def __str__(self) -> str:
-        return f"{self.message} ({self.hint})" if self.hint else self.message
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[Any, ...]]:
         fields = dict(self.__dict__)
@@ -67,8 +70,8 @@ class InternVLError(Exception):
 
 
 def _rebuild(cls: type[InternVLError], fields: dict[str, Any]) -> InternVLError:
-    error = cls.__new__(cls, fields["message"])
-    error.args = (fields["message"],)
+    error = cls.__new__(cls)
+    InternVLError.__init__(error, fields["message"], hint=fields["hint"])
     error.__dict__.update(fields)
     return error
 
@@ -129,7 +132,11 @@ class DeployError(InternVLError):
 
 
 class ServerError(InternVLError):
-    """The server did not give a usable answer."""
+    """The server did not give a usable answer; ``text`` is what it wrote, where it wrote any."""
+
+    lost: bool = False
+    """Whether the engine may have worked for an answer that nobody has: asking again costs twice,
+    and is done as often as ``Retry.resend`` says."""
 
     def __init__(
         self,
@@ -140,12 +147,14 @@ class ServerError(InternVLError):
         body: str = "",
         request_id: str | None = None,
         retry_after: float | None = None,
+        text: str = "",
     ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
         self.body = body
         self.request_id = request_id
         self.retry_after = retry_after
+        self.text = text
 
 
 class AuthenticationError(ServerError):
@@ -159,8 +168,17 @@ class RequestRejectedError(ServerError):
 class ContextLengthError(ServerError):
     """The request does not fit the server's context; both counts are tokens, None if unknown."""
 
-    needed: int | None = None
-    available: int | None = None
+    def __init__(
+        self,
+        message: str,
+        *,
+        needed: int | None = None,
+        available: int | None = None,
+        **response: Any,
+    ) -> None:
+        super().__init__(message, **response)
+        self.needed = needed
+        self.available = available
 
 
 class RateLimitedError(ServerError):
@@ -175,6 +193,12 @@ class ServerUnavailableError(ServerError):
     retryable = True
 
 
+class AnswerLostError(ServerUnavailableError):
+    """The connection ended after the question was sent and before its answer was there."""
+
+    lost = True
+
+
 class DeadlineExceededError(ServerError):
     """The call's overall time is up."""
 
@@ -185,14 +209,46 @@ class EngineError(ServerError):
     retryable = True
 
 
-class ImageNotSeenError(ServerError):
-    """The answer was given without the picture: fewer prompt tokens than its tiles alone need."""
+class EmptyAnswerError(EngineError):
+    """The model answered, and there is no description in it: a refusal, only reasoning, nothing.
 
-    expected: int | None = None
-    actual: int | None = None
+    Asked again once, since most engines do not repeat themselves to the letter; ``retryable``
+    is False where the answer would be the same, such as reasoning that spent ``max_tokens``.
+    """
+
+    most_attempts = 2
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reasoning: str = "",
+        retryable: bool = True,
+        **response: Any,
+    ) -> None:
+        super().__init__(message, **response)
+        self.reasoning = reasoning
+        self.retryable = retryable
+
+
+class ImageNotSeenError(ServerError):
+    """The answer was given without the picture: fewer prompt tokens than its tiles alone need.
+
+    Both counts are prompt tokens, None if unknown.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        expected: int | None = None,
+        actual: int | None = None,
+        **response: Any,
+    ) -> None:
+        super().__init__(message, **response)
+        self.expected = expected
+        self.actual = actual
 
 
 class OutputInvalidError(ServerError):
     """The answer does not fit the schema asked for; ``text`` is the raw answer."""
-
-    text: str = ""

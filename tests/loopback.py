@@ -83,15 +83,16 @@ def event(document: object) -> bytes:
 def stream_events(
     *pieces: str, finish: str = "stop", prompt_tokens: int = 5000, done: bool = True
 ) -> list[bytes]:
-    """A streamed completion, one chunk per event."""
+    """A streamed completion, one chunk per event; without ``done`` it breaks off."""
     events = [
         event({"model": "m", "choices": [{"delta": {"content": p}, "finish_reason": None}]})
         for p in pieces
     ]
+    if not done:
+        return events
     events.append(event({"choices": [{"delta": {}, "finish_reason": finish}]}))
     usage = {"prompt_tokens": prompt_tokens, "completion_tokens": len(pieces)}
-    events.append(event({"choices": [], "usage": usage}))
-    return [*events, b"data: [DONE]\n\n"] if done else events
+    return [*events, event({"choices": [], "usage": usage}), b"data: [DONE]\n\n"]
 
 
 def models_list(owner: str = "lmdeploy", *names: str) -> dict[str, Any]:
@@ -99,17 +100,20 @@ def models_list(owner: str = "lmdeploy", *names: str) -> dict[str, Any]:
     return {"object": "list", "data": data}
 
 
+ASIDES = ("/models", "/health", "/openapi.json")
+
 Answer = Reply | Callable[[Heard], Reply]
 
 
 class Loopback:
     """Serves ``GET /v1/models`` from ``models`` and everything else from ``replies``, in order.
 
-    The last reply is repeated.
+    The last reply is repeated. ``asides`` answers ``/health`` and ``/openapi.json``.
     """
 
     def __init__(self) -> None:
         self.models: Answer = Reply(body=models_list())
+        self.asides: dict[str, Answer] = {}
         self.replies: list[Answer] = [Reply(body=completion())]
         self.heard: list[Heard] = []
         self._lock = threading.Lock()
@@ -131,8 +135,8 @@ class Loopback:
 
     @property
     def chats(self) -> list[Heard]:
-        """Everything but the question for models."""
-        return [heard for heard in self.heard if not heard.path.endswith("/models")]
+        """Everything but the questions who answers and with which models."""
+        return [heard for heard in self.heard if not heard.path.endswith(ASIDES)]
 
     def answer(self, heard: Heard) -> Reply:
         with self._lock:
@@ -140,6 +144,8 @@ class Loopback:
             answer: Answer
             if heard.path.endswith("/models"):
                 answer = self.models
+            elif heard.path.endswith(ASIDES):
+                answer = self.asides.get(heard.path, Reply(404))
             else:
                 answer = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
         return answer if isinstance(answer, Reply) else answer(heard)

@@ -25,9 +25,9 @@ from pydantic import BaseModel, RootModel, SecretStr
 import internvl_modal as ivl
 from internvl_modal import errors
 from internvl_modal.backends.endpoint import EndpointBackend
-from internvl_modal.backends.modal import ModalBackend
 from internvl_modal.batch.options import BatchSettings
 from internvl_modal.credentials import checked_key
+from internvl_modal.deployment.served_app import ServedApp
 from internvl_modal.schema.options import DescribeOptions
 from internvl_modal.settings import Settings
 from tests.loopback import Heard, Loopback, Reply, completion, models_list, stream_events
@@ -89,12 +89,12 @@ class TestDescribe:
     @pytest.mark.parametrize(
         ("owner", "detail", "unused"),
         [
-            ("vllm", "low", True),
-            ("vllm", "high", True),
-            ("vllm", "auto", True),
-            ("vllm", 1, True),
-            ("vllm", "medium", False),
-            ("vllm", 12, False),
+            ("openai", "low", False),
+            ("openai", "high", True),
+            ("openai", "auto", False),
+            ("openai", 1, False),
+            ("openai", "medium", False),
+            ("openai", 12, False),
             ("llamacpp", "high", True),
             ("llamacpp", "low", False),
             ("llamacpp", "auto", False),
@@ -227,10 +227,10 @@ class TestDescribe:
 
 
 class TestDiscovery:
-    def test_the_first_model_is_asked_for(self, loopback: Loopback) -> None:
-        loopback.models = Reply(body=models_list("vllm", "a", "b"))
+    def test_the_only_model_is_asked_for(self, loopback: Loopback) -> None:
+        loopback.models = Reply(body=models_list("vllm", "a"))
         with ivl.Client(base_url=loopback.url) as client:
-            assert client.models() == ["a", "b"]
+            assert client.models() == ["a"]
             client.describe(PICTURE)
             client.describe(PICTURE)
         assert [heard.json["model"] for heard in loopback.chats] == ["a", "a"]
@@ -326,10 +326,12 @@ class TestSettings:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         class Slow:
-            name, timeout = "slow", 1800.0
+            name = "slow"
 
             def start(self) -> ivl.Endpoint:
-                return ivl.Endpoint("http://127.0.0.1:9/v1")
+                return ivl.Endpoint("http://127.0.0.1:9/v1", timeout=1800.0)
+
+            preview = start
 
             def stop(self) -> None: ...
 
@@ -353,7 +355,7 @@ class TestSettings:
         assert loopback.chats[0].headers["authorization"] == "Bearer sk-hidden"
 
     @pytest.mark.parametrize(
-        "url", ["ftp://x", "http://", "http://u:p@h/v1", "http://h:port", "h:1"]
+        "url", ["ftp://x", "http://", "ftp://u:p@h/v1", "http://u:p@/", "http://u:p@h:port", "h:1"]
     )
     def test_a_wrong_url(self, url: str) -> None:
         with pytest.raises(ivl.ConfigError, match="base_url") as caught:
@@ -505,7 +507,7 @@ class TestExtract:
         assert client.extract(PICTURE, Sign, "Read it.") == Sign(text="STOP", colour="red")
         sent = loopback.chats[0].json
         assert '"enum":["red","green"]' in sent["messages"][0]["content"][0]["text"]
-        assert "response_format" not in sent
+        assert sent["response_format"]["json_schema"]["schema"] == Sign.model_json_schema()
 
     def test_a_repair_quotes_what_was_wrong(self, client: ivl.Client, loopback: Loopback) -> None:
         wrong = completion('{"text": "STOP", "colour": "blue"}')
@@ -736,7 +738,7 @@ class TestEstimate:
 
     def test_a_deployment_knows_the_price(self) -> None:
         made = ivl.plan("internvl2_5-78b", gpu="A100-80GB:4", prices="catalogue")
-        backend = ModalBackend("app", model="m", api_key="k", plan=made)
+        backend = ServedApp("app", model="m", api_key="k", plan=made)
         with ivl.Client(backend) as client:
             large = client.estimate(png(), detail=12).cost_usd
             small = client.estimate(png(), detail=1).cost_usd

@@ -137,7 +137,7 @@ def test_a_large_picture_is_shrunk_before_it_is_sent(
 ) -> None:
     files = {"image": picture(6000, 4000)}
     gateway.post("/", files=files, data={"detail": "1"}, headers=BEARER)
-    content = loopback.chats[-1].json["messages"][0]["content"]
+    content = loopback.chats[-1].json["messages"][-1]["content"]
     url = next(part["image_url"]["url"] for part in content if part["type"] == "image_url")
     sent = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
     assert sent.width < 1000

@@ -181,7 +181,7 @@ class RatedPlane(Plane):
 
 ASK = """
 import json
-from internvl_modal.planning import live_prices
+from internvl_modal.planning.prices import live_prices
 prices = live_prices(timeout=%s)
 print(json.dumps([prices.source, dict(prices.gpus), prices.core, prices.gib]))
 """

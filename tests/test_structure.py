@@ -3,128 +3,138 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
 
 import internvl_modal
 from internvl_modal import settings
+from tools import house
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "internvl_modal"
-MODULES = sorted(PACKAGE.rglob("*.py"))
+MODULES = house.modules(ROOT)
+EDGES = house.graph(MODULES)
 
 HEAVY = ("modal", "huggingface_hub", "httpx", "PIL", "numpy", "xllamacpp", "pydantic", "asyncio")
-LOWER = ["errors", "schema", "images"]
-NO_IO = (
-    "wire",
-    "sse",
-    "replies",
-    "truth",
-    "prompts",
-    "schema",
-    "errors",
-    "images/tiles",
-    "catalog",
-    "planner",
-)
-IO = {"httpx", "aiohttp", "socket", "subprocess", "requests", "urllib.request", "pathlib", "os"}
 ONE_HOME = {
-    "tenacity": {"transport"},
-    "httpx": {"transport", "fetch", "client"},
+    "tenacity": {"transport.sync", "transport.aio", "transport.retry"},
+    "httpx": {"transport", "images.fetch", "client", "batch.iterate"},
     "aiohttp": {"transport"},
-    "av": {"video"},
-    "xllamacpp": {"backends/llama_engine"},
+    "av": {"images.video"},
+    "xllamacpp": {"engines.llamacpp_main"},
+    "modal": {"deployment", "weights.store", "planning.prices", "cli.doctor"},
+    "fastapi": {"gateway", "deployment.containers"},
+    "pyarrow": {"batch"},
+    "typer": {"cli"},
 }
+"""Where each library is imported; a folder means any of its files."""
 
 
-def name_of(path: Path) -> str:
-    return str(path.relative_to(PACKAGE).with_suffix(""))
+def contracts(root: Path) -> subprocess.CompletedProcess[str]:
+    command = "from importlinter.cli import lint_imports; raise SystemExit(lint_imports())"
+    return subprocess.run(
+        [sys.executable, "-c", command], cwd=root, capture_output=True, text=True, check=False
+    )
 
 
-def imports(path: Path, *, at_import: bool = False) -> set[str]:
-    """Modules that a file imports; with ``at_import`` only when it is itself imported."""
-    tree = ast.parse(path.read_text())
-    typing_only = {
-        id(child)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        for child in ast.walk(node)
-    }
-    nodes = tree.body if at_import else list(ast.walk(tree))
-    found = set()
-    for node in nodes:
-        if id(node) in typing_only:
-            continue
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-            if node.module.startswith("internvl_modal"):
-                found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+def test_the_import_contracts_are_kept() -> None:
+    checked = contracts(ROOT)
+    assert checked.returncode == 0, checked.stdout
 
 
-def ours(path: Path, *, at_import: bool = True) -> set[str]:
-    names = {
-        m.removeprefix("internvl_modal.").replace(".", "/")
-        for m in imports(path, at_import=at_import)
-    }
-    return {name for name in names if (PACKAGE / f"{name}.py").exists()}
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "from internvl_modal import cli",
+        "def late():\n    from internvl_modal import cli",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from internvl_modal import cli",
+    ],
+    ids=["plain", "late", "type-checking"],
+)
+def test_the_contracts_see_every_kind_of_import(tmp_path: Path, wrong: str) -> None:
+    folder = tmp_path / "internvl_modal"
+    for name in MODULES:
+        parts = name.split(".")[1:2]
+        (folder.joinpath(*parts)).mkdir(parents=True, exist_ok=True)
+        (folder.joinpath(*parts) / "__init__.py").touch()
+    text = (ROOT / "pyproject.toml").read_text()
+    start = text.index("[tool.importlinter]")
+    first = text.index("[[tool.importlinter.contracts]]", start)
+    second = text.index("[[tool.importlinter.contracts]]", first + 1)
+    (tmp_path / "pyproject.toml").write_text(text[start:second])
+    assert contracts(tmp_path).returncode == 0
+    (folder / "errors" / "__init__.py").write_text(f"{wrong}\n")
+    assert contracts(tmp_path).returncode == 1
 
 
-def test_there_is_no_import_cycle() -> None:
-    graph = {name_of(path): ours(path) for path in MODULES}
-    done: set[str] = set()
-
-    def visit(name: str, trail: tuple[str, ...]) -> None:
-        assert name not in trail, f"cycle: {' -> '.join((*trail, name))}"
-        if name not in done:
-            for other in graph.get(name, ()):
-                visit(other, (*trail, name))
-            done.add(name)
-
-    for name in graph:
-        visit(name, ())
+def test_there_is_no_circle_and_nothing_points_up() -> None:
+    assert house.circles(EDGES) == []
+    assert house.upward(EDGES, house.layers(ROOT)) == []
 
 
-def test_imports_point_one_way() -> None:
-    for path in MODULES:
-        name, used = name_of(path), ours(path, at_import=False)
-        if name in ("errors",):
-            assert not used
-        if name == "schema":
-            assert used <= {"errors"}
-        if name.startswith("images/"):
-            assert {u for u in used if not u.startswith("images/")} <= {"errors", "schema"}, name
-        if name in ("wire", "sse", "replies", "truth", "prompts"):
-            assert not used & {"transport", "client", "flows", "cli", "fetch"}, name
-        if name not in ("cli", "__main__"):
-            assert "cli" not in used, name
-
-
-@pytest.mark.parametrize("name", NO_IO)
-def test_pure_files_do_no_input_or_output(name: str) -> None:
-    found = imports(PACKAGE / f"{name}.py")
-    assert not found & (IO - ({"os"} if name == "schema" else set()))
+def test_a_private_name_stays_in_its_file() -> None:
+    for path in MODULES.values():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+                "internvl_modal"
+            ):
+                private = [a.name for a in node.names if re.match(r"_(?!_|utils$)", a.name)]
+                assert not private, f"{path}: {private}"
 
 
 @pytest.mark.parametrize("library", ONE_HOME)
 def test_a_library_has_one_home(library: str) -> None:
-    homes = {name_of(path) for path in MODULES if library in imports(path)}
-    assert homes <= ONE_HOME[library]
+    for name, path in MODULES.items():
+        used = {
+            part.partition(".")[0]
+            for node in ast.walk(ast.parse(path.read_text()))
+            for part in (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
+        }
+        if library in used:
+            home = name.removeprefix("internvl_modal.")
+            assert any(home == h or home.startswith(f"{h}.") for h in ONE_HOME[library]), home
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_files_and_functions_are_short(path: Path) -> None:
-    text = path.read_text()
-    assert len(text.splitlines()) <= 400
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert (node.end_lineno or 0) - node.lineno < 60, node.name
+def test_what_differs_between_servers_is_in_the_dialects() -> None:
+    for name, path in MODULES.items():
+        if not name.startswith("internvl_modal.protocol.dialects"):
+            assert not re.search(r"dialect (==|!=|in|not in) ", path.read_text()), name
+
+
+def test_the_top_is_small() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= 8
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_files_and_functions_are_short(name: str) -> None:
+    text = MODULES[name].read_text()
+    assert len(text.splitlines()) <= 350
+    assert max(house.functions(MODULES[name]), default=0) <= 55
+
+
+def test_functions_are_mostly_very_short() -> None:
+    lengths = sorted(n for path in MODULES.values() for n in house.functions(path))
+    assert lengths[len(lengths) // 2] <= 8
+    assert lengths[int(len(lengths) * 0.95)] <= 26
+
+
+def test_every_folder_says_what_lives_there() -> None:
+    for path in PACKAGE.rglob("__init__.py"):
+        doc = ast.get_docstring(ast.parse(path.read_text())) or ""
+        if path.parent != PACKAGE:
+            assert 3 <= len(doc.splitlines()) <= 8, path
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
@@ -150,6 +160,28 @@ def test_the_door_shows_what_it_says() -> None:
         _ = internvl_modal.nope  # type: ignore[attr-defined]
 
 
+def public_callables() -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = []
+    for name in internvl_modal.__all__:
+        value = getattr(internvl_modal, name)
+        if inspect.isfunction(value):
+            found.append((name, value))
+        elif inspect.isclass(value):
+            found += [
+                (f"{name}.{key}", member)
+                for key, member in vars(value).items()
+                if inspect.isfunction(member)
+                and member.__module__.startswith("internvl_modal")
+                and (not key.startswith("_") or key == "__init__")
+            ]
+    return found
+
+
+@pytest.mark.parametrize(("name", "value"), public_callables(), ids=lambda each: str(each)[:60])
+def test_type_hints_can_be_read(name: str, value: object) -> None:
+    assert typing.get_type_hints(value) is not None
+
+
 def test_the_error_tree_is_drawn_as_it_is() -> None:
     from internvl_modal import errors
 
@@ -159,6 +191,19 @@ def test_the_error_tree_is_drawn_as_it_is() -> None:
 
 def test_the_settings_table_is_generated() -> None:
     assert settings.settings_table() in (ROOT / "docs" / "settings.md").read_text()
+
+
+def test_the_architecture_page_names_files_that_are_there() -> None:
+    text = (ROOT / "docs" / "development.md").read_text()
+    table = text[text.index("| To change") :]
+    rows = [row for row in table.split("\n\n")[0].splitlines()[2:] if row.startswith("|")]
+    assert len(rows) >= 25
+    for row in rows:
+        paths = re.findall(r"`([\w./-]+)`", row.split("|")[2])
+        assert paths, row
+        for path in paths:
+            assert (ROOT / path).exists() or (PACKAGE / path).exists(), path
+    assert house.picture(ROOT) in text
 
 
 def test_no_file_names_a_registry() -> None:

@@ -8,7 +8,10 @@ import gguf
 import numpy as np
 
 WIDTH, LAYERS, HEADS, TILE, PATCH = 128, 4, 4, 112, 14
+VISION_LAYERS = 1
 TOKENS_PER_TILE = (TILE // PATCH // 2) ** 2
+REAL_TILE = 448
+"""Side of InternVL's own tiles, pixels: 256 tokens."""
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>"]
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -33,6 +36,12 @@ class _File:
     def tensor(self, name: str, *shape: int, scale: float = 0.05) -> None:
         values = self._random.normal(0, scale, shape).astype(np.float32)
         self.writer.add_tensor(name, values)
+
+    def embeddings(self, pieces: int) -> None:
+        """Of each piece, also its weight in the output: only printable ASCII is ever written."""
+        values = self._random.normal(0, 0.05, (pieces, WIDTH)).astype(np.float32)
+        values[[piece for piece in range(pieces) if not 32 <= piece < 127]] = 0
+        self.writer.add_tensor("token_embd.weight", values)
 
     def ones(self, name: str, size: int) -> None:
         self.writer.add_tensor(name, np.ones(size, np.float32))
@@ -73,7 +82,7 @@ def _write_decoder(path: Path) -> None:
     w.add_eos_token_id(258)
     w.add_add_bos_token(False)
     w.add_chat_template(TEMPLATE)
-    file.tensor("token_embd.weight", len(pieces), WIDTH)
+    file.embeddings(len(pieces))
     for layer in range(LAYERS):
         at = f"blk.{layer}"
         file.norm(f"{at}.attn_norm")
@@ -89,18 +98,18 @@ def _write_decoder(path: Path) -> None:
     file.close()
 
 
-def _write_vision(path: Path) -> None:
+def _write_vision(path: Path, tile: int) -> None:
     file = _File(path, "clip")
     w = file.writer
     w.add_bool("clip.has_vision_encoder", True)
     w.add_string("clip.projector_type", "internvl")
     w.add_bool("clip.use_gelu", True)
     for key, value in {
-        "image_size": TILE,
+        "image_size": tile,
         "patch_size": PATCH,
         "embedding_length": WIDTH,
         "feed_forward_length": 2 * WIDTH,
-        "block_count": LAYERS,
+        "block_count": VISION_LAYERS,
         "attention.head_count": HEADS,
         "projection_dim": WIDTH,
         "projector.scale_factor": 2,
@@ -114,8 +123,8 @@ def _write_vision(path: Path) -> None:
     file.tensor("v.patch_embd.weight", WIDTH, 3, PATCH, PATCH)
     file.tensor("v.patch_embd.bias", WIDTH)
     file.tensor("v.class_embd", WIDTH)
-    file.tensor("v.position_embd.weight", (TILE // PATCH) ** 2 + 1, WIDTH)
-    for layer in range(LAYERS):
+    file.tensor("v.position_embd.weight", (tile // PATCH) ** 2 + 1, WIDTH)
+    for layer in range(VISION_LAYERS):
         at = f"v.blk.{layer}"
         for name in ("ln1", "ln2"):
             file.norm(f"{at}.{name}", bias=True)
@@ -131,9 +140,9 @@ def _write_vision(path: Path) -> None:
     file.close()
 
 
-def write_tiny_model(folder: Path) -> tuple[Path, Path]:
-    """Write the decoder and the vision part; 5 MB together."""
-    decoder, vision = folder / "tiny.gguf", folder / "mmproj-tiny.gguf"
+def write_tiny_model(folder: Path, *, name: str = "tiny", tile: int = TILE) -> tuple[Path, Path]:
+    """Write the decoder and the vision part; 5 MB together. ``tile``: its side, pixels."""
+    decoder, vision = folder / f"{name}.gguf", folder / f"mmproj-{name}.gguf"
     _write_decoder(decoder)
-    _write_vision(vision)
+    _write_vision(vision, tile)
     return decoder, vision

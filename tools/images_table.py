@@ -17,9 +17,9 @@ import numpy as np
 import internvl_modal as ivl
 from internvl_modal.backends.lmdeploy import LMDeployBackend
 from internvl_modal.errors import ImageError
-from tests.conformance.conftest import Front, SeenImage
 from tests.conformance.environment import lmdeploy_executable
 from tests.conformance.pictures import TILE, Case, no_pictures, patches, pictures
+from tests.conformance.serving import Front, SeenImage
 
 PAGE = Path(__file__).parents[1] / "docs" / "images.md"
 BEGIN, END = "<!-- images_table: begin -->\n", "<!-- images_table: end -->"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from base64 import b64encode
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
@@ -15,8 +17,9 @@ from internvl_modal.settings import Settings
 class EndpointBackend:
     """The server at ``base_url``; a URL without a path gets ``/v1``.
 
-    Raises ConfigError for anything but an http(s) URL without a user name in it, and for a key
-    that cannot be sent.
+    A query is sent with every request (Azure's ``?api-version=``), and a user name with its
+    password as basic authentication. Raises ConfigError for anything but an http(s) URL, for a
+    key that cannot be sent, and for a key beside a user name: both are the one ``Authorization``.
     """
 
     name = "endpoint"
@@ -24,9 +27,14 @@ class EndpointBackend:
     def __init__(
         self, base_url: str, *, api_key: SecretStr | str | None = None, model: str | None = None
     ) -> None:
-        self._base_url = _checked(base_url)
+        self._url = _parsed(base_url)
         self._api_key = checked_key(api_key)
         self._model = model
+        if self._url.basic is not None and self._api_key is not None:
+            raise ConfigError(
+                "base_url holds a user name, and there is a key as well",
+                hint="a request has one Authorization header: leave one of them out",
+            )
 
     @classmethod
     def from_settings(cls, settings: Settings) -> EndpointBackend:
@@ -43,27 +51,45 @@ class EndpointBackend:
         headers = {}
         if self._api_key is not None:
             headers["authorization"] = f"Bearer {self._api_key.get_secret_value()}"
-        return Endpoint(self._base_url, model=self._model, headers=headers)
+        if self._url.basic is not None:
+            headers["authorization"] = f"Basic {self._url.basic.get_secret_value()}"
+        return Endpoint(self._url.base, self._model, headers, query=self._url.query)
 
     def stop(self) -> None:
         """Do nothing: the server is not ours."""
 
     def __repr__(self) -> str:
-        return f"EndpointBackend({self._base_url!r}, model={self._model!r})"
+        return f"EndpointBackend({self._url.base!r}, model={self._model!r})"
 
 
-def _checked(base_url: str) -> str:
+class _Url(NamedTuple):
+    """A base URL taken apart: what may hold secrets is neither in ``base`` nor in a repr."""
+
+    base: str
+    query: str
+    basic: SecretStr | None
+
+
+def _parsed(base_url: str) -> _Url:
     try:
-        parts = urlsplit(base_url)
+        parts = urlsplit(base_url.strip())
         parts.port  # noqa: B018 - raises for a port that is no number
     except ValueError as error:
-        raise ConfigError(f"base_url is not a URL: {error}", hint=_HINT) from error
-    if parts.username or parts.password:
-        raise ConfigError("base_url holds a user name or password", hint="pass the key as api_key=")
+        raise ConfigError(f"base_url is not a URL: {error}", hint=_HINT) from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"base_url={base_url!r} is not an http(s) URL", hint=_HINT)
-    path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
-    return parts._replace(path=path, query="", fragment="").geturl()
+        shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+        raise ConfigError(f"base_url={shown!r} is not an http(s) URL", hint=_HINT)
+    path = parts.path.rstrip("/").removesuffix("/chat/completions").rstrip("/") or "/v1"
+    user, _, host = parts.netloc.rpartition("@")
+    base = parts._replace(netloc=host, path=path, query="", fragment="").geturl()
+    return _Url(base, parts.query, _basic(user) if user else None)
+
+
+def _basic(user: str) -> SecretStr:
+    """``user:password`` of a URL as basic authentication sends it (RFC 7617)."""
+    name, _, password = user.partition(":")
+    pair = f"{unquote(name)}:{unquote(password)}".encode()
+    return SecretStr(b64encode(pair).decode())
 
 
 _HINT = "give http(s)://HOST:PORT/v1"

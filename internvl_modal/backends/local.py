@@ -13,6 +13,7 @@ from internvl_modal.engines.llamacpp_process import LlamaCppServer
 from internvl_modal.errors import (
     ConfigError,
     WeightsError,
+    WeightsInterruptedError,
 )
 from internvl_modal.models.catalogue import MODELS, find_model
 from internvl_modal.protocol.endpoint import Capabilities, Endpoint
@@ -160,12 +161,17 @@ class LocalBackend:
         cache = WeightsCache(self._cache_dir, token=token)
         try:
             snapshot = cache.ensure(self.model, variant="gguf")
+        except WeightsInterruptedError:
+            raise
         except WeightsError as error:
-            error.message += f"; {self._missing()}"
             command = f"`internvl-modal weights ensure {self.model} --variant gguf`"
             hints = (error.hint, f"{command} fetches them ahead", "--model demo runs offline")
-            error.hint = "; ".join(filter(None, hints))
-            raise
+            raise WeightsError(
+                f"{error.message}; {self._missing()}",
+                hint="; ".join(filter(None, hints)),
+                files=error.files,
+                destination=error.destination,
+            ) from error
         mmproj = next(name for name in snapshot.files if Path(name).name.startswith("mmproj"))
         model = next(n for n in snapshot.files if n.endswith(".gguf") and n != mmproj)
         return snapshot.file(model), snapshot.file(mmproj)

@@ -1,40 +1,161 @@
-"""A batch for ``for``, for ``async for``, and for signals."""
+"""A batch for ``for`` and for ``async for``: what ``describe_many`` returns."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-import threading
-from collections.abc import AsyncIterator, Coroutine, Generator
-from typing import Any, TypeVar, cast
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
 
-import anyio
-import anyio.to_thread
+from typing_extensions import Self
 
+from internvl_modal._utils.lazy_module import LazyModule
+from internvl_modal._utils.loop_thread import LoopThread
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import Outcome
-from internvl_modal.batch.pipeline import Run
 from internvl_modal.batch.progress import BatchProgress
-from internvl_modal.batch.requests import Perform
-from internvl_modal.batch.signals import UnderWay, signals_wait
 from internvl_modal.batch.sources.inputs import Images
-from internvl_modal.errors import InternVLError
+from internvl_modal.errors import ConfigError, InternVLError
 from internvl_modal.flows.core import Core
-from internvl_modal.transport.aio import AsyncTransport
-from internvl_modal.transport.exchange import Exchange, Exchanged
 from internvl_modal.transport.retry import Retry
-from internvl_modal.transport.sync import Transport
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    import httpx
+
+    from internvl_modal.batch import pipeline, requests, signals
+    from internvl_modal.transport import aio
+else:  # imported where something is described
+    httpx = LazyModule("httpx")
+    aio = LazyModule("internvl_modal.transport.aio")
+    pipeline, requests, signals = (
+        LazyModule(f"internvl_modal.batch.{name}") for name in ("pipeline", "requests", "signals")
+    )
+
+__all__ = ["AsyncBatch", "Batch"]
 
 
-async def stream(
-    core: Core, exchange: Perform, retry: Retry, images: Images, job: Job
-) -> AsyncIterator[Outcome]:
+@dataclass
+class _State:
+    """What a batch and the generator that runs it share, so that neither holds the other."""
+
+    run: pipeline.Run | None = None
+    last: BatchProgress | None = None
+
+
+class _Numbers:
+    """How far a batch is."""
+
+    _state: _State
+
+    @property
+    def progress(self) -> BatchProgress:
+        """The numbers of this moment; those of its end once it has ended."""
+        if self._state.last is not None:
+            return self._state.last
+        return self._state.run.progress if self._state.run is not None else BatchProgress()
+
+    @property
+    def summary(self) -> BatchProgress:
+        """The numbers of its end; raises ConfigError before."""
+        if self._state.last is None:
+            raise ConfigError("the batch has not ended", hint="iterate over it, or close it, first")
+        return self._state.last
+
+
+class Batch(_Numbers, Iterator[Outcome]):
+    """Outcomes as they come; ``progress`` meanwhile, ``summary`` afterwards.
+
+    Close it, or use ``with``, where it may be left before its end. Nothing is sent before the first
+    outcome is asked for.
+    """
+
+    def __init__(
+        self, core: Core, client: httpx.Client | None, retry: Retry, images: Images, job: Job
+    ) -> None:
+        self._state = _State()
+        self._outcomes = _iterate(self._state, core, client, retry, images, job)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Outcome:
+        return next(self._outcomes)
+
+    def close(self) -> None:
+        """Give up what is under way; what is done is written already or is now."""
+        self._outcomes.close()
+        self._state.last = self.progress
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class AsyncBatch(_Numbers, AsyncIterator[Outcome]):
+    """``Batch`` for ``async for`` and ``async with``, in the caller's event loop."""
+
+    _after: Callable[[], Awaitable[None]] | None = None
+
+    def __init__(
+        self, core: Core, exchange: requests.Perform, retry: Retry, images: Images, job: Job
+    ) -> None:
+        self._state = _State()
+        self._outcomes = _stream(self._state, core, exchange, retry, images, job)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Outcome:
+        try:
+            return await anext(self._outcomes)
+        except BaseException:
+            await self._end()
+            raise
+
+    async def aclose(self) -> None:
+        """Give up what is under way; what is done is written already or is now."""
+        await self._outcomes.aclose()
+        self._state.last = self.progress
+        await self._end()
+
+    def closing(self, after: Callable[[], Awaitable[None]]) -> Self:
+        """Have ``after`` called at the end, as where a client was made for this batch alone."""
+        self._after = after
+        return self
+
+    async def _end(self) -> None:
+        after, self._after = self._after, None
+        if after is not None:
+            await after()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+async def _stream(
+    state: _State, core: Core, exchange: requests.Perform, retry: Retry, images: Images, job: Job
+) -> AsyncGenerator[Outcome, None]:
     """Outcomes, driven by the caller's event loop."""
-    run = Run(core, exchange, retry, images, job)
-    batch = UnderWay(run, asyncio.get_running_loop(), asyncio.Event())
-    with signals_wait(batch):
+    state.run = run = pipeline.Run(core, exchange, retry, images, job)
+    batch = signals.UnderWay(run, asyncio.get_running_loop(), asyncio.Event())
+    with signals.signals_wait(batch):
         try:
             while taken := await run.take():
                 for outcome in taken:
@@ -44,65 +165,42 @@ async def stream(
             raise
         finally:
             await run.close()
+            state.last = run.progress
 
 
-def iterate(
-    core: Core, own: Transport | None, retry: Retry, images: Images, job: Job
-) -> Generator[Outcome, None, BatchProgress]:
+def _iterate(
+    state: _State,
+    core: Core,
+    client: httpx.Client | None,
+    retry: Retry,
+    images: Images,
+    job: Job,
+) -> Generator[Outcome, None, None]:
     """Outcomes, driven by an event loop in a thread of its own, so that any caller can wait.
 
-    At the end it returns the last numbers.
-
-    ``own``: what to send with, in threads, where the user brought an HTTP client.
+    ``client``: what to send with, in threads, where the user brought an HTTP client.
     """
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="internvl-batch", daemon=True)
-    thread.start()
+    thread = LoopThread("internvl-batch")
 
-    def call(work: Coroutine[Any, Any, T]) -> T:
-        result, ending = asyncio.run_coroutine_threadsafe(_apart(work), loop).result()
-        if ending is not None:
-            raise ending
-        return cast(T, result)
-
-    async def begin() -> tuple[Run, AsyncTransport]:
-        transport = AsyncTransport(None, retry)
-        exchange = transport.send if own is None else _in_threads(own)
-        return Run(core, exchange, retry, images, job), transport
+    async def begin() -> tuple[pipeline.Run, aio.AsyncTransport]:
+        transport = aio.AsyncTransport(client, retry)
+        return pipeline.Run(core, transport.send, retry, images, job), transport
 
     async def finish() -> None:
         await run.close()
         await transport.close()
 
     try:
-        run, transport = call(begin())
+        state.run, transport = thread.call(begin())
+        run = state.run
         try:
             core.start()  # here, where Ctrl-C ends it as it ends any call
-            with signals_wait(UnderWay(run, loop)):
-                while taken := call(run.take()):
+            with signals.signals_wait(signals.UnderWay(run, thread.loop)):
+                while taken := thread.call(run.take()):
                     yield from taken
-            return run.progress
         finally:
-            if not sys.is_finalizing():
-                call(finish())
+            thread.finish(finish())
+            state.last = run.progress
     finally:
         if not sys.is_finalizing():  # when the thread runs no more
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
-
-
-async def _apart(work: Coroutine[Any, Any, T]) -> tuple[T | None, BaseException | None]:
-    """The result, or what would end the event loop if a task raised it."""
-    try:
-        return await work, None
-    except (SystemExit, KeyboardInterrupt) as error:
-        return None, error
-
-
-def _in_threads(transport: Transport) -> Perform:
-    async def send(step: Exchange[Any]) -> Exchanged[Any]:
-        alone = anyio.CapacityLimiter(1)  # the common limiter would let 40 through
-        return await anyio.to_thread.run_sync(transport.send, step, limiter=alone)
-
-    return send
+            thread.close()

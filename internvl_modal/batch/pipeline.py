@@ -10,7 +10,7 @@ import copy
 import os
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -77,6 +77,7 @@ class Run:
         self._news, self._halt = asyncio.Event(), asyncio.Event()
         self._main: asyncio.Task[None] | None = None
         self._error: BaseException | None = None
+        self._numbers: Callable[[], BatchProgress] = BatchProgress
         self._grace = 0.0
         self._withheld: list[tuple[int, Outcome]] = []
         self._unanswered = 0
@@ -88,8 +89,8 @@ class Run:
 
     @property
     def progress(self) -> BatchProgress:
-        """How far it is, once it has begun."""
-        return self._meter.now(self._limiter.limit)
+        """How far it is."""
+        return self._numbers()
 
     async def take(self) -> list[Outcome]:
         """Outcomes that are written, one or more; none at the end. Raises what stopped it."""
@@ -138,6 +139,11 @@ class Run:
             self._error, self._grace = error, grace
             self._halt.set()
 
+    def _ended_by(self, task: asyncio.Task[None]) -> None:
+        """What is no Exception, such as a callback's ``sys.exit``, ends the batch and is raised."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._end(error)
+
     async def _run(self) -> None:
         """From the first question to the last line."""
         loop = asyncio.get_running_loop()
@@ -146,6 +152,7 @@ class Run:
             if not opening.cancelled():
                 opening.result()
                 writing = asyncio.create_task(self._write())
+                writing.add_done_callback(self._ended_by)
                 await self._until_done()
                 if not self._halt.is_set():
                     self._release()
@@ -185,6 +192,7 @@ class Run:
         self._limiter = self._requester.limiter = Limiter(fixed, most, THREADS)
         self._window = asyncio.Semaphore(4 * (most + THREADS))
         self._meter = ProgressMeter(settings.progress, size_of(self._images), endpoint.usd_per_hour)
+        self._numbers = lambda: self._meter.now(self._limiter.limit)
 
     async def _until_done(self) -> None:
         """Until every picture is through, or something ends the batch before."""
@@ -223,6 +231,7 @@ class Run:
                 task = asyncio.create_task(self._process(ticket))
                 self._tickets[task] = ticket
                 task.add_done_callback(self._tickets.pop)
+                task.add_done_callback(self._ended_by)
                 index += 1
         while self._tickets:
             await asyncio.wait(list(self._tickets))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import random
+import copy
+import errno
+import itertools
+import math
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Executor
@@ -20,24 +23,27 @@ from internvl_modal.errors import (
     ConfigError,
     DeadlineExceededError,
     ImageError,
+    InternVLError,
     RateLimitedError,
     RequestRejectedError,
     ServerError,
     ServerUnavailableError,
 )
-from internvl_modal.flows.core import Core, Ready
-from internvl_modal.flows.steps import Blocking, Flow
+from internvl_modal.flows.core import Core
+from internvl_modal.flows.discovery import Ready
+from internvl_modal.flows.steps import adrive
 from internvl_modal.schema.results import Description
 from internvl_modal.transport.exchange import Exchange, Exchanged
 from internvl_modal.transport.retry import Retry
 
-Perform: TypeAlias = "Callable[[Exchange[Any]], Awaitable[Exchanged[Any]]]"
-Calling: TypeAlias = "Callable[[Callable[[], Any]], Awaitable[Any]]"
+Perform: TypeAlias = Callable[[Exchange[Any]], Awaitable[Exchanged[Any]]]
+Calling: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 """How a function that blocks is called without blocking."""
 
 T = TypeVar("T")
 
 _ONCE = Retry(attempts=1)
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class InFlight(Protocol):
@@ -71,7 +77,7 @@ class Requester:
 
         A start may download for hours: it has a thread that the interpreter does not wait for.
         """
-        return await self._perform(self._core.ready(), self._exchange, _in_daemon)
+        return await adrive(self._core.ready(), self._exchange, _in_daemon)
 
     async def describe(self, ticket: InFlight, halt: asyncio.Event) -> Description:
         """Describe one picture; nothing more is sent once ``halt`` is set."""
@@ -84,27 +90,24 @@ class Requester:
         job, item = self._job, ticket.item
         if isinstance(item.source, list | tuple) and not item.source:
             raise ImageError("holds no picture", source=item.key)
-        return await self._perform(
-            self._core.describe(item.source, job.prompt, job.options),
-            exchange,
-            self._in_thread,
-        )
+        for attempt in itertools.count(1):
+            flow = self._core.describe(item.source, job.prompt, job.options)
+            try:
+                return await adrive(flow, exchange, self._in_thread)
+            except InternVLError as error:
+                pause = self._short_pause(error, attempt)
+                if pause is None or halt.is_set():
+                    raise
+            ticket.sending = False
+            await asyncio.sleep(pause)
+        raise AssertionError("unreachable")
 
-    async def _perform(self, flow: Flow[T], exchange: Perform, call: Calling) -> T:
-        try:
-            step = next(flow)
-            while True:
-                try:
-                    result = await (
-                        call(step.function) if isinstance(step, Blocking) else exchange(step)
-                    )
-                except Exception as error:  # noqa: BLE001 - the flow decides
-                    step = flow.throw(error)
-                else:
-                    step = flow.send(result)
-        except StopIteration as done:
-            value: T = done.value
-            return value
+    def _short_pause(self, error: InternVLError, attempt: int) -> float | None:
+        """Seconds until there may be descriptors again, with less going on at once; None: raise."""
+        if not is_shortage(error):
+            return None
+        self.limiter.ease()
+        return self._retry.pause(attempt, ServerUnavailableError(error.message), math.inf)
 
     async def _insist(
         self, step: Exchange[T], ticket: InFlight, halt: asyncio.Event
@@ -121,25 +124,30 @@ class Requester:
                     ticket.attempts += 1
                     ticket.sending = True
                     sent = await self._exchange(replace(step, deadline=begun + budget, retry=_ONCE))
-                return Exchanged(sent.value, ticket.attempts)
+                return replace(sent, attempts=ticket.attempts)
             except ServerError as error:
                 budget -= time.monotonic() - begun
-                if not self._again(error, ticket.attempts, since, budget):
+                pause = self._pause(step, error, ticket.attempts, since, budget)
+                if pause is None:
                     raise
             ticket.sending = False
-            await asyncio.sleep(self._backoff(ticket.attempts))
+            await asyncio.sleep(pause)
 
-    def _again(self, error: ServerError, attempts: int, since: float, budget: float) -> bool:
-        """Attempts are counted but for those that the server only put off."""
-        if not error.retryable or budget <= 0:
-            return False
+    def _pause(
+        self, step: Exchange[Any], error: ServerError, attempts: int, since: float, budget: float
+    ) -> float | None:
+        """The rule's, but that what the server only put off counts as no attempt for a while."""
+        if budget <= 0 or step.so_far.over:
+            return None
+        rule = self._retry
         put_off = isinstance(error, RateLimitedError) or error.status == 503
         patience = self._job.checked.timeout or self._core.timeout
-        return attempts < self._retry.attempts or (put_off and time.monotonic() < since + patience)
-
-    def _backoff(self, attempts: int) -> float:
-        longest = self._retry.initial * self._retry.factor ** min(attempts - 1, 30)
-        return random.uniform(0, min(self._retry.maximum, longest))  # noqa: S311
+        if put_off and time.monotonic() < since + patience:
+            rule = replace(rule, attempts=attempts + 1)
+        if put_off:  # the limiter makes all of them wait as long as the server asks
+            error = copy.copy(error)
+            error.retry_after = None
+        return rule.pause(attempts, error, math.inf, lost=step.so_far.lost)
 
     def _in_thread(self, function: Callable[[], Any]) -> Awaitable[Any]:
         return asyncio.get_running_loop().run_in_executor(self._threads, contained, function)
@@ -160,7 +168,18 @@ def _in_daemon(function: Callable[[], Any]) -> Awaitable[Any]:
 def is_fatal(error: Exception) -> bool:
     """Whether every other picture would fail the same way: key, address, model."""
     gone = isinstance(error, RequestRejectedError) and error.status == 404
-    return gone or isinstance(error, AuthenticationError | ConfigError)
+    return gone or is_shortage(error) or isinstance(error, AuthenticationError | ConfigError)
+
+
+def is_shortage(error: BaseException | None) -> bool:
+    """Whether this machine lacks descriptors or memory, which no picture is to blame for."""
+    while error is not None:
+        if isinstance(error, MemoryError) or (
+            isinstance(error, OSError) and error.errno in _SHORTAGES
+        ):
+            return True
+        error = error.__cause__
+    return False
 
 
 def is_unanswered(error: Exception | None) -> TypeGuard[ServerError]:

@@ -13,9 +13,7 @@ from internvl_modal.batch.sinks.lines import read_lines
 from internvl_modal.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from internvl_modal.batch.outcome import Outcome
+    from internvl_modal.batch.iterate import Batch
     from internvl_modal.batch.progress import BatchProgress
 
 __all__ = ["batch"]
@@ -76,20 +74,16 @@ def batch(
     return 1 if done.failed or done.failed_before else 0
 
 
-def _report(outcomes: Iterator[Outcome]) -> BatchProgress:
+def _report(batch: Batch) -> BatchProgress:
     """Name the failures as they come; return the last numbers."""
     from internvl_modal.images.names import is_url, url_name
 
-    while True:
-        try:
-            outcome = next(outcomes)
-        except StopIteration as end:
-            last: BatchProgress = end.value
-            return last
+    for outcome in batch:
         if not outcome.ok:
             name = url_name(outcome.key) if is_url(outcome.key) else outcome.key
             words = " ".join(str(outcome.error).split()).removeprefix(f"{name}: ")
             typer.echo(f"{name}: {type(outcome.error).__name__}: {words}", err=True)
+    return batch.summary
 
 
 def show_status(path: Path) -> int:

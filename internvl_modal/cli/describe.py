@@ -82,7 +82,8 @@ def _describe_one(
         raise
     except InternVLError as error:
         if isinstance(error.__cause__, FileNotFoundError) and (" " in image or image[-1:] == "?"):
-            error.hint = "is it the prompt? that goes after --prompt; " + error.hint
+            hint = f"is it the prompt? that goes after --prompt; {error.hint}"
+            error = InternVLError(error.message, hint=hint)
         if as_json:
             print(json.dumps({"image": image, "error": error_document(error)}))
             return exit_code(error)

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import httpx
+import anyio.to_thread
 from pydantic import BaseModel
 from typing_extensions import Self, Unpack
 
+from internvl_modal._utils.lazy_module import LazyModule
+from internvl_modal.batch.iterate import AsyncBatch
 from internvl_modal.batch.options import BatchOptions, Job
-from internvl_modal.batch.outcome import Outcome
 from internvl_modal.batch.sources.inputs import Images
 from internvl_modal.client.base import ClientBase, of_type
 from internvl_modal.client.streams import AsyncStream
-from internvl_modal.flows.steps import Blocking, Flow
-from internvl_modal.flows.turns import IMAGES
-from internvl_modal.protocol.endpoint import Backend
-from internvl_modal.schema.inputs import ImageSource, Message
+from internvl_modal.flows.steps import Flow, adrive
+from internvl_modal.protocol.endpoint import Backend, Capabilities
+from internvl_modal.schema.inputs import ImageInputs, ImageSource, Message
 from internvl_modal.schema.options import Options
 from internvl_modal.schema.results import Description, Estimate
 from internvl_modal.transport.aio import AsyncTransport
 from internvl_modal.transport.retry import Retry
+
+if TYPE_CHECKING:
+    import httpx
+else:  # imported only for those who bring a client of their own
+    httpx = LazyModule("httpx")
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -46,21 +50,30 @@ class AsyncClient(ClientBase):
         model: str | None = None,
         timeout: float | None = None,
         retry: Retry | None = None,
+        capabilities: Capabilities | None = None,
         http_client: httpx.AsyncClient | None = None,
     ) -> None:
-        super().__init__(backend, base_url=base_url, api_key=api_key, model=model, timeout=timeout)
-        self._retry = of_type("retry", retry, Retry) or Retry()
-        own = of_type("http_client", http_client, httpx.AsyncClient)
-        self._transport = AsyncTransport(own, self._retry)
+        super().__init__(
+            backend,
+            base_url=base_url,
+            api_key=api_key,
+            model=model,
+            timeout=timeout,
+            retry=retry,
+            capabilities=capabilities,
+        )
+        if http_client is not None:
+            of_type("http_client", http_client, httpx.AsyncClient)
+        self._transport = AsyncTransport(http_client, self._retry)
 
     async def describe(
-        self, image: IMAGES, prompt: str | None = None, **options: Unpack[Options]
+        self, image: ImageInputs, prompt: str | None = None, **options: Unpack[Options]
     ) -> Description:
         """Describe a picture, or several together when given a list."""
         return await self._run(self._core.describe(image, prompt, options))
 
     def stream(
-        self, image: IMAGES, prompt: str | None = None, **options: Unpack[Options]
+        self, image: ImageInputs, prompt: str | None = None, **options: Unpack[Options]
     ) -> AsyncStream:
         """Describe a picture piece by piece; iterate over it, then read ``.description``."""
         flow = self._core.open_stream(image, prompt, options)
@@ -81,7 +94,7 @@ class AsyncClient(ClientBase):
 
     async def extract(
         self,
-        image: IMAGES,
+        image: ImageInputs,
         schema: type[M],
         prompt: str | None = None,
         *,
@@ -106,15 +119,13 @@ class AsyncClient(ClientBase):
 
     def describe_many(
         self, images: Images, prompt: str | None = None, **options: Unpack[BatchOptions]
-    ) -> AsyncIterator[Outcome]:
+    ) -> AsyncBatch:
         """Describe any number of pictures, for ``async for``; see ``Client.describe_many``.
 
         ``images`` may be an async iterable.
         """
-        from internvl_modal.batch.iterate import stream
-
-        send = self._transport.send
-        return stream(self._core, send, self._retry, images, Job.parse(prompt, options))
+        job = Job.parse(prompt, options)
+        return AsyncBatch(self._core, self._transport.send, self._retry, images, job)
 
     async def models(self) -> list[str]:
         """Names of the models that the server offers."""
@@ -129,9 +140,9 @@ class AsyncClient(ClientBase):
         return await self._run(self._core.estimate(image, options))
 
     async def aclose(self) -> None:
-        """Close the connections and stop what this client started."""
+        """Close the connections and stop what this client started; calls under way end at once."""
         await self._transport.close()
-        await asyncio.to_thread(self._core.close)
+        await anyio.to_thread.run_sync(self._core.close)
 
     async def __aenter__(self) -> Self:
         return self
@@ -146,19 +157,4 @@ class AsyncClient(ClientBase):
 
     async def _run(self, flow: Flow[T]) -> T:
         """Perform each step of ``flow``, blocking ones in a thread."""
-        try:
-            step = next(flow)
-            while True:
-                try:
-                    result: object = (
-                        await asyncio.to_thread(step.function)
-                        if isinstance(step, Blocking)
-                        else await self._transport.send(step)
-                    )
-                except Exception as error:  # noqa: BLE001 - the flow decides
-                    step = flow.throw(error)
-                else:
-                    step = flow.send(result)
-        except StopIteration as done:
-            value: T = done.value
-            return value
+        return await adrive(flow, self._transport.send)

@@ -7,8 +7,9 @@ from typing import TypeVar
 from internvl_modal.client.resolve import resolve
 from internvl_modal.errors import ConfigError
 from internvl_modal.flows.core import Core
-from internvl_modal.protocol.endpoint import Backend, preview
+from internvl_modal.protocol.endpoint import Backend, Capabilities
 from internvl_modal.settings import Settings
+from internvl_modal.transport.retry import Retry
 
 H = TypeVar("H")
 
@@ -24,13 +25,15 @@ class ClientBase:
         api_key: str | None = None,
         model: str | None = None,
         timeout: float | None = None,
+        retry: Retry | None = None,
+        capabilities: Capabilities | None = None,
     ) -> None:
+        self._retry = of_type("retry", retry, Retry) or Retry()
+        of_type("capabilities", capabilities, Capabilities)
         settings = Settings.load(base_url=base_url, api_key=api_key, model=model, timeout=timeout)
         resolved = resolve(backend, settings)
-        patience = preview(resolved).timeout
-        if patience is None or "timeout" in settings.model_fields_set:
-            patience = settings.timeout
-        self._core = Core(resolved, model=settings.model, timeout=patience)
+        chosen = settings.timeout if "timeout" in settings.model_fields_set else None
+        self._core = Core(resolved, model=settings.model, timeout=chosen, capabilities=capabilities)
 
     @property
     def backend(self) -> Backend:
@@ -38,7 +41,8 @@ class ClientBase:
         return self._core.backend
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._core.backend!r})"
+        core: Core | None = self.__dict__.get("_core")  # none where its making failed
+        return f"{type(self).__name__}({'' if core is None else repr(core.backend)})"
 
 
 def of_type(name: str, given: H | None, kind: type[H]) -> H | None:

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeAlias
 
-from internvl_modal.errors import ConfigError
+from typing_extensions import Self
+
+from internvl_modal._utils.lazy_module import LazyModule
+from internvl_modal.errors import ConfigError, EngineError
 from internvl_modal.flows.core import Opened
 from internvl_modal.flows.steps import Flow
 from internvl_modal.schema.results import Description, Timings
-from internvl_modal.transport.aio import AsyncTransport
-from internvl_modal.transport.sync import Transport
+from internvl_modal.transport.exchange import Exchanged
+
+if TYPE_CHECKING:
+    from internvl_modal.transport import aio, sync
+else:  # aiohttp is imported where something is sent
+    aio, sync = (LazyModule(f"internvl_modal.transport.{name}") for name in ("aio", "sync"))
+
+Run: TypeAlias = Callable[[Flow[Opened]], Opened]
+ARun: TypeAlias = Callable[[Flow[Opened]], Awaitable[Opened]]
 
 
 class _Collected:
@@ -19,6 +31,8 @@ class _Collected:
     def __init__(self, flow: Flow[Opened]) -> None:
         self._flow: Flow[Opened] | None = flow
         self._description: Description | None = None
+        self._first: float | None = None
+        self._closed = False
 
     @property
     def description(self) -> Description:
@@ -31,6 +45,8 @@ class _Collected:
 
     def _take(self) -> Flow[Opened]:
         flow, self._flow = self._flow, None
+        if self._closed:
+            raise ConfigError("the stream is closed", hint="ask again")
         if flow is None:
             raise ConfigError(
                 "the stream has been begun already: it is read once",
@@ -38,57 +54,109 @@ class _Collected:
             )
         return flow
 
-    def _finish(self, opened: Opened, first: float | None, attempts: int) -> None:
+    def _feed(self, opened: Opened, chunk: bytes) -> Iterator[str]:
+        for text in opened.collected.feed(chunk):
+            self._first = self._first or time.monotonic()
+            yield text
+
+    def _finish(self, opened: Opened, begun: Exchanged[str | None]) -> None:
         timings = Timings(
             prepare=opened.prepared,
-            first_token=None if first is None else first - opened.begun,
+            first_token=None if self._first is None else self._first - opened.begun,
             total=time.monotonic() - opened.begun,
-            attempts=attempts,
+            attempts=begun.attempts,
+            resent=begun.resent,
         )
         found = opened.collected.finish()
         self._description = found.model_copy(update={"timings": timings})
 
 
 class Stream(_Collected):
-    """Pieces of text as they come; ``.description`` afterwards."""
+    """Pieces of text as they come; ``.description`` afterwards.
 
-    def __init__(
-        self, run: Callable[[Flow[Opened]], Opened], transport: Transport, flow: Flow[Opened]
-    ) -> None:
+    Close it, or use ``with``, where it may be left before its end.
+    """
+
+    def __init__(self, run: Run, transport: sync.Transport, flow: Flow[Opened]) -> None:
         super().__init__(flow)
         self._run, self._transport = run, transport
+        self._under_way: sync.Streaming[str | None] | None = None
 
     def __iter__(self) -> Iterator[str]:
         opened = self._run(self._take())
-        first = None
-        with self._transport.stream(opened.step) as (begun, chunks):
-            opened.collected.request_id = begun.value
-            for chunk in chunks:
-                for text in opened.collected.feed(chunk):
-                    first = first or time.monotonic()
-                    yield text
-        self._finish(opened, first, begun.attempts)
+        self._under_way = stream = self._transport.stream(opened.step)
+        opened.collected.request_id = stream.begun.value
+        try:
+            while not opened.collected.done and (chunk := stream.next()):
+                yield from self._feed(opened, chunk)
+            stream.finish()
+        except EngineError:
+            if not self._closed:
+                raise
+        finally:
+            stream.close()
+        if not self._closed:
+            self._finish(opened, stream.begun)
+
+    def close(self) -> None:
+        """End it, read or not: the server writes no further, and no reader waits any more."""
+        self._closed = True
+        if self._under_way is not None:
+            self._under_way.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 class AsyncStream(_Collected):
-    """Pieces of text as they come, for ``async for``; ``.description`` afterwards."""
+    """Pieces of text as they come, for ``async for``; ``.description`` afterwards.
 
-    def __init__(
-        self,
-        run: Callable[[Flow[Opened]], Awaitable[Opened]],
-        transport: AsyncTransport,
-        flow: Flow[Opened],
-    ) -> None:
+    Close it, or use ``async with``, where it may be left before its end.
+    """
+
+    def __init__(self, run: ARun, transport: aio.AsyncTransport, flow: Flow[Opened]) -> None:
         super().__init__(flow)
         self._run, self._transport = run, transport
+        self._under_way: aio.Streaming[str | None] | None = None
 
     async def __aiter__(self) -> AsyncGenerator[str, None]:
         opened = await self._run(self._take())
-        first = None
-        async with self._transport.stream(opened.step) as (begun, chunks):
-            opened.collected.request_id = begun.value
-            async for chunk in chunks:
-                for text in opened.collected.feed(chunk):
-                    first = first or time.monotonic()
+        self._under_way = stream = await self._transport.stream(opened.step)
+        opened.collected.request_id = stream.begun.value
+        try:
+            while not opened.collected.done and (chunk := await stream.next()):
+                for text in self._feed(opened, chunk):
                     yield text
-        self._finish(opened, first, begun.attempts)
+            await stream.finish()
+        except EngineError:
+            if not self._closed:
+                raise
+        finally:
+            await stream.close()
+        if not self._closed:
+            self._finish(opened, stream.begun)
+
+    async def aclose(self) -> None:
+        """End it, read or not; see ``Stream.close``."""
+        self._closed = True
+        if self._under_way is not None:
+            await self._under_way.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import httpx
 from pydantic import BaseModel
 from typing_extensions import Self, Unpack
 
+from internvl_modal._utils.lazy_module import LazyModule
+from internvl_modal.batch.iterate import Batch
 from internvl_modal.batch.options import BatchOptions, Job
-from internvl_modal.batch.outcome import Outcome
 from internvl_modal.batch.sources.inputs import Images
 from internvl_modal.client.base import ClientBase, of_type
 from internvl_modal.client.streams import Stream
-from internvl_modal.flows.steps import Blocking, Flow
-from internvl_modal.flows.turns import IMAGES
-from internvl_modal.protocol.endpoint import Backend
-from internvl_modal.schema.inputs import ImageSource, Message
+from internvl_modal.flows.steps import Flow, drive
+from internvl_modal.protocol.endpoint import Backend, Capabilities
+from internvl_modal.schema.inputs import ImageInputs, ImageSource, Message
 from internvl_modal.schema.options import Options
 from internvl_modal.schema.results import Description, Estimate
 from internvl_modal.transport.retry import Retry
 from internvl_modal.transport.sync import Transport
+
+if TYPE_CHECKING:
+    import httpx
+else:  # imported only for those who bring a client of their own
+    httpx = LazyModule("httpx")
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -34,9 +38,10 @@ class Client(ClientBase):
 
     ``backend``: a name ("local", "lmdeploy", "modal"), an URL or a Backend; None means
     INTERNVL_MODAL_BASE_URL if set, else "local". ``timeout``: seconds for a whole call, retries
-    included, once the backend has started. ``http_client``: your own ``httpx.Client``, which is
-    not closed. Every method raises InternVLError and its kinds, see ``internvl_modal.errors``;
-    ``options`` are those of ``help(internvl_modal.Options)``.
+    included, once the backend has started. ``capabilities``: what the server can do and how its
+    model sees pictures, where that cannot be found out. ``http_client``: your own ``httpx.Client``,
+    which is not closed. Every method raises InternVLError and its kinds, see
+    ``internvl_modal.errors``; ``options`` are those of ``help(internvl_modal.Options)``.
     """
 
     def __init__(
@@ -48,21 +53,31 @@ class Client(ClientBase):
         model: str | None = None,
         timeout: float | None = None,
         retry: Retry | None = None,
+        capabilities: Capabilities | None = None,
         http_client: httpx.Client | None = None,
     ) -> None:
-        super().__init__(backend, base_url=base_url, api_key=api_key, model=model, timeout=timeout)
-        self._retry = of_type("retry", retry, Retry) or Retry()
-        self._transport = Transport(of_type("http_client", http_client, httpx.Client), self._retry)
+        super().__init__(
+            backend,
+            base_url=base_url,
+            api_key=api_key,
+            model=model,
+            timeout=timeout,
+            retry=retry,
+            capabilities=capabilities,
+        )
+        if http_client is not None:
+            of_type("http_client", http_client, httpx.Client)
         self._http_client = http_client
+        self._transport = Transport(http_client, self._retry)
 
     def describe(
-        self, image: IMAGES, prompt: str | None = None, **options: Unpack[Options]
+        self, image: ImageInputs, prompt: str | None = None, **options: Unpack[Options]
     ) -> Description:
         """Describe a picture, or several together when given a list."""
         return self._run(self._core.describe(image, prompt, options))
 
     def stream(
-        self, image: IMAGES, prompt: str | None = None, **options: Unpack[Options]
+        self, image: ImageInputs, prompt: str | None = None, **options: Unpack[Options]
     ) -> Stream:
         """Describe a picture piece by piece; iterate over it, then read ``.description``."""
         flow = self._core.open_stream(image, prompt, options)
@@ -83,7 +98,7 @@ class Client(ClientBase):
 
     def extract(
         self,
-        image: IMAGES,
+        image: ImageInputs,
         schema: type[M],
         prompt: str | None = None,
         *,
@@ -112,18 +127,16 @@ class Client(ClientBase):
 
     def describe_many(
         self, images: Images, prompt: str | None = None, **options: Unpack[BatchOptions]
-    ) -> Iterator[Outcome]:
+    ) -> Batch:
         """Describe any number of pictures, several at once; see ``docs/batches.md``.
 
-        Nothing is sent before you iterate. ``images``: a folder, a glob, a manifest, a tar, a
-        mapping of keys to sources, or any iterable of sources or (key, source) pairs. Works inside
-        a running event loop too: it has one of its own. ``options`` are those of
-        ``help(internvl_modal.BatchOptions)``.
+        Nothing is sent before you iterate over the ``Batch`` that this returns. ``images``: a
+        folder, a glob, a manifest, a tar, a mapping of keys to sources, or any iterable of sources
+        or (key, source) pairs. Works inside a running event loop too: it has one of its own.
+        ``options`` are those of ``help(internvl_modal.BatchOptions)``.
         """
-        from internvl_modal.batch.iterate import iterate
-
-        own = None if self._http_client is None else self._transport
-        return iterate(self._core, own, self._retry, images, Job.parse(prompt, options))
+        job = Job.parse(prompt, options)
+        return Batch(self._core, self._http_client, self._retry, images, job)
 
     def models(self) -> list[str]:
         """Names of the models that the server offers."""
@@ -142,7 +155,7 @@ class Client(ClientBase):
         return self._run(self._core.estimate(image, options))
 
     def close(self) -> None:
-        """Close the connections and stop what this client started."""
+        """Close the connections and stop what this client started; calls under way end at once."""
         self._transport.close()
         self._core.close()
 
@@ -159,19 +172,4 @@ class Client(ClientBase):
 
     def _run(self, flow: Flow[T]) -> T:
         """Perform each step of ``flow`` in this thread."""
-        try:
-            step = next(flow)
-            while True:
-                try:
-                    result: object = (
-                        step.function()
-                        if isinstance(step, Blocking)
-                        else self._transport.send(step)
-                    )
-                except Exception as error:  # noqa: BLE001 - the flow decides
-                    step = flow.throw(error)
-                else:
-                    step = flow.send(result)
-        except StopIteration as done:
-            value: T = done.value
-            return value
+        return drive(flow, self._transport.send)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 from typing_extensions import Unpack
@@ -15,7 +15,9 @@ from internvl_modal.deployment.design import make_spec
 from internvl_modal.deployment.handle import Deployment
 from internvl_modal.deployment.keys import app_secrets, check_key, key_for, required_proxy
 from internvl_modal.deployment.modal_api import outside_loop
+from internvl_modal.deployment.modal_rules import check_environment, check_options
 from internvl_modal.deployment.options import DeployArguments, DeployOptions
+from internvl_modal.deployment.planned import planned
 from internvl_modal.deployment.publish import Publication
 from internvl_modal.deployment.records import new_version, recorded, remember
 from internvl_modal.errors import ConfigError, DeployError
@@ -53,14 +55,16 @@ def deploy(
 async def adeploy(
     model: str | None = None,
     *,
+    gpu: str | None = None,
+    name: str | None = None,
     api_key: str | None = None,
     dry_run: bool = False,
     wait: bool = True,
     force: bool = False,
-    **options: Any,
+    **options: Unpack[DeployArguments],
 ) -> Deployment:
     """``deploy`` for asyncio, with the same arguments; it works in a thread."""
-    chosen = DeployOptions.load(model=model, **options)
+    chosen = DeployOptions.load(model=model, gpu=gpu, name=name, **options)
     work = Publication(chosen, api_key, wait=wait, force=force, dry_run=dry_run)
     try:
         return await asyncio.wrap_future(in_daemon(work.run))
@@ -79,36 +83,55 @@ def connect(
     The key is the one that ``deploy`` kept on this machine unless given; without one the
     deployment can be managed but not asked. Raises DeployError where there is none of that name.
     """
+    given = checked_key(api_key)
+    return outside_loop(lambda: _connected(name, given, environment))
+
+
+async def aconnect(
+    name: str | None = None,
+    *,
+    api_key: SecretStr | str | None = None,
+    environment: str | None = None,
+) -> Deployment:
+    """``connect`` for asyncio, with the same arguments; it works in a thread."""
+    given = checked_key(api_key)
+    return await asyncio.wrap_future(in_daemon(lambda: _connected(name, given, environment)))
+
+
+def _connected(name: str | None, key: SecretStr | None, environment: str | None) -> Deployment:
     settings = Settings.load()
     chosen = DeployOptions.load(environment=environment)
+    check_environment(chosen.environment)
     wanted = (name or chosen.name or chosen.model).strip()
-    app, tags = outside_loop(lambda: _find(wanted, chosen))
-    record = outside_loop(lambda: recorded(settings, app, chosen.environment))
+    app, tags = _find(wanted, chosen)
+    record = recorded(settings, app, chosen.environment)
     options = (record and record.options_of(tags)) or {
         "model": tags.get("model", _model_of(wanted)),
         "gpu": tags.get("gpu"),
         "startup_timeout": int(tags.get("startup_timeout", 0)) or None,
     }
-    key = settings.api_key
+    known = settings.api_key
     if record is not None and record.opens(tags):
-        key = SecretStr(record.api_key)
+        known = SecretStr(record.api_key)
     return Deployment(
         DeployOptions.kept({**options, "name": app, "environment": chosen.environment}),
-        checked_key(api_key) or checked_key(key),
+        key or checked_key(known),
         proxy_token(settings),
+        modal_api.urls_of(app, chosen.environment),
     )
 
 
 def module_app() -> modal.App:
     """The app of ``internvl_modal.modal_app``, configured by the environment."""
     options = DeployOptions.load()
+    check_options(options)
     settings = Settings.load()
     if (wanted := options.environment) not in (None, modal_api.environment_name(None)):
         raise ConfigError(
             f"environment={wanted!r}, but modal deploys to another one",
             hint=f"modal deploy --env {wanted}, or MODAL_ENVIRONMENT={wanted}",
         )
-    spec = make_spec(options, prices="catalogue")
+    spec = make_spec(options, planned(options, "catalogue").require())
     tags = modal_api.tags_of(spec.app, spec.environment)
     record = recorded(settings, spec.app, spec.environment)
     first = checked_key(settings.api_key) if record is None and tags is None else None

@@ -1,8 +1,14 @@
-"""The images that containers run in."""
+"""The images that containers run in; whatever is installed in them has one version."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+
+from internvl_modal.errors import DeployError
 
 LMDEPLOY_IMAGE = "openmmlab/lmdeploy:v0.7.3-cu12"
 
@@ -11,40 +17,27 @@ PYTHON = "3.12"
 """Of Modal's own process. LMDeploy keeps its 3.10 in /opt/py3, which Modal 1.7 will not run."""
 
 
-# InternVL's remote code needs timm. flash-attn fetches the wheel that fits the torch it finds.
+FLASH_ATTENTION = (
+    "https://github.com/Dao-AILab/flash-attention/releases/download/v2.7.4.post1/"
+    "flash_attn-2.7.4.post1+cu12torch2.6cxx11abiFALSE-cp310-cp310-linux_x86_64.whl"
+)
+"""Built for the image's Python 3.10 and its torch 2.6.0 of PyPI (CUDA 12.4, old C++ ABI). By its
+version alone pip would take the sources, and compile them for an hour where no wheel fits."""
+
+
+# InternVL's remote code needs timm. All that the two require is in the image already: with
+# dependencies pip might exchange its torch.
 LMDEPLOY_PACKAGES = (
-    "/opt/py3/bin/python -m pip install --no-cache-dir timm==1.0.15",
-    "/opt/py3/bin/python -m pip install --no-cache-dir --no-build-isolation"
-    " flash-attn==2.7.4.post1",
+    "/opt/py3/bin/python -m pip install --no-cache-dir --no-deps timm==1.0.15",
+    f"/opt/py3/bin/python -m pip install --no-cache-dir --no-deps '{FLASH_ATTENTION}'",
 )
 
 
-CLIENT_PACKAGES = (
-    "aiohttp>=3.10",
-    "anyio>=4",
-    "httpx>=0.28",
-    "httpx-aiohttp>=0.2",
-    "huggingface_hub>=0.30",
-    "pillow>=11.3",
-    "pybase64>=1.4",
-    "pydantic>=2.10",
-    "pydantic-settings>=2.6",
-    "tenacity>=9",
-    "tqdm>=4.66",
-    "typing-extensions>=4.12",
-)
-"""This package's own requirements, less what Modal brings; a test compares them."""
-
-
-GATEWAY_PACKAGES = (
-    "fastapi>=0.115.7",
-    "prometheus-client>=0.21",
-    "python-multipart>=0.0.18",
-    "starlette>=0.44",
-)
-
-
-FORMAT_PACKAGES = ("pillow-heif>=0.21",)
+EXTRAS = ("gateway", "formats")
+NOT_THERE = ("modal", "typer", "uvicorn")
+"""Modal brings its client and serves web apps itself; nobody types commands in a container."""
+PINS = Path(__file__).with_name("image_packages.txt")
+"""One version of each package, with all that they require in turn."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +50,51 @@ class ImageSpec:
     commands: tuple[str, ...] = ()
 
 
-GPU_IMAGE = ImageSpec(LMDEPLOY_IMAGE, PYTHON, CLIENT_PACKAGES, LMDEPLOY_PACKAGES)
+@cache
+def gpu_image(*, flash_attention: bool) -> ImageSpec:
+    """LMDeploy's own image with what the model's code needs, and this package's requirements.
+
+    Without ``flash_attention`` for GPUs that flash-attn refuses at the first picture.
+    """
+    commands = LMDEPLOY_PACKAGES if flash_attention else LMDEPLOY_PACKAGES[:1]
+    return ImageSpec(LMDEPLOY_IMAGE, PYTHON, _packages(), commands)
 
 
-CPU_IMAGE = ImageSpec(
-    "debian_slim", PYTHON, (*CLIENT_PACKAGES, *GATEWAY_PACKAGES, *FORMAT_PACKAGES)
-)
+@cache
+def cpu_image() -> ImageSpec:
+    """Debian with this package's requirements."""
+    return ImageSpec("debian_slim", PYTHON, _packages())
+
+
+def required() -> list[str]:
+    """What this distribution says that it requires, of it what containers need; as ranges.
+
+    Raises DeployError where the package is not installed, but only lies on the path.
+    """
+    try:
+        told = requires("internvl-modal") or []
+    except PackageNotFoundError as error:
+        hint = "pip install internvl-modal (or `pip install -e .` where it is developed)"
+        raise DeployError("internvl-modal is not installed here", hint=hint) from error
+    found = []
+    for requirement in told:
+        need, _, marker = (part.strip() for part in requirement.partition(";"))
+        extra = re.search(r"(?: and )?extra == ['\"]([\w-]+)['\"]", marker)
+        if name_of(need) in NOT_THERE or (extra and extra[1] not in EXTRAS):
+            continue
+        rest = marker.replace(extra[0], "") if extra else marker
+        found.append(f"{need}; {rest}" if rest else need)
+    return sorted(found)
+
+
+def name_of(requirement: str) -> str:
+    """The normal form of a distribution's name at the start of ``requirement``."""
+    name = re.match(r"[\w.-]+", requirement)
+    return re.sub(r"[-_.]+", "-", name[0]).lower() if name else ""
+
+
+def _packages() -> tuple[str, ...]:
+    """The pinned ones, and any requirement that has no pin."""
+    pins = [line for line in PINS.read_text(encoding="utf-8").splitlines() if "==" in line]
+    pinned = {name_of(pin) for pin in pins}
+    return (*pins, *(need for need in required() if name_of(need) not in pinned))

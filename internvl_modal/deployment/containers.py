@@ -30,7 +30,7 @@ from internvl_modal.deployment.container_config import (
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from internvl_modal.backends.modal import ModalBackend
+    from internvl_modal.deployment.served_app import ServedApp
     from internvl_modal.engines.lmdeploy_process import LMDeployServer
     from internvl_modal.weights.progress import DownloadProgress
 
@@ -135,13 +135,13 @@ def _put(lines: Path, out: str, config: ContainerConfig, *, with_errors: bool) -
     modal.Volume.from_name(volume, environment_name=config.environment).commit()
 
 
-def _backend(config: ContainerConfig) -> ModalBackend:
+def _backend(config: ContainerConfig) -> ServedApp:
     """The app's own model."""
-    from internvl_modal.backends.modal import ModalBackend
     from internvl_modal.credentials import proxy_token
+    from internvl_modal.deployment.served_app import ServedApp
     from internvl_modal.settings import Settings
 
-    return ModalBackend(
+    return ServedApp(
         config.app,
         environment=config.environment,
         model=config.served,

@@ -1,27 +1,19 @@
 """What a deployment is made of, as plain data: nothing here talks to Modal.
 
-``describe`` decides everything; ``modal_objects`` builds exactly that.
+``make_spec`` decides everything; ``modal_build`` builds exactly that.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Any, Literal
-
 from internvl_modal.deployment import container_config
 from internvl_modal.deployment.container_config import MOUNT, PORT, ContainerConfig
-from internvl_modal.deployment.container_images import CPU_IMAGE, GPU_IMAGE
-from internvl_modal.deployment.options import PLANNED, DeployOptions
+from internvl_modal.deployment.container_images import cpu_image, gpu_image
+from internvl_modal.deployment.modal_rules import check_name
+from internvl_modal.deployment.options import DeployOptions
 from internvl_modal.deployment.spec import HUGGING_FACE, DeploymentSpec, FunctionSpec, WebSpec
-from internvl_modal.errors import ConfigError, DeployError
-from internvl_modal.planning.api import plan
+from internvl_modal.engines.lmdeploy import LMDeployOptions
 from internvl_modal.planning.gpus import parse_gpu
 from internvl_modal.planning.plan import Plan
-
-DEFAULT_GPUS = {"internvl2_5-78b": "A100-80GB:4", "internvl2_5-78b-mpo": "A100-80GB:4"}
-"""InternVL documents ``--tp 4`` for its 78B, and measures on A100-80GB; others take the planner's
-cheapest."""
-
 
 GATEWAY_CONCURRENCY = 64
 SLOWEST_READ = 150e6
@@ -32,25 +24,14 @@ DAY = 24 * 3600
 """Most seconds that Modal lets a call run."""
 
 
-def make_spec(
-    options: DeployOptions, *, force: bool = False, prices: Literal["auto", "catalogue"] = "auto"
-) -> DeploymentSpec:
-    """Decide all of a deployment; raises PlanError where it cannot work, unless ``force``.
+def make_spec(options: DeployOptions, planned: Plan) -> DeploymentSpec:
+    """Decide all of a deployment of what was planned.
 
-    Raises ConfigError for what LMDeploy itself would refuse.
+    Raises ConfigError for what LMDeploy itself would refuse, DeployError for what Modal would.
     """
-    from internvl_modal.engines.lmdeploy import LMDeployOptions
-
-    planned = _plan(options, prices)
-    if not force:
-        planned.require()
     LMDeployOptions.parse(**planned.settings)
     app = options.name or f"multimodal-{planned.spec.name}"
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,63}", app):
-        raise DeployError(
-            f"{app!r} cannot be the name of a Modal app",
-            hint="name= takes up to 63 letters, digits, dots, dashes and underscores",
-        )
+    check_name("name", app)
     startup_timeout = _startup_timeout(options, planned)
     chosen = {  # with it the deployment can be found and managed, or made again
         "name": app,
@@ -77,17 +58,6 @@ def make_spec(
     return DeploymentSpec(app, options.environment, planned, container, functions, options)
 
 
-def _plan(options: DeployOptions, prices: Literal["auto", "catalogue"]) -> Plan:
-    wishes: dict[str, Any] = {name: getattr(options, name) for name in PLANNED}
-    gpu = options.gpu or DEFAULT_GPUS.get(options.model.strip().lower().removeprefix("opengvlab/"))
-    try:
-        if options.download_gpu:
-            parse_gpu(options.download_gpu)
-        return plan(options.model, gpu=gpu, prices=prices, **wishes)
-    except ConfigError as error:
-        raise DeployError(error.message, hint=error.hint) from error
-
-
 def _startup_timeout(options: DeployOptions, planned: Plan) -> int:
     return options.startup_timeout or round(BOOT + planned.spec.disk_bytes / SLOWEST_READ)
 
@@ -95,13 +65,13 @@ def _startup_timeout(options: DeployOptions, planned: Plan) -> int:
 def _serve(options: DeployOptions, planned: Plan, container: ContainerConfig) -> FunctionSpec:
     return FunctionSpec(
         name="serve",
-        image=GPU_IMAGE,
+        image=gpu_image(flash_attention=planned.gpu.flash_attention),
         secrets=(container_config.KEY,),
         volumes={MOUNT: options.volume},
         read_only=True,
         gpu=options.gpu,
         cpu=options.cpu,
-        memory=options.memory_gib * 1024,
+        memory=round(options.memory_gib * 1024),
         timeout=options.timeout,
         startup_timeout=container.startup_timeout,
         min_containers=options.min_containers,
@@ -125,7 +95,7 @@ def _gpu(text: str) -> str:
 def _gateway(options: DeployOptions, container: ContainerConfig) -> FunctionSpec:
     return FunctionSpec(
         name="web_process_image",
-        image=CPU_IMAGE,
+        image=cpu_image(),
         secrets=(container_config.KEY,),
         volumes={},
         read_only=True,
@@ -142,7 +112,7 @@ def _gateway(options: DeployOptions, container: ContainerConfig) -> FunctionSpec
 def _download(options: DeployOptions, container: ContainerConfig) -> FunctionSpec:
     return FunctionSpec(
         name="download_weights",
-        image=CPU_IMAGE,
+        image=cpu_image(),
         secrets=(HUGGING_FACE,),
         volumes={MOUNT: options.volume},
         read_only=False,

@@ -11,30 +11,28 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from pydantic import SecretStr
 from typing_extensions import Unpack
 
-from internvl_modal.backends.modal import ModalBackend
-from internvl_modal.credentials import PROXY_VARIABLES
+from internvl_modal._utils.lazy_module import LazyModule
+from internvl_modal.client.aio import AsyncClient
+from internvl_modal.client.sync import Client
 from internvl_modal.deployment import modal_api
-from internvl_modal.deployment.container_config import KEY
 from internvl_modal.deployment.design import make_spec
+from internvl_modal.deployment.keys import container_variables
 from internvl_modal.deployment.modal_api import errors_of, outside_loop
+from internvl_modal.deployment.options import DeployOptions
+from internvl_modal.deployment.planned import planned
+from internvl_modal.deployment.remote_batch import Mapped, map_pictures
+from internvl_modal.deployment.served_app import ServedApp
 from internvl_modal.deployment.spec import DeploymentSpec
-from internvl_modal.errors import (
-    ConfigError,
-    DeployError,
-    InternVLError,
-    MissingExtraError,
-)
+from internvl_modal.errors import ConfigError, DeployError, MissingExtraError
+from internvl_modal.models.catalogue import find_model
+from internvl_modal.planning.cost import Cost
+from internvl_modal.planning.plan import Plan
+from internvl_modal.schema.options import Options
 
 if TYPE_CHECKING:
-    from openai import OpenAI
-
-    from internvl_modal.client.aio import AsyncClient
-    from internvl_modal.client.sync import Client
-    from internvl_modal.deployment.options import DeployOptions
-    from internvl_modal.deployment.remote_batch import Mapped
-    from internvl_modal.planning.cost import Cost
-    from internvl_modal.planning.plan import Plan
-    from internvl_modal.schema.options import Options
+    import openai
+else:
+    openai = LazyModule("openai")
 
 State: TypeAlias = Literal["stopped", "cold", "starting", "ready"]
 
@@ -66,7 +64,8 @@ class Deployment:
     api_key: SecretStr | None = field(repr=False)
     """None where this machine does not know it: such a deployment can be managed, not asked."""
     proxy: tuple[SecretStr, SecretStr] | None = field(default=None, repr=False)
-    dry_run: bool = False
+    found_urls: Mapping[str, str] | None = field(default=None, repr=False)
+    """None where it was only a dry run."""
 
     @classmethod
     def of(
@@ -74,11 +73,10 @@ class Deployment:
         spec: DeploymentSpec,
         api_key: SecretStr | None,
         proxy: tuple[SecretStr, SecretStr] | None,
-        *,
-        dry_run: bool = False,
+        urls: Mapping[str, str] | None = None,
     ) -> Deployment:
-        """The deployment that ``spec`` makes."""
-        made = cls(spec.options, api_key, proxy, dry_run)
+        """The deployment that ``spec`` makes, at ``urls`` where it is made."""
+        made = cls(spec.options, api_key, proxy, urls)
         made.__dict__["spec"] = spec
         return made
 
@@ -89,7 +87,7 @@ class Deployment:
     @cached_property
     def spec(self) -> DeploymentSpec:
         """All of it, as plain data; asks the Hub for a model that is not in the catalog."""
-        return make_spec(self.options, force=True, prices="catalogue")
+        return make_spec(self.options, planned(self.options, "catalogue"))
 
     @property
     def name(self) -> str:
@@ -108,36 +106,37 @@ class Deployment:
         return self.spec.plan
 
     @property
+    def dry_run(self) -> bool:
+        """Whether nothing was made."""
+        return self.found_urls is None
+
+    @property
     def urls(self) -> Mapping[str, str]:
         """Where it answers: ``openai`` (up to ``/v1``) and ``rest``."""
-        self._require_real()
-        return {
-            "openai": f"{self._url('serve')}/v1",
-            "rest": f"{self._url('web_process_image')}/",
-        }
+        if self.found_urls is None:
+            raise DeployError(
+                f"{self.name} was only a dry run", hint="deploy it without dry_run=True"
+            )
+        return self.found_urls
 
     @property
     def secrets(self) -> dict[str, str]:
         """The variables that let a container ask this deployment."""
-        variables = {KEY: self._key().get_secret_value()}
-        if self.proxy is not None:
-            values = (value.get_secret_value() for value in self.proxy)
-            variables |= zip(PROXY_VARIABLES, values, strict=True)
-        return variables
+        return container_variables(self._key(), self.proxy)
 
     def cost(self) -> Cost:
         """USD an hour, an idle window, a start, a thousand pictures."""
         return self.plan.cost
 
-    def backend(self) -> ModalBackend:
+    def backend(self) -> ServedApp:
         """The backend behind this deployment's clients."""
-        self._require_real()
+        url = self.urls["openai"]
         if self.options.proxy_auth and self.proxy is None:
             raise ConfigError(
                 f"{self.name} is behind Modal's proxy auth",
                 hint="set INTERNVL_MODAL_MODAL_KEY and INTERNVL_MODAL_MODAL_SECRET",
             )
-        return ModalBackend(
+        return ServedApp(
             self.name,
             environment=self.options.environment,
             model=self.model,
@@ -145,6 +144,7 @@ class Deployment:
             proxy=self.proxy,
             plan=self._known_plan,
             timeout=self._patience,
+            url=url,
         )
 
     def client(self, **arguments: Any) -> Client:
@@ -152,17 +152,13 @@ class Deployment:
 
         Its timeout leaves time for a cold start unless one is given.
         """
-        from internvl_modal.client.sync import Client
-
         return Client(self.backend(), **arguments)
 
     def async_client(self, **arguments: Any) -> AsyncClient:
         """An async client of this deployment; ``arguments`` are those of ``AsyncClient``."""
-        from internvl_modal.client.aio import AsyncClient
-
         return AsyncClient(self.backend(), **arguments)
 
-    def openai(self, **arguments: Any) -> OpenAI:
+    def openai(self, **arguments: Any) -> openai.OpenAI:
         """The ``openai`` package's client for this deployment."""
         try:
             from openai import OpenAI
@@ -198,12 +194,11 @@ class Deployment:
         each ``part_size`` pictures; pictures that are in one are not described again.
         ``containers`` prepare pictures, on CPUs.
         """
-        from internvl_modal.deployment.remote_batch import map_pictures
-
         self._require_real()
         return outside_loop(
             lambda: map_pictures(
-                self,
+                self.spec,
+                self.secrets,
                 source,
                 out,
                 prompt,
@@ -290,22 +285,15 @@ class Deployment:
         start = self.options.startup_timeout or self.spec.container.startup_timeout
         return start + self.options.timeout
 
-    @cached_property
+    @property
     def _known_plan(self) -> Plan | None:
-        """What prices pictures; where the Hub withholds what it needs, the model still answers."""
-        try:
-            return self.plan
-        except InternVLError:
-            return None
+        """What prices pictures, where it is known without asking the Hub for the model."""
+        known = "spec" in self.__dict__ or find_model(self.options.model)
+        return self.plan if known else None
 
     def _serve(self) -> Any:
         return modal_api.function(self.name, "serve", self.options.environment)
 
-    def _url(self, function: str) -> str:
-        return modal_api.web_url(self.name, function, self.options.environment)
-
     def _require_real(self) -> None:
-        if self.dry_run:
-            raise DeployError(
-                f"{self.name} was only a dry run", hint="deploy it without dry_run=True"
-            )
+        """Raise DeployError where there is nothing on Modal."""
+        assert self.urls

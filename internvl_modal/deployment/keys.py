@@ -7,10 +7,9 @@ from collections.abc import Mapping
 
 from pydantic import SecretStr
 
-from internvl_modal.credentials import checked_key, proxy_token
+from internvl_modal.credentials import PROXY_VARIABLES, checked_key, proxy_token
 from internvl_modal.deployment import modal_api
 from internvl_modal.deployment.container_config import KEY, VERSION_KEY
-from internvl_modal.deployment.handle import Deployment
 from internvl_modal.deployment.modal_build import Secrets
 from internvl_modal.deployment.options import DeployOptions
 from internvl_modal.deployment.records import Record
@@ -31,6 +30,17 @@ def check_key(spec: DeploymentSpec, key: SecretStr | str) -> None:
 def new_key() -> SecretStr:
     """A key with a prefix, as LMDeploy takes no dash before one of several."""
     return SecretStr(f"ivl-{secrets.token_urlsafe(32)}")
+
+
+def container_variables(
+    key: SecretStr, proxy: tuple[SecretStr, SecretStr] | None
+) -> dict[str, str]:
+    """What lets a container ask the deployment."""
+    variables = {KEY: key.get_secret_value()}
+    if proxy is not None:
+        values = (value.get_secret_value() for value in proxy)
+        variables |= zip(PROXY_VARIABLES, values, strict=True)
+    return variables
 
 
 def key_for(
@@ -61,7 +71,7 @@ def app_secrets(
     version_key: SecretStr | None = None,
 ) -> Secrets:
     """The API key, and what Hugging Face token there is: on Modal, here, or none."""
-    variables = Deployment.of(spec, key, proxy).secrets
+    variables = container_variables(key, proxy)
     if version_key is not None:
         variables[VERSION_KEY] = version_key.get_secret_value()
     found: dict[str, dict[str, str] | None] = {KEY: variables}

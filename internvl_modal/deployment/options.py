@@ -7,16 +7,16 @@ from typing import Any
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from typing_extensions import TypedDict
 
 from internvl_modal.errors import ConfigError
 from internvl_modal.planning.cost import CORES, HOST_GIB
+from internvl_modal.planning.options import PlanOptions
 from internvl_modal.settings import errors_of_settings
 
 PREFIX = "INTERNVL_MODAL_DEPLOY_"
 
 
-class DeployArguments(TypedDict, total=False):
+class DeployArguments(PlanOptions, total=False):
     """Keyword arguments of ``deploy()`` beside those it names; see ``DeployOptions``."""
 
     revision: str | None
@@ -26,38 +26,10 @@ class DeployArguments(TypedDict, total=False):
     min_containers: int
     max_containers: int
     buffer_containers: int
-    scaledown_window: int
     timeout: int
     startup_timeout: int | None
-    cpu: float
-    memory_gib: int
     download_gpu: str | None
     proxy_auth: bool
-    images_per_request: int
-    max_tiles: int
-    output_tokens: int
-    session_len: int | None
-    max_batch_size: int | None
-    cache_max_entry_count: float | None
-    quant_policy: int
-    vision_max_batch_size: int
-
-
-PLANNED = (
-    "revision",
-    "images_per_request",
-    "max_tiles",
-    "output_tokens",
-    "session_len",
-    "max_batch_size",
-    "cache_max_entry_count",
-    "quant_policy",
-    "vision_max_batch_size",
-    "scaledown_window",
-    "cpu",
-    "memory_gib",
-)
-"""Options that are the planner's too, by the same names."""
 
 
 class DeployOptions(BaseSettings):
@@ -90,11 +62,14 @@ class DeployOptions(BaseSettings):
     cpu: float = Field(
         CORES, ge=8, allow_inf_nan=False, description="CPU cores: pictures are decoded on them."
     )
-    memory_gib: int = Field(HOST_GIB, ge=16, description="GiB of host memory.")
+    memory_gib: float = Field(
+        HOST_GIB, ge=16, allow_inf_nan=False, description="GiB of host memory."
+    )
     download_gpu: str | None = Field(None, description="GPU for the download; none is needed.")
     proxy_auth: bool = Field(False, description="Ask for Modal-Key and Modal-Secret as well.")
     images_per_request: int = Field(1, description="Pictures in one request, for the plan.")
     max_tiles: int = Field(12, description="Most tiles of a picture, for the plan.")
+    prompt_tokens: int = Field(100, description="Tokens of a prompt, for the plan.")
     output_tokens: int = Field(200, description="Tokens of an answer, for the plan.")
     session_len: int | None = Field(None, ge=1, description="Tokens of one session.")
     max_batch_size: int | None = Field(None, ge=1, description="Requests at once.")

@@ -15,7 +15,9 @@ from internvl_modal.deployment.handle import Deployment
 from internvl_modal.deployment.keys import app_secrets, check_key, key_for, new_key, required_proxy
 from internvl_modal.deployment.modal_api import errors_of, modal_output
 from internvl_modal.deployment.modal_build import Secrets
+from internvl_modal.deployment.modal_rules import check_options
 from internvl_modal.deployment.options import DeployOptions
+from internvl_modal.deployment.planned import planned
 from internvl_modal.deployment.readiness import wait_for_answer
 from internvl_modal.deployment.records import new_version, recorded, remember
 from internvl_modal.deployment.spec import DeploymentSpec
@@ -40,21 +42,17 @@ class Publication:
         dry_run: bool,
     ) -> None:
         self.stop = threading.Event()
+        self._options, self._api_key = options, api_key
+        self._wait, self._force, self._dry_run = wait, force, dry_run
         self._settings = Settings.load()
-        self._api_key, self._wait, self._dry_run = api_key, wait, dry_run
-        self._spec = make_spec(options, force=force, prices="catalogue" if dry_run else "auto")
-        if not self._spec.plan.fits:
-            reason = self._spec.plan.reason
-            warnings.warn(f"deploying what should not work: {reason}", stacklevel=3)
         self._proxy = required_proxy(self._settings, options)
-        if api_key is not None:
-            check_key(self._spec, checked_key(api_key) or "")
 
     def run(self) -> Deployment:
-        """Do it."""
+        """Plan it and do it."""
+        spec = self._design()
         if self._dry_run:
-            return Deployment.of(self._spec, None, self._proxy, dry_run=True)
-        spec, settings = self._spec, self._settings
+            return Deployment.of(spec, None, self._proxy)
+        settings = self._settings
         tags = modal_api.tags_of(spec.app, spec.environment)
         record = recorded(settings, spec.app, spec.environment)
         key = checked_key(self._api_key) or key_for(spec, settings, record, tags)
@@ -72,7 +70,8 @@ class Publication:
                 raise DeployError(f"deploying {spec.app}: interrupted", hint="nothing was changed")
             _publish(spec, given, version)
         remember(spec, key, settings, version)
-        deployment = Deployment.of(spec, key, self._proxy)
+        urls = modal_api.urls_of(spec.app, spec.environment)
+        deployment = Deployment.of(spec, key, self._proxy, urls)
         if version_key is not None:
             try:
                 wait_for_answer(deployment, version_key, self.stop, update=tags is not None)
@@ -84,6 +83,19 @@ class Publication:
                 options = DeployOptions.kept({**before, "environment": spec.environment})
                 raise _restored(options, SecretStr(record.api_key), error, settings) from error
         return deployment
+
+    def _design(self) -> DeploymentSpec:
+        """What will be made, checked as far as it can be without Modal."""
+        check_options(self._options)
+        plan = planned(self._options, "catalogue" if self._dry_run else "auto")
+        if not self._force:
+            plan.require()
+        spec = make_spec(self._options, plan)
+        if not plan.fits:
+            warnings.warn(f"deploying what should not work: {plan.reason}", stacklevel=2)
+        if self._api_key is not None:
+            check_key(spec, checked_key(self._api_key) or "")
+        return spec
 
 
 def _publish(spec: DeploymentSpec, given: Secrets, version: str) -> None:
@@ -105,7 +117,7 @@ def _restored(
     """Deploy again what was deployed before: its images are built and its weights there."""
     version = new_version(key.get_secret_value())
     try:
-        spec = make_spec(options, force=True, prices="catalogue")
+        spec = make_spec(options, planned(options, "catalogue"))
         with errors_of(f"deploying {spec.app} as it was"):
             _publish(
                 spec, app_secrets(spec, settings, key, required_proxy(settings, options)), version

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 from pydantic import SecretStr
 
@@ -32,7 +33,7 @@ def wait_for_answer(
     """
     timeout = deployment.spec.container.startup_timeout
     deadline = time.monotonic() + timeout
-    asking = Deployment.of(deployment.spec, version_key, deployment.proxy)
+    asking = replace(deployment, api_key=version_key)
     with asking.client(timeout=timeout, retry=Retry(attempts=1)) as client:
         while not stop.is_set():
             try:

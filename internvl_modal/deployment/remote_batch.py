@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import fingerprint
@@ -15,14 +15,12 @@ from internvl_modal.batch.sinks.lines import line_of
 from internvl_modal.batch.sources.folders import is_picture
 from internvl_modal.deployment import modal_api, modal_build
 from internvl_modal.deployment.container_config import BUCKET, KEY, VOLUMES
-from internvl_modal.deployment.container_images import CPU_IMAGE
+from internvl_modal.deployment.container_images import cpu_image
 from internvl_modal.deployment.modal_api import errors_of, modal_output
-from internvl_modal.deployment.spec import BucketSpec, FunctionSpec
+from internvl_modal.deployment.modal_rules import check_name
+from internvl_modal.deployment.spec import BucketSpec, DeploymentSpec, FunctionSpec
 from internvl_modal.errors import ConfigError, DeployError
 from internvl_modal.schema.options import Options
-
-if TYPE_CHECKING:
-    from internvl_modal.deployment.handle import Deployment
 
 __all__ = ["Mapped", "map_pictures"]
 
@@ -32,7 +30,6 @@ _PART = re.compile(r"(^|/)part-[0-9a-f]{8}-\d{5,}\.jsonl$")
 DAY = 86_400
 """Most seconds that Modal lets a call run."""
 WORKER: dict[str, Any] = {
-    "image": CPU_IMAGE,
     "read_only": False,
     "cpu": 2,
     "memory": 2048,
@@ -96,8 +93,17 @@ class _Place:
         return b"".join(self._handle.read_file(path))
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """The deployment that describes, and what lets a container ask it."""
+
+    spec: DeploymentSpec
+    variables: Mapping[str, str] = field(repr=False)
+
+
 def map_pictures(
-    deployment: Deployment,
+    spec: DeploymentSpec,
+    variables: Mapping[str, str],
     source: str,
     out: str,
     prompt: str | None,
@@ -107,18 +113,22 @@ def map_pictures(
     containers: int,
     bucket_secret: str | None,
 ) -> Mapped:
-    """See ``Deployment.map``; raises DeployError when parts failed, after all others are done."""
+    """See ``Deployment.map``; ``variables`` let a container ask the deployment ``spec``.
+
+    Raises DeployError when parts failed, after all others are done.
+    """
+    asked = _Asked(spec, variables)
     for name, value in (("part_size", part_size), ("containers", containers)):
         if value < 1:
             raise ConfigError(f"{name} is {value}", hint="give 1 or more")
     job = Job.parse(prompt, options)  # type: ignore[arg-type] # a part of BatchOptions
     with errors_of(f"describing {source}"):
-        here = _source(deployment, source, bucket_secret)
-        there = _Place(out, deployment.spec.environment, create=True)
-        known = _done(there, fingerprint(job.prompt, job.checked, deployment.model))
+        here = _source(asked, source, bucket_secret)
+        there = _Place(out, spec.environment, create=True)
+        known = _done(there, fingerprint(job.prompt, job.checked, spec.container.served))
         call = secrets.token_hex(4)  # two at once into one folder have files of their own
         fresh = [key for key in here.keys if not known.claim(key)]
-        how = {**options, "max_concurrency": deployment.plan.capacity.sessions}
+        how = {**options, "max_concurrency": spec.plan.capacity.sessions}
         parts = [
             {
                 "keys": fresh[start : start + part_size],
@@ -131,7 +141,7 @@ def map_pictures(
             for number, start in enumerate(range(0, len(fresh), part_size))
         ]
         volumes = {*here.volumes, there.volume}
-        results = _run(deployment, volumes, here.bucket, containers, parts) if parts else []
+        results = _run(asked, volumes, here.bucket, containers, parts) if parts else []
     errors = [result for result in results if isinstance(result, Exception)]
     if errors:
         raise DeployError(
@@ -159,32 +169,36 @@ def _done(there: _Place, run: str) -> SeenKeys:
     return known
 
 
-def _source(deployment: Deployment, text: str, secret: str | None) -> _Source:
+def _source(asked: _Asked, text: str, secret: str | None) -> _Source:
     if "://" in text:
-        return _bucket(deployment, BucketSpec.parse(text, secret))
+        return _bucket(asked, BucketSpec.parse(text, secret))
     if secret is not None:
         raise ConfigError(f"{text!r} is on a Volume", hint="leave out bucket_secret")
-    place = _Place(text, deployment.spec.environment, create=False)
+    place = _Place(text, asked.spec.environment, create=False)
     keys = [f"{place.volume}/{path}" for path in place.files() if is_picture(path)]
     return _Source(keys, "", f"{VOLUMES}/", (place.volume,))
 
 
-def _bucket(deployment: Deployment, bucket: BucketSpec) -> _Source:
+def _bucket(asked: _Asked, bucket: BucketSpec) -> _Source:
     """Its pictures, listed by a container: this machine may have no right to see them."""
-    environment, secret = deployment.spec.environment, bucket.secret
+    environment, secret = asked.spec.environment, bucket.secret
+    if secret is not None:
+        check_name("bucket_secret", secret)
     if secret is not None and not modal_api.secret_exists(secret, environment):
         values = " ".join(f"{name}=..." for name in bucket.variables)
         raise DeployError(
             f"Modal has no Secret {secret!r}", hint=f"modal secret create {secret} {values}"
         )
-    function = FunctionSpec("list_bucket", secrets=(), volumes={}, bucket=bucket, **WORKER)
-    paths = _in_app(deployment, function, lambda work: work.remote())
+    function = FunctionSpec(
+        "list_bucket", cpu_image(), secrets=(), volumes={}, bucket=bucket, **WORKER
+    )
+    paths = _in_app(asked, function, lambda work: work.remote())
     keys = [bucket.address + path for path in paths if is_picture(path)]
     return _Source(keys, bucket.address, f"{BUCKET}/", (), bucket)
 
 
 def _run(
-    deployment: Deployment,
+    asked: _Asked,
     volumes: set[str],
     bucket: BucketSpec | None,
     containers: int,
@@ -192,20 +206,21 @@ def _run(
 ) -> list[dict[str, int] | Exception]:
     function = FunctionSpec(
         "describe_part",
+        cpu_image(),
         secrets=(KEY,),
         volumes={f"{VOLUMES}/{name}": name for name in sorted(volumes)},
         bucket=bucket,
         max_containers=containers,
         **WORKER,
     )
-    return _in_app(deployment, function, lambda work: list(work.map(parts, return_exceptions=True)))
+    return _in_app(asked, function, lambda work: list(work.map(parts, return_exceptions=True)))
 
 
-def _in_app(deployment: Deployment, function: FunctionSpec, call: Callable[[Any], T]) -> T:
+def _in_app(asked: _Asked, function: FunctionSpec, call: Callable[[Any], T]) -> T:
     """Let Modal run a function, in an app that lives as long as that takes."""
-    spec = deployment.spec
+    spec = asked.spec
     app, work = modal_build.build_alone(
-        f"{spec.app}-batch"[:63], function, spec, {KEY: deployment.secrets}
+        f"{spec.app}-batch"[:63], function, spec, {KEY: asked.variables}
     )
     with modal_output(), app.run(environment_name=spec.environment):
         return call(work)

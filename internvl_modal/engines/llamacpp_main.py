@@ -10,9 +10,12 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 
 ADDRESS = "internvl-modal engine at "
 KEY_VARIABLE = "INTERNVL_MODAL_ENGINE_KEY"
+SMALL = 64 * 2**20
+"""Bytes; the steps of a smaller model take less time than threads need to meet after each."""
 
 
 def main() -> None:
@@ -27,6 +30,8 @@ def main() -> None:
     params.n_ctx = config["n_ctx"]
     params.n_parallel = 1
     params.n_gpu_layers = config["n_gpu_layers"]
+    if Path(config["model"]).stat().st_size < SMALL:  # else they wait for one held up by other work
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.api_keys = [os.environ.pop(KEY_VARIABLE)]
     params.port = 0
     params.warmup = False

@@ -6,6 +6,7 @@ function) and ``Send`` (one HTTP exchange). The clients differ only in how they 
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -13,38 +14,40 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from internvl_modal.errors import ConfigError, RequestRejectedError, ServerError
+from internvl_modal.errors import ConfigError, RequestRejectedError
+from internvl_modal.flows.discovery import Ready, discover, models_step, settle_tiles
 from internvl_modal.flows.steps import Blocking, Flow
-from internvl_modal.flows.turns import IMAGES, checked_messages, one_turn, prepared_turns
+from internvl_modal.flows.turns import (
+    checked_messages,
+    one_turn,
+    prepared_turns,
+    with_system,
+)
 from internvl_modal.images.encode import estimate
 from internvl_modal.images.fetch import fetch
 from internvl_modal.protocol import structured_output
 from internvl_modal.protocol.answer_warnings import cut_off
-from internvl_modal.protocol.chat_request import ChatCall
-from internvl_modal.protocol.completion import decode_completion, decode_models
+from internvl_modal.protocol.call import ChatCall
+from internvl_modal.protocol.chat_request import chat_request
+from internvl_modal.protocol.completion import decode_completion
 from internvl_modal.protocol.completion_stream import CompletionStream
-from internvl_modal.protocol.dialects.registry import _capabilities, _tiling
+from internvl_modal.protocol.dialects.registry import dialect_of
 from internvl_modal.protocol.endpoint import Backend, Capabilities, Endpoint, preview
-from internvl_modal.protocol.error_responses import error_from_response
-from internvl_modal.protocol.http import HttpRequest, HttpResponse, Json
-from internvl_modal.schema.inputs import ImageSource, Message
+from internvl_modal.protocol.http import Json
+from internvl_modal.schema.inputs import ImageInputs, ImageSource, Message
 from internvl_modal.schema.options import DescribeOptions, Options
 from internvl_modal.schema.results import Description, Estimate, Timings
-from internvl_modal.schema.validation import explain
 from internvl_modal.transport.exchange import Exchange, Exchanged
 from internvl_modal.transport.retry import Retry
 
 M = TypeVar("M", bound=BaseModel)
 
-
-class Ready(NamedTuple):
-    """An endpoint that has said what it is."""
-
-    endpoint: Endpoint
-    capabilities: Capabilities
-    model: str
+TIMEOUT = 600.0
+"""Seconds for a call where nobody says how many; a cold start on Modal takes minutes."""
+_REFUSALS = (400, 422, 501)
+"""Statuses of a request that holds something which the server does not know."""
 
 
 class Asked(NamedTuple):
@@ -67,10 +70,20 @@ class Opened(NamedTuple):
 class Core:
     """The flows of one client; holds its backend and what is known of its endpoint."""
 
-    def __init__(self, backend: Backend, *, model: str | None, timeout: float) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        model: str | None,
+        timeout: float | None,
+        capabilities: Capabilities | None = None,
+    ) -> None:
         self.backend = backend
         self._model = model
         self._timeout = timeout
+        self._capabilities = capabilities
+        self._refused: set[str] = set()
+        """JSON schemas that the server has refused; "" stands for all of them."""
         self._ready: Ready | None = None
         self._closed = threading.Event()
 
@@ -88,7 +101,9 @@ class Core:
         self._closed.set()
         self.backend.stop()
 
-    def describe(self, image: IMAGES, prompt: str | None, options: Options) -> Flow[Description]:
+    def describe(
+        self, image: ImageInputs, prompt: str | None, options: Options
+    ) -> Flow[Description]:
         """Describe one picture, or several together."""
         return (yield from self._ask(one_turn(image, prompt), options))
 
@@ -118,7 +133,7 @@ class Core:
 
     def extract(
         self,
-        image: IMAGES,
+        image: ImageInputs,
         schema: type[M],
         prompt: str | None,
         repairs: int,
@@ -129,21 +144,37 @@ class Core:
         asked = structured_output.first_prompt(prompt, document)
         call, deadline, _ = yield from self._call(one_turn(image, asked), options, "Image-")
         for repair in range(repairs + 1):
-            sent = yield self._chat_step(call, deadline, document)
-            text = sent.value.text
+            answer = yield from self._typed(call, deadline, document)
             try:
-                return schema.model_validate(structured_output.read_object(text))
-            except (ValidationError, ValueError) as error:
-                why = explain(error) if isinstance(error, ValidationError) else str(error)
-                cut = sent.value.finish_reason == "length"  # and would be again
+                return structured_output.read_answer(answer.text, schema)
+            except ValueError as error:
+                why = str(error)
+                cut = answer.finish_reason == "length"  # and would be again
                 if cut:
-                    why = cut_off(sent.value.usage, call)
+                    why = cut_off(answer.usage, call)
                 if cut or repair == repairs:
-                    raise structured_output.invalid(text, schema, why, sent.value) from error
-                call = structured_output.repaired(call, text, why)
+                    raise structured_output.invalid(schema, why, answer) from error
+                call = structured_output.repaired(call, answer.text, why)
         raise AssertionError("unreachable")
 
-    def open_stream(self, image: IMAGES, prompt: str | None, options: Options) -> Flow[Opened]:
+    def _typed(self, call: ChatCall, deadline: float, schema: Json) -> Flow[Description]:
+        """Ask with the schema where the server may take it; again without it if it does not."""
+        known, key = call.capabilities.json_schema, json.dumps(schema, sort_keys=True)
+        sent: Exchanged[Description]
+        if known is not False and not self._refused & {"", key}:
+            try:
+                sent = yield self._chat_step(call, deadline, schema)
+                return sent.value
+            except RequestRejectedError as error:
+                if error.status not in _REFUSALS:
+                    raise
+            sent = yield self._chat_step(call, deadline)
+            self._refused.add(key if known else "")  # it was the schema, since this is answered
+        else:
+            sent = yield self._chat_step(call, deadline)
+        return sent.value
+
+    def open_stream(self, image: ImageInputs, prompt: str | None, options: Options) -> Flow[Opened]:
         """Make a streamed ``describe`` ready to be opened."""
         return (yield from self._open(one_turn(image, prompt), options))
 
@@ -156,44 +187,48 @@ class Core:
     def _open(self, messages: Sequence[Message], options: Options) -> Flow[Opened]:
         begun = time.monotonic()
         call, deadline, prepared = yield from self._call(messages, options, "Image-")
-        request = call.request(stream=True)
-        step = Exchange(call.endpoint.base_url, request, _stream_opened, deadline)
-        return Opened(step, CompletionStream(call), begun, prepared)
+        request, collected = chat_request(call, stream=True), CompletionStream(call)
+        step = Exchange(call.endpoint.base_url, request, collected.opened, deadline)
+        return Opened(step, collected, begun, prepared)
 
     @property
     def timeout(self) -> float:
-        """Seconds for a call that names none."""
-        return self._timeout
+        """Seconds for a call that names none: a setting's, else the endpoint's own."""
+        endpoint = self._ready.endpoint if self._ready else preview(self.backend)
+        return self._patience(endpoint)
+
+    def _patience(self, endpoint: Endpoint) -> float:
+        return self._timeout or endpoint.timeout or TIMEOUT
 
     def ready(self) -> Flow[Ready]:
         """Start the backend and learn what answers there, before the first picture."""
-        return (yield from self._endpoint(self._timeout))[0]
+        return (yield from self._endpoint(None))[0]
 
     def models(self) -> Flow[list[str]]:
         """Names of the models the server offers."""
         endpoint = yield Blocking(self.start)
-        sent = yield self._models_step(endpoint, time.monotonic() + self._timeout)
+        sent = yield models_step(endpoint, time.monotonic() + self._patience(endpoint))
         return [str(item["id"]) for item in sent.value]
 
     def wait_until_ready(self, timeout: float | None) -> Flow[None]:
         """Return once the server lists its models; ``timeout`` in seconds."""
         endpoint = yield Blocking(self.start)
-        deadline = time.monotonic() + (timeout or self._timeout)
+        deadline = time.monotonic() + (self._patience(endpoint) if timeout is None else timeout)
         patient = Retry(attempts=1_000_000, initial=0.5, maximum=5.0)
-        yield self._models_step(endpoint, deadline, patient)
+        yield models_step(endpoint, deadline, patient)
 
     def estimate(self, image: ImageSource, options: Options) -> Flow[Estimate]:
         """What a picture would cost; nothing is started and no pixel is decoded."""
         checked = DescribeOptions.parse(options)
         known = preview(self.backend)
-        tiling = _tiling(
-            self._ready.capabilities if self._ready else known.capabilities or Capabilities()
-        )
+        capabilities = self._capabilities or known.capabilities or Capabilities()
+        if self._ready is not None:
+            capabilities = self._ready.capabilities
         look = partial(
             estimate,
             image,
             detail=checked.detail,
-            tiling=tiling,
+            tiling=dialect_of(capabilities).tiling(capabilities, checked.detail),
             max_pixels=checked.max_pixels,
             allow_private_urls=checked.allow_private_urls,
             fetch=fetch,
@@ -208,66 +243,44 @@ class Core:
         begun = time.monotonic()
         call, deadline, prepared = yield from self._call(messages, options, label)
         sent: Exchanged[Description] = yield self._chat_step(call, deadline)
-        timings = Timings(prepare=prepared, total=time.monotonic() - begun, attempts=sent.attempts)
+        timings = Timings(
+            prepare=prepared,
+            total=time.monotonic() - begun,
+            attempts=sent.attempts,
+            resent=sent.resent,
+        )
         return sent.value.model_copy(update={"timings": timings})
 
     def _call(self, messages: Sequence[Message], options: Options, label: Any) -> Flow[Asked]:
         """Find the endpoint and prepare the pictures for it."""
         checked = DescribeOptions.parse(options)
-        ready, deadline = yield from self._endpoint(checked.timeout or self._timeout)
+        ready, deadline = yield from self._endpoint(checked.timeout)
+        if any(message.images for message in messages):
+            ready = self._ready = yield from settle_tiles(ready, checked.detail, deadline)
         begun = time.monotonic()
         turns = yield Blocking(
             partial(prepared_turns, messages, checked, ready.capabilities, label, deadline)
         )
-        call = ChatCall(ready.endpoint, ready.capabilities, ready.model, turns, checked)
+        endpoint, capabilities, model, family = ready
+        turns = with_system(turns, checked, family, model)
+        call = ChatCall(endpoint, capabilities, model, turns, checked, family)
         return Asked(call, deadline, time.monotonic() - begun)
 
-    def _endpoint(self, timeout: float) -> Flow[tuple[Ready, float]]:
+    def _endpoint(self, timeout: float | None) -> Flow[tuple[Ready, float]]:
         """The running endpoint and the call's deadline; model and dialect are asked for once.
 
         The clock starts once the backend has: a first start may download gigabytes.
         """
         endpoint: Endpoint = yield Blocking(self.start)
-        deadline = time.monotonic() + timeout
-        if self._ready is not None and self._ready.endpoint == endpoint:
-            return self._ready, deadline
-        model = endpoint.model or self._model
-        capabilities, listed = endpoint.capabilities, []
-        if model is None or capabilities is None:
-            try:
-                sent = yield self._models_step(endpoint, deadline)
-                listed = sent.value
-            except RequestRejectedError:
-                if model is None:
-                    raise
-        if model is None:
-            model = _first_model(listed, endpoint)
-        self._ready = Ready(endpoint, capabilities or _capabilities(model, listed), model)
+        deadline = time.monotonic() + (timeout or self._patience(endpoint))
+        if self._ready is None or self._ready.endpoint != endpoint:
+            model = endpoint.model or self._model
+            known = self._capabilities or endpoint.capabilities
+            self._ready = yield from discover(endpoint, model, known, deadline)
         return self._ready, deadline
 
     def _chat_step(
         self, call: ChatCall, deadline: float, schema: Json | None = None
     ) -> Exchange[Description]:
-        decode = partial(decode_completion, call=call)
-        return Exchange(call.endpoint.base_url, call.request(schema=schema), decode, deadline)
-
-    def _models_step(
-        self, endpoint: Endpoint, deadline: float, retry: Retry | None = None
-    ) -> Exchange[list[Json]]:
-        request = HttpRequest("GET", "models", endpoint.headers)
-        return Exchange(endpoint.base_url, request, decode_models, deadline, retry)
-
-
-def _first_model(listed: Sequence[Json], endpoint: Endpoint) -> str:
-    if not listed:
-        raise ServerError(
-            f"{endpoint.base_url} lists no model", hint="pass model= or set INTERNVL_MODAL_MODEL"
-        )
-    return str(listed[0]["id"])
-
-
-def _stream_opened(response: HttpResponse) -> str | None:
-    """The request id of a stream that began; raises what any other status means."""
-    if response.status != 200:
-        raise error_from_response(response)
-    return response.request_id
+        decode, request = partial(decode_completion, call=call), chat_request(call, schema=schema)
+        return Exchange(call.endpoint.base_url, request, decode, deadline)

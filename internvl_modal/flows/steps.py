@@ -1,12 +1,14 @@
-"""Steps of a flow."""
+"""Steps of a flow, and the two loops that perform them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import asyncio
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from internvl_modal.transport.exchange import Exchange
+from internvl_modal.errors import ConfigError
+from internvl_modal.transport.exchange import Exchange, Exchanged
 
 T = TypeVar("T")
 
@@ -18,4 +20,57 @@ class Blocking(Generic[T]):
     function: Callable[[], T]
 
 
-Flow: TypeAlias = Generator["Blocking[Any] | Exchange[Any]", Any, T]
+Flow: TypeAlias = Generator[Blocking[Any] | Exchange[Any], Any, T]
+
+
+def drive(flow: Flow[T], perform: Callable[[Exchange[Any]], Exchanged[Any]]) -> T:
+    """What ``flow`` returns, each of its steps performed in this thread.
+
+    Whatever a step raises, Ctrl-C included, is raised inside the flow, which so comes to an end.
+    """
+    try:
+        step = next(flow)
+        while True:
+            try:
+                result = step.function() if isinstance(step, Blocking) else perform(step)
+            except BaseException as error:  # noqa: BLE001 - the flow decides
+                step = flow.throw(error)
+            else:
+                step = flow.send(result)
+    except StopIteration as done:
+        value: T = done.value
+        return value
+
+
+async def adrive(
+    flow: Flow[T],
+    perform: Callable[[Exchange[Any]], Awaitable[Exchanged[Any]]],
+    call: Callable[[Callable[[], Any]], Awaitable[Any]] = asyncio.to_thread,
+) -> T:
+    """``drive`` in an event loop; ``call`` performs blocking steps beside it."""
+    _needs_asyncio()
+    try:
+        step = next(flow)
+        while True:
+            try:
+                result = await (
+                    call(step.function) if isinstance(step, Blocking) else perform(step)
+                )
+            except BaseException as error:  # noqa: BLE001 - the flow decides
+                step = flow.throw(error)
+            else:
+                step = flow.send(result)
+    except StopIteration as done:
+        value: T = done.value
+        return value
+
+
+def _needs_asyncio() -> None:
+    """Raise ConfigError where no event loop of asyncio runs, as under trio."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigError(
+            "this runs in asyncio's event loop, and none runs here",
+            hint="use a Client in a thread, with trio.to_thread.run_sync for instance",
+        ) from None

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from internvl_modal.errors import ConfigError
 from internvl_modal.images.encode import prepare
 from internvl_modal.images.fetch import fetch
-from internvl_modal.protocol.dialects.registry import _tiling
+from internvl_modal.models.families import Family, system_message
+from internvl_modal.protocol.dialects.registry import dialect_of
 from internvl_modal.protocol.endpoint import Capabilities
 from internvl_modal.protocol.turns import Turn
-from internvl_modal.schema.inputs import DEFAULT_PROMPT, ImageSource, Message
+from internvl_modal.schema.inputs import DEFAULT_PROMPT, ImageInputs, ImageSource, Message
 from internvl_modal.schema.options import DescribeOptions
 from internvl_modal.schema.validation import explain
 from internvl_modal.transport.exchange import remaining
 
 if TYPE_CHECKING:
-    from internvl_modal.images.encode import PreparedImage
+    from internvl_modal.schema.results import PreparedImage
 
 
 FETCH_TIMEOUT = 30.0
 """Seconds to download one picture, or less where the call's deadline is nearer."""
 
 
-IMAGES: TypeAlias = "ImageSource | Sequence[ImageSource]"
-
-
-def one_turn(image: IMAGES, prompt: str | None) -> tuple[Message]:
+def one_turn(image: ImageInputs, prompt: str | None) -> tuple[Message]:
     """The one message of a description; raises ConfigError without a picture or with odd text."""
     images = tuple(image) if isinstance(image, list | tuple) else (image,)
     if not images:
@@ -55,6 +53,16 @@ def checked_messages(messages: Sequence[Message | Mapping[str, object]]) -> tupl
     return checked
 
 
+def with_system(
+    turns: tuple[Turn, ...], options: DescribeOptions, family: Family | None, model: str
+) -> tuple[Turn, ...]:
+    """``turns`` after the system message: the caller's, or InternVL's own where there is none."""
+    if options.system is None and any(turn.role == "system" for turn in turns):
+        return turns
+    text = system_message(family, model, options.system)
+    return turns if text is None else (Turn("system", text), *turns)
+
+
 def prepared_turns(
     messages: Sequence[Message],
     options: DescribeOptions,
@@ -63,12 +71,13 @@ def prepared_turns(
     deadline: float,
 ) -> tuple[Turn, ...]:
     """Read, turn, shrink and encode every picture."""
+    tiling = dialect_of(capabilities).tiling(capabilities, options.detail)
 
     def ready(source: ImageSource) -> PreparedImage:
         return prepare(
             source,
             detail=options.detail,
-            tiling=_tiling(capabilities),
+            tiling=tiling,
             background=options.background,
             timeout=min(FETCH_TIMEOUT, remaining(deadline)),
             max_pixels=options.max_pixels,
@@ -76,11 +85,17 @@ def prepared_turns(
             fetch=fetch,
         )
 
-    system = (Turn("system", options.system),) if options.system else ()
     turns = []
     for message in messages:
-        pictures = [
-            ready(each) for each in message.images
-        ]  # map() ends where StopIteration is raised
-        turns.append(Turn(message.role, message.text, tuple(pictures), label))
-    return (*system, *turns)
+        # Not map(): a StopIteration that a file raises would end it, and lose the picture.
+        pictures = [ready(each) for each in message.images]
+        turns.append(
+            Turn(
+                message.role,
+                message.text,
+                tuple(pictures),
+                label,
+                grounding=options.grounding,
+            )
+        )
+    return tuple(turns)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from io import BytesIO
 from typing import TypedDict
 
@@ -14,7 +13,7 @@ from internvl_modal.images.sources import Fetch
 from internvl_modal.images.tiles import Layout, Tiling, plan_layout
 from internvl_modal.schema.inputs import ImageSource
 from internvl_modal.schema.options import Detail
-from internvl_modal.schema.results import Estimate, ImageInfo
+from internvl_modal.schema.results import Estimate, ImageInfo, PreparedImage
 
 JPEG, PNG = "image/jpeg", "image/png"
 QUALITY = 92
@@ -33,14 +32,6 @@ class Reading(TypedDict, total=False):
     timeout: float
     allow_private_urls: bool
     max_pixels: int
-
-
-@dataclass(frozen=True)
-class PreparedImage:
-    """The encoded picture to send and what is known of it."""
-
-    payload: bytes = field(repr=False)
-    info: ImageInfo
 
 
 def prepare(

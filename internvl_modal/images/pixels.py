@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from PIL import Image, ImageCms, ImageColor
 
 from internvl_modal.errors import ConfigError, ImageError
+from internvl_modal.schema.inputs import ArrayInterface
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,7 +77,7 @@ def is_srgb(icc: bytes) -> bool:
         return False
 
 
-def from_array(array: NDArray[Any], name: str) -> Image.Image:
+def from_array(array: ArrayInterface, name: str) -> Image.Image:
     """A picture from (height, width), optionally with 1, 3 or 4 channels; raises ImageError."""
     import numpy as np
 

@@ -52,13 +52,13 @@ def plan_layout(width: int, height: int, detail: Detail, tiling: Tiling) -> Layo
         return _plan_llama(width, height, limit, tiling)
     grid = choose_grid(width, height, limit, tiling.tile_pixels)
     size = target_size(width, height, grid, tiling.tile_pixels)
+    if tiling.max_tiles is not None:
+        size = _steered(size, grid, tiling.max_tiles, tiling.tile_pixels)
     count = tile_count(grid)
     return Layout(size, grid, count, tokens(count, tiling.tokens_per_tile), limit)
 
 
 def _limit(width: int, height: int, detail: Detail, tiling: Tiling) -> int:
-    if tiling.rule == "internvl" and tiling.max_tiles is not None:
-        return tiling.max_tiles  # the grid depends on the shape alone: sending less changes nothing
     if detail == "auto":
         asked = auto_max_tiles(width, height, tiling.tile_pixels)
     else:
@@ -113,6 +113,25 @@ def target_size(width: int, height: int, grid: Size, tile_pixels: int = 448) -> 
     if columns * rows >= width * height:
         return width, height
     return min(columns, width), min(rows, height)
+
+
+def _steered(size: Size, grid: Size, max_tiles: int, tile_pixels: int) -> Size:
+    """A size from which a server with a limit of its own picks ``grid``.
+
+    The grid depends on the shape, so a picture that would get more tiles gets the grid's own
+    shape, into which the server would have stretched it anyway: inside the picture if that is
+    large enough for the grid to be picked, else with as many pixels, else with all the grid's.
+    """
+    if choose_grid(*size, max_tiles, tile_pixels) == grid:
+        return size
+    inside = min(size[0] // grid[0], size[1] // grid[1])
+    equal = math.isqrt(size[0] * size[1] // (grid[0] * grid[1]))
+    for side in (inside, equal, tile_pixels):
+        tile = min(max(side, 1), tile_pixels)
+        shaped = grid[0] * tile, grid[1] * tile
+        if choose_grid(*shaped, max_tiles, tile_pixels) == grid:
+            return shaped
+    return size
 
 
 def auto_max_tiles(width: int, height: int, tile_pixels: int = 448) -> int:

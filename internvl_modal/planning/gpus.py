@@ -35,6 +35,11 @@ class Gpu:
         """Bytes a CUDA program finds."""
         return int(self.memory_gib * 2**30)
 
+    @property
+    def flash_attention(self) -> bool:
+        """Whether flash-attn 2 runs there: it needs Ampere (sm_80)."""
+        return self.sm >= 80
+
 
 # Memory: the lowest total that PyTorch reports for the type ("GPU 0 has a total capacity of ...").
 # Speed: NVIDIA's data sheets, SXM with NVLink where there is one, else PCIe; Modal's A10 is billed

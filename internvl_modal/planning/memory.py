@@ -97,8 +97,9 @@ def measure(
 ) -> Memory:
     """Add up one GPU of ``tp``; without ``ratio``, the largest one that leaves the rest its room.
 
-    ``tiles`` go through the ViT in one pass. LMDeploy's image has no flash-attn, so attention
-    scores are held in full.
+    ``tiles`` go through the ViT in one pass; without ``flash_attention`` it holds their attention
+    scores in full. The image for Modal has flash-attn, but for T4s; plans keep that room all the
+    same, so that they hold on both, and for an LMDeploy of one's own.
     """
     llm, vision = _share(spec, tp), -(-spec.vision_bytes // tp)
     runtime = CONTEXT + (PEERS * tp.bit_length() if tp > 1 else 0)

@@ -98,8 +98,7 @@ AT_LEAST_ONE = (
 class Request:
     """What a deployment must be able to answer, and what may be fixed of its settings.
 
-    None leaves a setting to the planner. ``flash_attention`` is for an image of one's own: the
-    published one has no flash-attn.
+    None leaves a setting to the planner. Its fields are those of ``PlanOptions``.
     """
 
     images_per_request: int = 1
@@ -114,7 +113,6 @@ class Request:
     scaledown_window: int = 300
     cpu: float = CORES
     memory_gib: float = HOST_GIB
-    flash_attention: bool = False
 
     def __post_init__(self) -> None:
         for name in AT_LEAST_ONE:

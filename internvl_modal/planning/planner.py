@@ -10,11 +10,10 @@ from dataclasses import replace
 from itertools import chain
 
 from internvl_modal.models.shapes import ModelSpec
-from internvl_modal.planning.cost import price
+from internvl_modal.planning.cost import Prices, price
 from internvl_modal.planning.gpus import COUNTS, GPUS, Gpu
 from internvl_modal.planning.memory import KV_BLOCK, MARGIN, MIB, Memory, measure
 from internvl_modal.planning.plan import Capacity, Plan, Request, load_of, round_up
-from internvl_modal.planning.prices import Prices
 
 __all__ = ["make_plan"]
 
@@ -71,7 +70,6 @@ def _evaluate(spec: ModelSpec, gpu: Gpu, count: int, request: Request, prices: P
         session_len=session_len,
         tiles=request.tiles * request.vision_max_batch_size,
         ratio=request.cache_max_entry_count,
-        flash_attention=request.flash_attention,
     )
     capacity = _capacity(spec, count, request, memory, session_len)
     load = load_of(spec, request, capacity)

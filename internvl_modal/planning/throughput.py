@@ -26,7 +26,7 @@ class Efficiency:
 
 
 # Prefill and bandwidth bracket what others measured for a 72B model on 4 x A100 and 4 x H100
-# (1,461 and about 5,020 tokens/s, 8k in and 0.9k out). The ViT runs eagerly, without flash-attn.
+# (1,461 and about 5,020 tokens/s, 8k in and 0.9k out). The ViT runs eagerly.
 BEST = Efficiency(vision=0.5, prefill=0.6, bandwidth=0.8, cpu=0.05, overlap=True)
 WORST = Efficiency(vision=0.25, prefill=0.3, bandwidth=0.4, cpu=0.15, overlap=False)
 

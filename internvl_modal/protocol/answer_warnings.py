@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from internvl_modal.protocol.turns import CONTROL_TOKENS
+from internvl_modal.protocol.call import ChatCall
 from internvl_modal.schema.options import DETAIL_TILES
-from internvl_modal.schema.results import Usage
-
-if TYPE_CHECKING:
-    from internvl_modal.protocol.chat_request import ChatCall
-
+from internvl_modal.schema.results import FinishReason, Usage
 
 LOOP_WINDOW = 300
 
 
 def answer_warnings(
-    text: str, finish_reason: object, usage: Usage, call: ChatCall
+    text: str, finish_reason: FinishReason | None, usage: Usage, call: ChatCall
 ) -> tuple[str, ...]:
     """What a reader of the description should know before trusting it."""
     found: list[str] = []
     if call.endpoint.notice:
         found.append(call.endpoint.notice)
-    if any(CONTROL_TOKENS.search(turn.text) for turn in call.turns):
+    if any(turn.plain != turn.text for turn in call.turns):
         found.append("the prompt held control tokens; they were sent as plain text")
     if detail_unused(call):
-        limit = call.capabilities.max_tiles
+        limit = max(image.info.max_tiles for image in call.images)
         unused = f"detail={call.options.detail!r} had no effect"
         found.append(f"{unused}: this server sets its own limit, taken to be {limit} tiles")
     if finish_reason == "length":
@@ -43,14 +37,12 @@ def cut_off(usage: Usage, call: ChatCall) -> str:
 
 
 def detail_unused(call: ChatCall) -> bool:
-    """Whether ``detail`` asked for something else than the server's own limit of tiles."""
-    detail, limit = call.options.detail, call.capabilities.max_tiles
+    """Whether ``detail`` asked for more than the server's own limit; fewer tiles are always had."""
+    detail = call.options.detail
     asked = DETAIL_TILES.get(detail) if isinstance(detail, str) else detail
-    if limit is None or asked == DETAIL_TILES["medium"] or not call.images:
+    if asked is None or asked == DETAIL_TILES["medium"] or not call.images:
         return False
-    if call.capabilities.dialect == "llamacpp":  # there a picture is shrunk to fewer tiles
-        return asked is not None and asked > limit
-    return asked != limit
+    return any(image.info.max_tiles < asked for image in call.images)
 
 
 def repetition(text: str) -> str:

@@ -1,63 +1,48 @@
-"""A chat completion request: what is asked, and its bytes."""
+"""The bytes of a chat completion request."""
 
 from __future__ import annotations
 
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pybase64
 
-from internvl_modal.protocol.dialects.base import sampling
-from internvl_modal.protocol.dialects.registry import render
-from internvl_modal.protocol.endpoint import Capabilities, Endpoint
+from internvl_modal.protocol.call import ChatCall
+from internvl_modal.protocol.dialects.registry import dialect_of
 from internvl_modal.protocol.http import HttpRequest, Json
-from internvl_modal.protocol.turns import Turn
-from internvl_modal.schema.options import DescribeOptions
 
 if TYPE_CHECKING:
-    from internvl_modal.images.encode import PreparedImage
+    from internvl_modal.schema.results import PreparedImage
 
 
-@dataclass(frozen=True)
-class ChatCall:
-    """What is asked, kept to check the answer against it."""
+def chat_request(
+    call: ChatCall, *, stream: bool = False, schema: Json | None = None
+) -> HttpRequest:
+    """The chat completion request; ``schema`` holds the answer to it, where the server can."""
+    dialect = dialect_of(call.capabilities)
+    payloads: dict[str, bytes] = {}
+    mark = secrets.token_hex(16)
 
-    endpoint: Endpoint
-    capabilities: Capabilities
-    model: str
-    turns: tuple[Turn, ...]
-    options: DescribeOptions
+    def attach(image: PreparedImage) -> str:
+        placeholder = f"{mark}{len(payloads)}."
+        payloads[placeholder] = image.payload
+        return f"data:{image.info.sent_format};base64,{placeholder}"
 
-    @property
-    def images(self) -> tuple[PreparedImage, ...]:
-        """Every picture of every turn, in order."""
-        return tuple(image for turn in self.turns for image in turn.images)
-
-    def request(self, *, stream: bool = False, schema: Json | None = None) -> HttpRequest:
-        """The chat completion request; ``schema`` asks for JSON where the server can."""
-        payloads: dict[str, bytes] = {}
-        mark = secrets.token_hex(16)
-
-        def attach(image: PreparedImage) -> str:
-            placeholder = f"{mark}{len(payloads)}."
-            payloads[placeholder] = image.payload
-            return f"data:{image.info.sent_format};base64,{placeholder}"
-
-        document: Json = {
-            "model": self.model,
-            "messages": render(self.turns, self.capabilities.dialect, attach),
-            **sampling(self.options, self.capabilities),
-        }
-        if stream:
-            document |= {"stream": True, "stream_options": {"include_usage": True}}
-        if schema is not None and self.capabilities.json_schema:
-            form = {"name": "answer", "schema": schema}
-            document["response_format"] = {"type": "json_schema", "json_schema": form}
-        headers = {**self.endpoint.headers, "content-type": "application/json"}
-        return HttpRequest("POST", "chat/completions", headers, encode(document, payloads))
+    document: Json = {
+        "model": call.model,
+        "messages": dialect.messages(call, attach),
+        **dialect.sampling(call.options),
+        **dialect.tile_limit(call),
+    }
+    if stream:
+        document |= {"stream": True, "stream_options": {"include_usage": True}}
+    if schema is not None:
+        document |= dialect.answer_format(schema)
+    headers = {**dialect.headers, **call.endpoint.headers, "content-type": "application/json"}
+    path = call.endpoint.path("chat/completions")
+    return HttpRequest("POST", path, headers, encode(document, payloads))
 
 
 def encode(document: Json, payloads: Mapping[str, bytes]) -> bytes:

@@ -1,22 +1,27 @@
-"""Requests and answers as bytes: nothing here opens a socket.
+"""A chat completion's body read into a description, or into the error that it means.
 
-Each ``decode_*`` turns a status, headers and a body into a value or raises the error that the
-answer means, also where the server says 200 and did not do what was asked.
+Also where the server says 200 and did not do what was asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
-from internvl_modal.errors import ContextLengthError, EngineError, ServerError
-from internvl_modal.protocol.answer_warnings import answer_warnings
-from internvl_modal.protocol.chat_request import ChatCall
-from internvl_modal.protocol.dialects.gateway import proven
-from internvl_modal.protocol.error_responses import error_from_response, parse_object, unreadable
-from internvl_modal.protocol.http import HttpResponse, Json, number
+from internvl_modal.errors import ContextLengthError, EmptyAnswerError, EngineError, ServerError
+from internvl_modal.protocol.answer_warnings import answer_warnings, cut_off
+from internvl_modal.protocol.call import ChatCall
+from internvl_modal.protocol.dialects.registry import dialect_of
+from internvl_modal.protocol.error_responses import (
+    error_from_response,
+    error_within,
+    parse_object,
+    unreadable,
+)
+from internvl_modal.protocol.finish_reasons import finish_of
+from internvl_modal.protocol.http import HttpResponse, Json, json_of, number
+from internvl_modal.protocol.reasoning import split_reasoning
 from internvl_modal.protocol.stop_sequences import StopCutter
-from internvl_modal.protocol.verification import check_seen
 from internvl_modal.schema.results import Description, Usage
 
 
@@ -24,23 +29,7 @@ def decode_completion(response: HttpResponse, call: ChatCall) -> Description:
     """The description in a chat completion; raises ServerError and its kinds."""
     if response.status != 200:
         raise error_from_response(response)
-    body = parse_object(response)
-    choices = body.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    if not isinstance(choice, dict):
-        raise unreadable(response, "a completion without choices")
-    message = choice.get("message")
-    if not isinstance(message, dict):
-        raise unreadable(response, "a completion without a message")
-    answer = Answer(
-        text=text_of(message.get("content")),
-        finish_reason=choice.get("finish_reason"),
-        usage=usage_of(body.get("usage")),
-        model=body.get("model"),
-        request_id=response.request_id or id_of(body),
-        proof=body,
-    )
-    return conclude(answer, call)
+    return conclude(read_completion(response), call)
 
 
 @dataclass(frozen=True)
@@ -48,73 +37,134 @@ class Answer:
     """What a server said, from one body or from a stream, before it is believed."""
 
     text: str
-    finish_reason: object
-    usage: Usage | None
-    model: object
-    request_id: str | None
-    proof: Json
+    finish_reason: object = None
+    usage: Usage | None = None
+    model: object = None
+    request_id: str | None = None
+    reasoning: str = ""
+    """From a field of its own; a thought inside ``text`` is still there."""
+    refusal: str = ""
+    body: Json | None = None
     """Where our gateway says ``seen`` and ``warnings``."""
+
+
+def read_completion(response: HttpResponse) -> Answer:
+    """What a whole completion says; raises the error that stands in its place."""
+    body = parse_object(response)
+    choice = first_choice(body)
+    if choice is None:
+        raise unreadable(response, "a completion without choices")
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        raise unreadable(response, "a completion without a message")
+    return Answer(
+        text=text_of(message.get("content")),
+        finish_reason=choice.get("finish_reason"),
+        usage=usage_of(body.get("usage")),
+        model=body.get("model"),
+        request_id=response.request_id or id_of(body),
+        reasoning=reasoning_of(message),
+        refusal=text_of(message.get("refusal")),
+        body=body,
+    )
 
 
 def conclude(answer: Answer, call: ChatCall) -> Description:
     """The description, once the answer has passed every check."""
-    usage = answer.usage or Usage()
+    text, thought = split_reasoning(answer.text)
+    answer = replace(answer, reasoning="\n".join(filter(None, (answer.reasoning, thought))))
     if answer.finish_reason == "error":
         raise EngineError(
             f"the engine failed: {answer.text or 'no text'}",
             hint="see the server's log; the same request may work again",
             status=200,
             request_id=answer.request_id,
+            text=text,
         )
-    if not answer.text and answer.finish_reason == "length":
-        raise context_full(answer, usage)
     cutter = StopCutter(call.options.stop)
-    text = cutter.feed(answer.text) + cutter.finish()
-    reason = "stop" if cutter.stopped else answer.finish_reason
-    if reason not in ("stop", "length"):
-        raise ServerError(
-            f"the answer ended with finish_reason {answer.finish_reason!r}",
-            hint="expected 'stop' or 'length'",
-            status=200,
-            request_id=answer.request_id,
-        )
-    seen = check_seen(call.turns, call.capabilities, answer.usage, request_id=answer.request_id)
-    warnings = answer_warnings(text, reason, usage, call)
-    if call.capabilities.dialect == "gateway":
-        seen, told = proven(answer.proof)
-        warnings = tuple(dict.fromkeys((*told, *warnings)))
+    text = cutter.feed(text) + cutter.finish()
+    reason = "stop" if cutter.stopped else finish_of(answer.finish_reason)
+    if not text.strip():
+        raise _empty(answer, call, stopped=cutter.stopped)
+    usage = answer.usage or Usage()
+    sight = dialect_of(call.capabilities).sight(
+        call, answer.usage, answer.body or {}, request_id=answer.request_id, text=text
+    )
+    unknown = () if reason else (f"the answer ended with finish_reason {answer.finish_reason!r}",)
+    warnings = (*sight.warnings, *unknown, *answer_warnings(text, reason, usage, call))
     return Description(
         text=text,
         model=answer.model if isinstance(answer.model, str) and answer.model else call.model,
-        finish_reason="length" if reason == "length" else "stop",
+        finish_reason=reason or "stop",
         usage=usage,
         images=tuple(image.info for image in call.images),
-        seen=seen,
+        seen=sight.seen,
         request_id=answer.request_id,
-        warnings=warnings,
+        reasoning=answer.reasoning,
+        warnings=tuple(dict.fromkeys(warnings)),
     )
 
 
-def context_full(answer: Answer, usage: Usage) -> ContextLengthError:
+def _empty(answer: Answer, call: ChatCall, *, stopped: bool) -> ServerError:
+    """Why there is no description in an answer without a text."""
+    usage = answer.usage or Usage()
+    length = finish_of(answer.finish_reason) == "length"
+    if length and answer.usage is not None and not usage.completion_tokens and not answer.reasoning:
+        return _context_full(answer, usage)
+    why, hint = "its text is empty", "ask in other words, or another model"
+    final = False
+    if stopped:
+        why, hint, final = "a stop string ends it at once", "leave that string out of stop=", True
+    elif length:
+        spent = "its reasoning spent max_tokens" if answer.reasoning else "no text was written"
+        why, hint, final = f"{spent}; {cut_off(usage, call)}", "raise max_tokens", True
+    elif answer.refusal:
+        why, hint = f"the model refuses: {answer.refusal[:300]}", "ask in other words"
+    elif answer.reasoning:
+        why = "it is only reasoning"
+    elif finish_of(answer.finish_reason) is None:
+        why = f"its finish_reason is {answer.finish_reason!r}"
+    return EmptyAnswerError(
+        f"the answer holds no description: {why}",
+        hint=hint,
+        status=200,
+        request_id=answer.request_id,
+        reasoning=answer.reasoning,
+        retryable=not final,
+    )
+
+
+def _context_full(answer: Answer, usage: Usage) -> ContextLengthError:
     """LMDeploy says 200 with no text and 'length' when the prompt does not fit."""
-    error = ContextLengthError(
+    return ContextLengthError(
         "the prompt does not fit the server's context",
         hint="use fewer pictures, detail='low' or a server with a larger session length",
+        needed=usage.prompt_tokens or None,
         status=200,
         request_id=answer.request_id,
     )
-    error.needed = usage.prompt_tokens or None
-    return error
 
 
 def decode_models(response: HttpResponse) -> list[Json]:
-    """The entries of ``/v1/models``, each with an ``id``."""
+    """The entries of ``/v1/models``, each with an ``id``; a bare list (Together) will do."""
     if response.status != 200:
         raise error_from_response(response)
-    data = parse_object(response).get("data")
+    document = json_of(response.body)
+    if (error := error_within(document, response)) is not None:
+        raise error
+    data = document.get("data", ...) if isinstance(document, dict) else document
+    if data is None and document is not None:  # Ollama without a model
+        return []
     if not isinstance(data, list):
         raise unreadable(response, "no list of models")
     return [item for item in data if isinstance(item, dict) and isinstance(item.get("id"), str)]
+
+
+def first_choice(body: Json) -> Json | None:
+    """The one answer that was asked for."""
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    return choice if isinstance(choice, dict) else None
 
 
 def id_of(body: Json) -> str | None:
@@ -134,9 +184,30 @@ def usage_of(value: object) -> Usage | None:
 
 
 def text_of(content: object) -> str:
-    """Text of a message, whether a string or a list of parts."""
+    """Text of a message, whether a string or a list of parts; thoughts among them left out."""
     if isinstance(content, str):
         return content
-    parts: Sequence[object] = content if isinstance(content, list) else ()
-    texts = [part.get("text") for part in parts if isinstance(part, dict)]
+    texts = (part.get("text") for part in _parts(content) if part.get("type") not in _THOUGHTS)
     return "".join(text for text in texts if isinstance(text, str))
+
+
+def reasoning_of(message: Json) -> str:
+    """What a thinking model wrote before its answer, where it has a field of its own.
+
+    vLLM and OpenRouter call it ``reasoning``, DeepSeek, SGLang, LMDeploy and llama.cpp
+    ``reasoning_content``; Mistral makes it a part of the content.
+    """
+    for name in ("reasoning_content", "reasoning", "thinking"):
+        value = message.get(name)
+        if isinstance(value, str) and value:
+            return value
+    thoughts = [part for part in _parts(message.get("content")) if part.get("type") in _THOUGHTS]
+    found = (text_of(part.get("thinking")) or text_of(part.get("text")) for part in thoughts)
+    return "".join(found)
+
+
+_THOUGHTS = ("thinking", "reasoning")
+
+
+def _parts(content: object) -> Iterable[Json]:
+    return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from codecs import BOM_UTF8
+from collections.abc import Iterable, Iterator
 
 from internvl_modal.errors import EngineError, ServerError
-from internvl_modal.protocol.chat_request import ChatCall
-from internvl_modal.protocol.completion import Answer, conclude, id_of, text_of, usage_of
-from internvl_modal.protocol.error_responses import error_from_response
-from internvl_modal.protocol.http import HttpResponse, Json
-from internvl_modal.protocol.sse import EventDecoder
+from internvl_modal.protocol.call import ChatCall
+from internvl_modal.protocol.completion import (
+    Answer,
+    conclude,
+    first_choice,
+    id_of,
+    read_completion,
+    reasoning_of,
+    text_of,
+    usage_of,
+)
+from internvl_modal.protocol.error_responses import (
+    WRONG_SERVER,
+    error_from_response,
+    error_within,
+    unreadable,
+)
+from internvl_modal.protocol.http import HttpResponse, Json, json_of
+from internvl_modal.protocol.reasoning import ReasoningCutter
+from internvl_modal.protocol.sse import DONE, LONGEST_LINE, Event, EventDecoder
 from internvl_modal.protocol.stop_sequences import StopCutter
 from internvl_modal.schema.results import Description, Usage
 
@@ -21,68 +37,169 @@ class CompletionStream:
     def __init__(self, call: ChatCall) -> None:
         self._call = call
         self._events = EventDecoder()
-        self._text: list[str] = []
+        self._body: bytes | None = b""
+        """What came, until it is certain that it is no JSON document."""
+        self._whole: Answer | None = None
+        self._raw: list[str] = []
+        self._reasoning: list[str] = []
+        self._refusal: list[str] = []
+        self._thoughts = ReasoningCutter()
         self._stops = StopCutter(call.options.stop)
         self._finish: object = None
         self._usage: Usage | None = None
         self._model: object = None
-        self._proof: Json = {}
-        self._done = False
+        self._told: Json = {}
+        self._response = HttpResponse(200)
         self.request_id: str | None = None
+        self.done = False
+        """Whether the server has said that nothing more will come; it may keep the line open."""
+
+    def opened(self, response: HttpResponse) -> str | None:
+        """The request id of a stream that began; raises what any other status means."""
+        if response.status != 200:
+            raise error_from_response(response)
+        self._response = HttpResponse(200, response.headers)
+        return response.request_id
 
     def feed(self, chunk: bytes) -> Iterator[str]:
-        """Yield the text that ``chunk`` brings; raises ServerError for an error event."""
-        for data in self._events.feed(chunk):
-            if self._done:
+        """Yield the text that ``chunk`` brings; raises ServerError for an error in it."""
+        if self._body is not None:
+            self._body = self._body + chunk
+            start = self._body.removeprefix(BOM_UTF8).lstrip()
+            if (not start or BOM_UTF8.startswith(self._body)) and len(self._body) < LONGEST_LINE:
                 return
-            self._done = data.strip() == "[DONE]"
-            piece = self._stops.finish() if self._done else self._stops.feed(self._take(data))
-            if piece:
-                self._text.append(piece)
-                yield piece
+            if start.startswith(b"<"):
+                raise unreadable(HttpResponse(200, self._response.headers, start), "no events")
+            if start.startswith((b"{", b"[")) and len(start) < 16 * LONGEST_LINE:
+                yield from self._document(start)
+                return
+            chunk, self._body = self._body, None
+        yield from self._pieces(self._events.feed(chunk))
 
     def finish(self) -> Description:
-        """The description; raises EngineError when the stream ended before ``[DONE]``."""
-        if not self._done:
+        """The description; raises EngineError when the stream ended before its end."""
+        body, self._body = self._body, None
+        if body:
+            raise self._bad("no event", body.decode("utf-8", "replace"))
+        for _ in self._pieces(self._events.feed(b"", final=True)):
+            pass  # pieces that nobody can be given any more are part of the text all the same
+        if self._whole is not None:
+            return conclude(self._whole, self._call)
+        text = "".join(self._raw)
+        if not self.done and self._finish is None:
             raise EngineError(
-                f"the stream ended early, after {sum(map(len, self._text))} characters",
+                f"the stream ended early, after {len(text)} characters",
                 hint="see the server's log; the same request may work again",
                 status=200,
                 request_id=self.request_id,
+                text=text,
             )
-        finish = "stop" if self._stops.stopped else self._finish
-        text = "".join(self._text)
-        answer = Answer(text, finish, self._usage, self._model, self.request_id, self._proof)
+        answer = Answer(
+            text=text,
+            finish_reason="stop" if self._stops.stopped else self._finish,
+            usage=self._usage,
+            model=self._model,
+            request_id=self.request_id,
+            reasoning="".join(self._reasoning),
+            refusal="".join(self._refusal),
+            body=self._told,
+        )
         return conclude(answer, self._call)
 
-    def _take(self, data: str) -> str:
-        try:
-            event = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise self._bad("an event that is not JSON", data) from error
-        if not isinstance(event, dict):
-            raise self._bad("an event that is no object", data)
-        if event.get("object") == "error" or event.get("error"):
-            code = event.get("code")
-            status = code if isinstance(code, int) and 400 <= code < 600 else 500
-            raise error_from_response(HttpResponse(status, {}, data.encode()))
+    def _document(self, body: bytes) -> Iterator[str]:
+        """A JSON document where a stream was asked: an error, or a whole completion."""
+        if not body.rstrip().endswith((b"}", b"]")) or json_of(body) is None:
+            return  # there is more to come
+        self._body, self.done = None, True
+        self._whole = read_completion(HttpResponse(200, self._response.headers, body))
+        self.request_id = self.request_id or self._whole.request_id
+        text = self._cut(self._whole.text) + self._rest()
+        if text:
+            yield text
+
+    def _pieces(self, events: Iterable[Event]) -> Iterator[str]:
+        for event in events:
+            if self.done:
+                return
+            self.done = event.data.strip() == DONE
+            piece = "" if self.done else self._cut(self._taken(event))
+            if self.done:
+                piece += self._rest()
+            if piece:
+                yield piece
+
+    def _cut(self, text: str) -> str:
+        """The part of ``text`` that is answer and stands before any stop string."""
+        return self._stops.feed(self._thoughts.feed(text))
+
+    def _rest(self) -> str:
+        return self._stops.feed(self._thoughts.finish()) + self._stops.finish()
+
+    def _taken(self, event: Event) -> str:
+        return "".join(self._take(document) for document in self._documents(event))
+
+    def _documents(self, event: Event) -> Iterator[Json]:
+        """The objects in an event: one, or one a line where blank lines are missing."""
+        if not event.data.strip():  # keeps the connection alive
+            return
+        whole = _loaded(event.data)
+        for line in [event.data] if whole is not ... else event.data.splitlines():
+            if line.strip() == DONE:
+                self.done = True
+                return
+            document = _loaded(line)
+            if event.kind == "error":
+                yield _as_error(document, line)
+            elif isinstance(document, dict):
+                yield document
+            elif document is ... and event.kind not in ("", "message"):
+                continue  # another protocol's business, such as pings
+            elif document is not None:
+                what = "that is not JSON" if document is ... else "that is no object"
+                raise self._bad(f"an event {what}", line)
+
+    def _take(self, event: Json) -> str:
+        told = HttpResponse(200, self._response.headers, json.dumps(event).encode())
+        if (error := error_within(event, told, "".join(self._raw))) is not None:
+            raise error
         self._usage = usage_of(event.get("usage")) or self._usage
         self._model = event.get("model") or self._model
-        self._proof = event if "seen" in event else self._proof
+        self._told = event if "seen" in event else self._told
         self.request_id = self.request_id or id_of(event)
-        choices = event.get("choices")
-        choice = choices[0] if isinstance(choices, list) and choices else None
-        if not isinstance(choice, dict):
+        choice = first_choice(event)
+        if choice is None:
             return ""
         self._finish = choice.get("finish_reason") or self._finish
-        delta = choice.get("delta")
-        return text_of(delta.get("content")) if isinstance(delta, dict) else ""
+        delta = choice.get("delta") or choice.get("message")
+        if not isinstance(delta, dict):
+            return ""
+        self._reasoning.append(reasoning_of(delta))
+        self._refusal.append(text_of(delta.get("refusal")))
+        text = text_of(delta.get("content"))
+        self._raw.append(text)
+        return text
 
     def _bad(self, what: str, data: str) -> ServerError:
         return ServerError(
             f"the stream held {what}: {data[:100]!r}",
-            hint="check that the base URL is that of an OpenAI-compatible server",
+            hint=WRONG_SERVER,
             status=200,
             body=data[:2000],
             request_id=self.request_id,
+            text="".join(self._raw),
         )
+
+
+def _as_error(document: object, line: str) -> Json:
+    """The data of an event that says it is an error, in the shape of all errors."""
+    if not isinstance(document, dict):
+        return {"error": {"message": line}}
+    return document if document.get("error") else {"error": document}
+
+
+def _loaded(text: str) -> object:
+    """``text`` as JSON, ``...`` where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return ...

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
-
-Dialect: TypeAlias = Literal["openai", "lmdeploy", "llamacpp", "gateway"]
-"""``gateway`` is this package's own, in front of any of the others."""
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
 class Capabilities:
     """How a server differs from the plain OpenAI protocol, and how its model sees pictures."""
 
-    dialect: Dialect = "openai"
+    dialect: str = "openai"
+    """Name of a class in ``protocol.dialects``: "openai", "lmdeploy", "lmdeploy-0.13", "llamacpp",
+    "vllm", "sglang", "ollama", "lmstudio", "llama-swap", or "gateway", which is this package's
+    own in front of any of the others."""
     tile_pixels: int = 448
     """Side of a square tile, pixels."""
     tokens_per_tile: int | None = None
     """Prompt tokens of one tile; None when unknown, and then no answer can be checked here."""
     max_tiles: int | None = None
     """Tiles per picture when the server fixes them; None when each request may choose."""
-    json_schema: bool = False
-    """Whether ``response_format`` takes a JSON schema."""
+    json_schema: bool | None = None
+    """Whether ``response_format`` takes a JSON schema; None: it is tried, once."""
+    assumed: bool = False
+    """Whether ``max_tiles`` and ``tokens_per_tile`` are a guess from the model's name; then fewer
+    prompt tokens than they need are a warning and no ImageNotSeenError."""
+    tiles_by_request: bool | None = None
+    """Whether a vLLM was started with ``--trust-request-mm-kwargs``; None: it is found out."""
 
 
 class Priced(Protocol):
@@ -56,6 +61,17 @@ class Endpoint:
     """What the machine costs while it runs, where that is known."""
     models: tuple[str, ...] = ()
     """Names that it can run, where they are known without asking it."""
+    query: str = field(default="", repr=False)
+    """Sent with every request, without its "?" (Azure's ``api-version=...``); may hold a key."""
+
+    def path(self, path: str) -> str:
+        """``path``, relative to ``base_url``, with the query that every request carries."""
+        return f"{path}?{self.query}" if self.query else path
+
+    @property
+    def root(self) -> str:
+        """The server's own address, without ``/v1``: where ``/health`` is."""
+        return self.base_url.rstrip("/").removesuffix("/v1")
 
 
 @runtime_checkable

@@ -1,14 +1,14 @@
 """Answers that are not what was asked for, read into the error they mean.
 
 Known shapes: LMDeploy's three, llama.cpp's and OpenAI's ``{"error": {...}}``, vLLM-like
-``{"object": "error"}``, FastAPI's ``{"detail": ...}``, and the HTML or plain text of proxies.
+``{"object": "error"}``, FastAPI's ``{"detail": ...}``, Google's list of one, OpenRouter's errors
+inside a 200, and the HTML or plain text of proxies.
 """
 
 from __future__ import annotations
 
-import email.utils
 import re
-import time
+from typing import Any
 
 from internvl_modal.errors import (
     AuthenticationError,
@@ -20,137 +20,114 @@ from internvl_modal.errors import (
     ServerError,
     ServerUnavailableError,
 )
-from internvl_modal.protocol.http import HttpResponse, Json, json_of, number
-
-_CONTEXT = re.compile(
-    r"context (?:length|size|window)|exceed_context_size|maximum context|too many tokens", re.I
+from internvl_modal.protocol.context_length import context_sizes, is_context_length
+from internvl_modal.protocol.error_documents import (
+    error_code,
+    error_type,
+    error_words,
+    is_error,
+    retry_after,
 )
-_AVAILABLE = re.compile(r"(?:context (?:length|size|window)\D{0,20}|n_ctx\D{0,5})(\d+)", re.I)
-_NEEDED = re.compile(r"(?:requested|request|prompt)\D{0,30}?(\d+)\s*tokens", re.I)
+from internvl_modal.protocol.http import HttpResponse, Json, json_of
+
+WRONG_SERVER = "check that the base URL is that of an OpenAI-compatible server"
+
+_FLAGGED = re.compile(r"flagged|moderation|guardrail|content.?(?:policy|filter)|safety", re.I)
+_UNPAID = re.compile(r"insufficient_quota|billing|credit", re.I)
 
 
 def error_from_response(response: HttpResponse) -> ServerError:
     """The error that a status other than 200 means, with the server's own words in it."""
     document = json_of(response.body)
-    said = _message(document) or _plain(response)
-    kind, hint = _kind(response.status, said)
-    if _type(document) == ImageNotSeenError.__name__:  # our gateway's, which has checked
-        kind, hint = ImageNotSeenError, "see the gateway's log"
-    error = kind(
-        f"the server answered {response.status}: {said}",
+    return _error(document, response.status, response, error_words(document) or plain(response))
+
+
+def error_within(document: object, response: HttpResponse, text: str = "") -> ServerError | None:
+    """The error that stands inside a 200, in a body or an event of a stream; None if none does.
+
+    Its own code is treated like a status. ``text`` is what had been written before it.
+    """
+    if not is_error(document):
+        return None
+    said = error_words(document) or "an error without words"
+    return _error(document, error_code(document, said) or 200, response, said, text=text)
+
+
+def _error(
+    document: object, status: int, response: HttpResponse, said: str, **more: Any
+) -> ServerError:
+    kind, hint = _kind(status, said, document)
+    fields: dict[str, Any] = {}
+    if kind is ContextLengthError:
+        sizes = context_sizes(document, said)
+        fields = {"needed": sizes.needed, "available": sizes.available}
+    inside = "" if status == response.status else f" within a {response.status}"
+    return kind(
+        f"the server answered {status}{inside}: {said}",
         hint=hint,
-        status=response.status,
+        status=status,
         body=response.text,
         request_id=response.request_id,
-        retry_after=retry_after(response.headers.get("retry-after")),
+        retry_after=retry_after(document, response.headers),
+        **fields,
+        **more,
     )
-    if isinstance(error, ContextLengthError):
-        error.needed, error.available = _context_sizes(document, said)
-    return error
 
 
 _KINDS: dict[int, tuple[type[ServerError], str]] = {
+    200: (EngineError, "see the server's log; the same request may work again"),
     401: (AuthenticationError, "set INTERNVL_MODAL_API_KEY or pass api_key="),
+    402: (RequestRejectedError, "the account behind the key has no credit left"),
     403: (AuthenticationError, "this key may not use that server or model"),
     404: (RequestRejectedError, "check the base URL (it ends in /v1) and the model's name"),
     413: (RequestRejectedError, "send fewer or smaller pictures"),
     429: (RateLimitedError, "send fewer requests at once"),
+    **dict.fromkeys((501, 505), (RequestRejectedError, "the server cannot do that")),
     **dict.fromkeys(
-        (408, 502, 503, 504), (ServerUnavailableError, "it may still be starting; try again")
+        (408, 502, 503, 504, 529), (ServerUnavailableError, "it may still be starting; try again")
     ),
 }
+_ENGINE = EngineError, "see the server's log"
+_REQUEST = RequestRejectedError, "the request as it is will not be accepted"
+_MAY_BE_CONTEXT = frozenset({200, 400, 413, 422, 500})
 
 
-def _kind(status: int, said: str) -> tuple[type[ServerError], str]:
-    if status in _KINDS:
-        return _KINDS[status]
-    if _CONTEXT.search(said):
+def _kind(status: int, said: str, document: object) -> tuple[type[ServerError], str]:
+    told = error_type(document)
+    if ImageNotSeenError.__name__ in told:  # our gateway's, which has checked
+        return ImageNotSeenError, "see the gateway's log"
+    if status in _MAY_BE_CONTEXT and is_context_length(f"{told} {said}"):
         hint = "use fewer pictures, a lower detail, or a server with a larger context"
         return ContextLengthError, hint
-    if status >= 500:
-        return EngineError, "see the server's log"
-    return RequestRejectedError, "the request as it is will not be accepted"
-
-
-def retry_after(value: str | None) -> float | None:
-    """Seconds that a ``Retry-After`` header asks for (RFC 9110, 10.2.3), None if unreadable."""
-    if not value:
-        return None
-    if re.fullmatch(r"\s*\d{1,9}(\.\d+)?\s*", value):
-        return float(value)
-    try:
-        moment = email.utils.parsedate_to_datetime(value)
-        return max(0.0, moment.timestamp() - time.time())
-    except (ValueError, TypeError, OverflowError):
-        return None
+    if status == 403 and _FLAGGED.search(said):
+        return RequestRejectedError, "the server's moderation refuses this picture or prompt"
+    if status == 429 and _UNPAID.search(told):
+        status = 402
+    return _KINDS.get(status, _ENGINE if status >= 500 else _REQUEST)
 
 
 def parse_object(response: HttpResponse) -> Json:
-    """The JSON object in the body; anything else raises ServerError."""
+    """The JSON object in the body of a 200; anything else raises ServerError."""
     document = json_of(response.body)
+    if (error := error_within(document, response)) is not None:
+        raise error
     if not isinstance(document, dict):
         raise unreadable(response, "no JSON object")
-    if document.get("object") == "error" or isinstance(document.get("error"), dict | str):
-        raise ServerError(
-            f"the server answered {response.status} with an error: {_message(document)}",
-            status=response.status,
-            body=response.text,
-            request_id=response.request_id,
-        )
     return document
 
 
 def unreadable(response: HttpResponse, what: str) -> ServerError:
     """The error for a body that is not a completion."""
     return ServerError(
-        f"the server answered {response.status} with {what}: {_plain(response)}",
-        hint="check that the base URL is that of an OpenAI-compatible server",
+        f"the server answered {response.status} with {what}: {plain(response)}",
+        hint=WRONG_SERVER,
         status=response.status,
         body=response.text,
         request_id=response.request_id,
     )
 
 
-def _message(document: object) -> str:
-    """The human words in an error document, wherever the server put them."""
-    for _ in range(4):
-        if isinstance(document, str):
-            return document.strip()[:500]
-        if isinstance(document, list):
-            return "; ".join(filter(None, (_validation(item) for item in document)))[:500]
-        if not isinstance(document, dict):
-            return ""
-        document = next(
-            (document[key] for key in ("error", "detail", "message", "msg") if document.get(key)),
-            None,
-        )
-    return ""
-
-
-def _type(document: object) -> object:
-    error = document.get("error") if isinstance(document, dict) else None
-    return error.get("type") if isinstance(error, dict) else None
-
-
-def _validation(item: object) -> str:
-    """One entry of a FastAPI validation error: where and what."""
-    if not isinstance(item, dict):
-        return ""
-    where = item.get("loc")
-    place = ".".join(str(part) for part in where) if isinstance(where, list) else ""
-    return f"{place}: {item.get('msg')}" if place else str(item.get("msg", ""))
-
-
-def _plain(response: HttpResponse) -> str:
+def plain(response: HttpResponse) -> str:
     """Readable words of a body that is not JSON: tags and white space folded."""
     text = re.sub(r"(?is)<(script|style)\b.*?</\1\s*>|<[^<>]*>", " ", response.text)
     return " ".join(text.split())[:200] or "an empty body"
-
-
-def _context_sizes(document: object, said: str) -> tuple[int | None, int | None]:
-    """Tokens needed and available, from llama.cpp's fields or from the words."""
-    inner = document.get("error") if isinstance(document, dict) else None
-    if isinstance(inner, dict) and number(inner.get("n_ctx")):
-        return number(inner.get("n_prompt_tokens")) or None, number(inner.get("n_ctx"))
-    needed, available = _NEEDED.search(said), _AVAILABLE.search(said)
-    return needed and int(needed[1]), available and int(available[1])

@@ -1,47 +1,70 @@
-"""Server-sent events, and the description that a stream of them adds up to."""
+"""Server-sent events."""
 
 from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from internvl_modal.errors import ServerError
+from internvl_modal.protocol.error_responses import WRONG_SERVER
 
 LONGEST_LINE = 1_000_000
 """Characters; a token's event is a few hundred, and without a bound a line could fill memory."""
 
+DONE = "[DONE]"
+
+
+class Event(NamedTuple):
+    """The data of one event, and what kind it says it is: "" for most, "error" for a failure."""
+
+    data: str
+    kind: str = ""
+
 
 class EventDecoder:
-    """Bytes of ``text/event-stream`` to the data of each event (WHATWG HTML, 9.2.6).
+    """Bytes of ``text/event-stream`` to events (WHATWG HTML, 9.2.6), as servers write them.
 
-    A line of more than ``LONGEST_LINE`` raises ServerError.
+    Beyond the standard: ``[DONE]`` ends an event without the blank line, as does the end of the
+    stream, and llama.cpp's older ``error:`` field is an event of that kind. A line of more than
+    ``LONGEST_LINE`` raises ServerError.
     """
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
         self._rest = ""
+        self._after_cr = False
         self._data: list[str] = []
+        self._kind = ""
 
-    def feed(self, chunk: bytes, *, final: bool = False) -> Iterator[str]:
-        """Yield the data of every event that ``chunk`` completes."""
-        text = self._rest + self._decoder.decode(chunk, final)
-        held = "\r" if text.endswith("\r") and not final else ""
-        text = text[: len(text) - len(held)].replace("\r\n", "\n").replace("\r", "\n")
-        *lines, rest = text.split("\n")
-        if len(rest) > LONGEST_LINE:
+    def feed(self, chunk: bytes, *, final: bool = False) -> Iterator[Event]:
+        """Yield every event that ``chunk`` completes; with ``final``, also one that is open."""
+        text = self._decoder.decode(chunk, final)
+        if text and self._after_cr:  # the second half of a CRLF
+            text, self._after_cr = text.removeprefix("\n"), False
+        self._after_cr = self._after_cr or text.endswith("\r")
+        lines = (self._rest + text.replace("\r\n", "\n").replace("\r", "\n")).split("\n")
+        self._rest = lines.pop()
+        if len(self._rest) > LONGEST_LINE:
             raise ServerError(
-                f"the stream held a line of more than {LONGEST_LINE} characters",
-                hint="check that the base URL is that of an OpenAI-compatible server",
+                f"the stream held a line of more than {LONGEST_LINE} characters", hint=WRONG_SERVER
             )
-        self._rest = rest + held
-        for line in lines:
+        for line in [*lines, *((self._rest, "") if final else ())]:
             if line:
                 self._field(line)
-            elif self._data:
-                yield "\n".join(self._data)
+            if (not line or self._data == [DONE]) and self._data:
+                yield Event("\n".join(self._data), self._kind)
                 self._data.clear()
+            if not line:
+                self._kind = ""
 
     def _field(self, line: str) -> None:
         name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
         if name == "data":
-            self._data.append(value.removeprefix(" "))
+            self._data.append(value)
+        elif name == "event":
+            self._kind = value
+        elif name == "error":
+            self._data.append(value)
+            self._kind = "error"

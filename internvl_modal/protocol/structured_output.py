@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from pydantic import ValidationError
 from pydantic.errors import PydanticUserError
 
 from internvl_modal.errors import ConfigError, OutputInvalidError
+from internvl_modal.protocol.call import ChatCall
 from internvl_modal.protocol.http import Json
+from internvl_modal.protocol.json_objects import Broken, fenced_blocks, objects_in
 from internvl_modal.protocol.turns import Turn
+from internvl_modal.schema.validation import explain
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from internvl_modal.protocol.chat_request import ChatCall
     from internvl_modal.schema.results import Description
+
+M = TypeVar("M", bound="BaseModel")
 
 EXTRACT_PROMPT = "Read this image."
 VIDEO_PROMPT = "Describe this video in detail."
@@ -49,20 +54,37 @@ def first_prompt(prompt: str | None, document: Json) -> str:
     )
 
 
-def read_object(text: str) -> object:
-    """The first JSON object in ``text``, whatever stands around it; ValueError if there is none."""
-    decoder = json.JSONDecoder(strict=False)
-    start = text.find("{")
-    problem = "the answer holds no JSON object"
-    while start >= 0:
+def read_answer(text: str, schema: type[M]) -> M:
+    """The answer in ``text``: in a fenced block if any holds one, else the last that fits.
+
+    Models repeat the schema, give examples and think aloud before they answer. Raises ValueError
+    with the reason where no object fits, also where the last one is cut or broken: an older one,
+    or one inside it, is not the answer.
+    """
+    whole = objects_in(text)
+    if whole and isinstance(last := whole[-1], Broken) and last.cut:
+        raise ValueError(str(last))
+    for block in reversed(fenced_blocks(text)):
+        fitting, _ = _last_fitting(block, schema)
+        if fitting is not None:
+            return fitting
+    fitting, problem = _last_fitting(text, schema)
+    if fitting is None:
+        raise ValueError(problem)
+    return fitting
+
+
+def _last_fitting(text: str, schema: type[M]) -> tuple[M | None, str]:
+    """The last object in ``text`` that fits ``schema``, or why there is none."""
+    problem = ""
+    for found in reversed(objects_in(text)):
+        if isinstance(found, Broken):
+            return None, problem or str(found)
         try:
-            return decoder.raw_decode(text, start)[0]
-        except json.JSONDecodeError as error:
-            problem = f"the JSON object cannot be read: {error}"
-        except RecursionError:
-            problem = "the JSON object is nested too deeply"
-        start = text.find("{", start + 1) if start < 4096 else -1
-    raise ValueError(problem)
+            return schema.model_validate(found), ""
+        except ValidationError as error:
+            problem = problem or explain(error)
+    return None, problem or "the answer holds no JSON object"
 
 
 def repaired(call: ChatCall, text: str, why: str) -> ChatCall:
@@ -75,18 +97,15 @@ def repaired(call: ChatCall, text: str, why: str) -> ChatCall:
     return dataclasses.replace(call, turns=turns)
 
 
-def invalid(
-    text: str, schema: type[BaseModel], why: str, answer: Description
-) -> OutputInvalidError:
+def invalid(schema: type[BaseModel], why: str, answer: Description) -> OutputInvalidError:
     """The error when no repair is left, or none would help; it keeps the raw answer."""
     advice = "allow more repairs, a larger model or a simpler schema"
     if answer.finish_reason == "length":
         advice = "raise max_tokens, or spend fewer tiles where the context is full"
-    error = OutputInvalidError(
+    return OutputInvalidError(
         f"the answer does not fit {schema.__name__}: {why}",
         hint=f"the raw answer is in .text; {advice}",
         status=200,
         request_id=answer.request_id,
+        text=answer.text,
     )
-    error.text = text
-    return error

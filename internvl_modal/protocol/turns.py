@@ -1,9 +1,4 @@
-"""Turns of a conversation as the ``messages`` of a request, in each server's dialect.
-
-LMDeploy 0.7.3 keeps only the first text item of a message and puts pictures where that text
-says ``<IMAGE_TOKEN>``; servers that keep the order of parts get text and pictures interleaved.
-This package's gateway numbers the pictures itself.
-"""
+"""Turns of a conversation, and the texts in them that must not be read as control tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from internvl_modal.images.encode import PreparedImage
+    from internvl_modal.schema.results import PreparedImage
 
 
 Label: TypeAlias = Literal["Image-", "Frame"]
@@ -25,6 +20,9 @@ CONTROL_TOKENS = re.compile(
 )
 """Opening bracket of what templates and tokenizers of InternVL and llama.cpp treat specially."""
 
+_GROUNDING = re.compile(r"</?(?:ref|box)>")
+"""InternVL's own marks of what to find in a picture, and where it was found."""
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -34,8 +32,33 @@ class Turn:
     text: str
     images: tuple[PreparedImage, ...] = field(default=(), repr=False)
     label: Label = "Image-"
+    grounding: bool = False
+    """Whether ``<ref>`` and ``<box>`` in the text are meant."""
+
+    @property
+    def plain(self) -> str:
+        """``text`` with every control token that is not meant broken by a space."""
+        return neutralise(self.text, grounding=self.grounding)
+
+    @property
+    def labels(self) -> list[str]:
+        """InternVL's own words before each picture: ``Image-1: ``, none before a single one."""
+        if len(self.images) == 1 and self.label == "Image-":
+            return [""]
+        return [f"{self.label}{number}: " for number in range(1, len(self.images) + 1)]
+
+    def marked(self, placeholder: str) -> str:
+        """The text after its pictures, each of them a line with its label and ``placeholder``."""
+        return "".join(f"{label}{placeholder}\n" for label in self.labels) + self.plain
 
 
-def neutralise(text: str) -> str:
-    """``text`` with every control token broken by a space, so that it is read as plain text."""
-    return CONTROL_TOKENS.sub("< ", text)
+def neutralise(text: str, *, grounding: bool = False) -> str:
+    """``text`` with every control token broken by a space, so that it is read as plain text.
+
+    ``grounding`` leaves ``<ref>``, ``</ref>``, ``<box>`` and ``</box>`` as they are.
+    """
+
+    def broken(found: re.Match[str]) -> str:
+        return "<" if grounding and _GROUNDING.match(text, found.start()) else "< "
+
+    return CONTROL_TOKENS.sub(broken, text)

@@ -18,8 +18,6 @@ from pydantic import (
 from internvl_modal.schema.validation import FrozenModel
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from PIL.Image import Image
     from pydantic_core import CoreSchema
 
 
@@ -35,10 +33,22 @@ class BinaryFile(Protocol):
         ...
 
 
+class ArrayInterface(Protocol):
+    """What PIL images and numpy arrays have in common; neither package is needed to say so."""
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        """Shape, type and address of the pixels, as numpy defines it."""
+        ...
+
+
 ImageSource: TypeAlias = (
-    "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | Image | NDArray[Any]"
+    str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | ArrayInterface
 )
 """A path, an http(s) or data URL, encoded bytes, a binary file, a PIL image or a numpy array."""
+
+ImageInputs: TypeAlias = ImageSource | Sequence[ImageSource]
+"""One picture, or several that belong to one question."""
 
 
 def _as_tuple(_: object, schema_of: GetCoreSchemaHandler) -> CoreSchema:

@@ -40,6 +40,7 @@ class Options(TypedDict, total=False):
     stop: str | Sequence[str]
     repetition_penalty: float | None
     system: str | None
+    grounding: bool
     timeout: float | None
     background: str
     max_pixels: int
@@ -59,7 +60,12 @@ class DescribeOptions(FrozenModel):
     seed: int | None = Field(None, ge=0, lt=2**32, description="Repeats a sampled answer.")
     stop: tuple[str, ...] = Field((), max_length=8, description="Strings that end the answer.")
     repetition_penalty: float | None = Field(None, gt=0, le=2, description="1 is none.")
-    system: str | None = Field(None, description="System message.")
+    system: str | None = Field(
+        None, description="System message; InternVL's own by default, '' for none."
+    )
+    grounding: bool = Field(
+        False, description="Let <ref> and <box> in a prompt mean what they mean to InternVL."
+    )
     timeout: float | None = Field(None, gt=0, description="Seconds for the whole call.")
     background: str = Field("white", description="Colour put under transparent pixels.")
     max_pixels: int = Field(200_000_000, ge=1, description="Largest picture decoded, in pixels.")
@@ -103,7 +109,15 @@ def listed(model: type[BaseModel]) -> str:
 Options.__doc__ = f"{Options.__doc__}{listed(DescribeOptions)}"
 DescribeOptions.__doc__ = f"{DescribeOptions.__doc__}{listed(DescribeOptions)}"
 
-_OF_CLIENTS = ("backend", "base_url", "api_key", "model", "retry", "http_client")
+_OF_CLIENTS = (
+    "backend",
+    "base_url",
+    "api_key",
+    "model",
+    "capabilities",
+    "retry",
+    "http_client",
+)
 
 
 def _instead_of(name: str, known: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from pydantic import (
@@ -28,6 +29,14 @@ class ImageInfo(FrozenModel):
     tiles: int = Field(description="Tiles the model sees, thumbnail included.")
     tokens: int = Field(description="Prompt tokens the tiles cost.")
     max_tiles: int = Field(description="Most tiles allowed for this picture.")
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """The encoded picture to send and what is known of it."""
+
+    payload: bytes = field(repr=False)
+    info: ImageInfo
 
 
 class Estimate(FrozenModel):
@@ -64,6 +73,7 @@ class Timings(FrozenModel):
     first_token: float | None = Field(None, description="Until the first text, when streaming.")
     total: float = 0.0
     attempts: int = 1
+    resent: int = Field(0, description="Of them, those that asked again after a lost answer.")
 
 
 FinishReason: TypeAlias = Literal["stop", "length"]
@@ -83,6 +93,7 @@ class Description(FrozenModel):
     seen: Seen = Field("unverifiable", description="Whether the token count proves the picture.")
     timings: Timings = Timings()
     request_id: str | None = None
+    reasoning: str = Field("", description="What a thinking model wrote before its answer.")
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:

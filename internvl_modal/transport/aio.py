@@ -1,104 +1,167 @@
-"""HTTP over aiohttp's connection pool, for ``AsyncClient``."""
+"""Exchanges in an event loop: attempts, redirects and deadline, for both clients."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
-import httpx
 import tenacity
-from httpx_aiohttp import HttpxAiohttpClient
 
-from internvl_modal.errors import (
-    ConfigError,
-)
+from internvl_modal.errors import ConfigError, ServerError
 from internvl_modal.transport.exchange import (
+    ANSWER_BYTES,
+    ERROR_BYTES,
+    STREAM_BYTES,
+    BrokenError,
+    Carrier,
     Exchange,
     Exchanged,
-    build_request,
+    Reply,
+    answered,
+    closed,
+    first_hop,
     next_hop,
-    received,
+    out_of_time,
     remaining,
+    shown,
+    too_much,
     translated,
 )
-from internvl_modal.transport.retry import Retry, policy
-from internvl_modal.transport.sync import DIRECT
+from internvl_modal.transport.over_aiohttp import Pool
+from internvl_modal.transport.retry import Retry
+
+if TYPE_CHECKING:
+    import httpx
 
 T = TypeVar("T")
 
+logger = logging.getLogger("internvl_modal.transport")
 
-_UNLIMITED = httpx.Limits(max_connections=0)
-"""aiohttp reads 0 as no limit; None would be its default of 100."""
+LINGER = 0.05
+"""Seconds for a stream that has said all to end as well, so that its connection is kept."""
 
 
 class AsyncTransport:
-    """The same for ``AsyncClient``, over aiohttp's connection pool."""
+    """Performs exchanges in the event loop that it is first used in; ``client``: the user's own."""
 
-    def __init__(self, client: httpx.AsyncClient | None, retry: Retry) -> None:
+    def __init__(self, client: httpx.AsyncClient | httpx.Client | None, retry: Retry) -> None:
+        self._carrier: Carrier
+        if client is None:
+            self._carrier = Pool()
+        else:
+            from internvl_modal.transport.over_httpx import Borrowed
+
+            self._carrier = Borrowed(client)
         self._own = client is None
-        self._client = client or HttpxAiohttpClient(limits=_UNLIMITED, mounts=DIRECT)
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._retry = retry
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._scopes: set[anyio.CancelScope] = set()
+        self._closed = False
+        self._cold = False
 
     async def close(self) -> None:
-        """Close the connections, unless the client was the user's."""
-        if self._own:
-            await self._client.aclose()
+        """Wake whoever waits, with ConfigError; close connections that are not the user's."""
+        self._closed = True
+        for scope in list(self._scopes):
+            scope.cancel()
+        if self._loop is None or self._loop is asyncio.get_running_loop():
+            await self._carrier.close()
 
     async def send(self, step: Exchange[T]) -> Exchanged[T]:
         """Exchange and decode, again where that may help."""
-        retrying = tenacity.AsyncRetrying(**policy(step.retry or self._retry, step.deadline))
-        return Exchanged(await retrying(self._once, step), retrying.statistics["attempt_number"])
+        return await self._insist(step, self._once)
 
-    @asynccontextmanager
-    async def stream(
-        self, step: Exchange[T]
-    ) -> AsyncIterator[tuple[Exchanged[T], AsyncIterator[bytes]]]:
-        """Open a streamed answer, again where that may help, and give its chunks."""
-        retrying = tenacity.AsyncRetrying(**policy(step.retry or self._retry, step.deadline))
-        begun: tuple[httpx.Response, T] = await retrying(self._begin, step)
-        response, value = begun
-        try:
-            sent = Exchanged(value, retrying.statistics["attempt_number"])
-            yield sent, self._chunks(response, step, begun=True)
-        finally:
-            await response.aclose()
+    async def stream(self, step: Exchange[T]) -> Streaming[T]:
+        """Open a streamed answer, again where that may help."""
+        begun: Exchanged[tuple[Reply, T]] = await self._insist(step, self._begin)
+        reply, value = begun.value
+        return Streaming(Exchanged(value, begun.attempts, begun.resent), reply, step, self.until)
+
+    async def _insist(
+        self, step: Exchange[Any], attempt: Callable[[Exchange[Any]], Awaitable[T]]
+    ) -> Exchanged[T]:
+        """``attempt`` as often as the rule says; waits are part of the deadline."""
+        self._check_loop()
+        rule = step.retry or self._retry
+        pauses: list[float] = []
+
+        def again(state: tenacity.RetryCallState) -> bool:
+            error = state.outcome.exception() if state.outcome else None
+            if error is None or step.so_far.over:
+                return False
+            number, lost = state.attempt_number, step.so_far.lost
+            pause = rule.pause(number, error, step.deadline, lost=lost)
+            pauses.extend([] if pause is None else [pause])
+            return pause is not None
+
+        retrying = tenacity.AsyncRetrying(
+            retry=again, wait=lambda _: pauses[-1], reraise=True, sleep=asyncio.sleep
+        )
+        with self.until(step.deadline):
+            value: T = await retrying(attempt, step)
+        return Exchanged(value, len(pauses) + 1, step.so_far.lost)
+
+    @contextmanager
+    def until(self, deadline: float) -> Iterator[None]:
+        """End what is awaited in here at the deadline, or when the client is closed."""
+        if self._closed:
+            raise closed()
+        left = remaining(deadline)
+        with anyio.CancelScope(deadline=anyio.current_time() + left) as scope:
+            self._scopes.add(scope)
+            try:
+                yield
+            finally:
+                self._scopes.discard(scope)
+        if scope.cancelled_caught:
+            raise closed() if self._closed else out_of_time()
 
     async def _once(self, step: Exchange[T]) -> T:
-        response = await self._open(step)
-        try:
-            body = b"".join([chunk async for chunk in self._chunks(response, step)])
-            return step.decode(received(response, body))
-        finally:
-            await response.aclose()
-
-    async def _begin(self, step: Exchange[T]) -> tuple[httpx.Response, T]:
-        response = await self._open(step)
-        try:
-            failed = response.status_code != 200
-            chunks = [chunk async for chunk in self._chunks(response, step)] if failed else []
-            return response, step.decode(received(response, b"".join(chunks)))
-        except BaseException:
-            await response.aclose()
-            raise
-
-    async def _open(self, step: Exchange[Any]) -> httpx.Response:
-        self._check_loop()
         with translated(step):
-            request = build_request(self._client, step)
-            for hops in itertools.count(1):
-                with anyio.fail_after(remaining(step.deadline)):
-                    response = await self._client.send(request, stream=True, follow_redirects=False)
-                following = next_hop(response, step, hops)
-                if following is None:
-                    return response
-                await response.aclose()
-                request = following
-        raise AssertionError("unreachable")
+            reply = await self._open(step)
+            try:
+                return answered(step, reply, await _body(reply, step))
+            finally:
+                await reply.close()
+
+    async def _begin(self, step: Exchange[T]) -> tuple[Reply, T]:
+        with translated(step):
+            reply = await self._open(step)
+            try:
+                body = b"" if reply.status == 200 else await _body(reply, step)
+                return reply, answered(step, reply, body)
+            except BaseException:
+                await reply.close()
+                raise
+
+    async def _open(self, step: Exchange[Any]) -> Reply:
+        """Send the request and follow where it leads."""
+        hop = first_hop(step)
+        while True:
+            reply = await self._carrier.open(hop)
+            try:
+                following = next_hop(hop, reply, step)
+            except BaseException:
+                await reply.close()
+                raise
+            if following is None:
+                return reply
+            self._tell_cold(step)
+            try:
+                await _body(reply, step)  # so that its connection is kept
+            finally:
+                await reply.close()
+            hop = following
+
+    def _tell_cold(self, step: Exchange[Any]) -> None:
+        """Say once that a container starts: minutes without a word look like a fault."""
+        if step.so_far.hop is not None and not self._cold:
+            self._cold = True
+            logger.info("waiting for the GPU container at %s", shown(step.base_url))
 
     def _check_loop(self) -> None:
         """Connections of one event loop cannot be used in another."""
@@ -110,14 +173,51 @@ class AsyncTransport:
                 hint="make one in each event loop, or use a Client",
             )
 
-    async def _chunks(
-        self, response: httpx.Response, step: Exchange[Any], *, begun: bool = False
-    ) -> AsyncIterator[bytes]:
-        chunks = response.aiter_bytes()
-        with translated(step, begun=begun):
-            while True:
-                with anyio.fail_after(remaining(step.deadline)):
-                    chunk = await anext(chunks, None)
-                if chunk is None:
-                    return
-                yield chunk
+
+class Streaming(Generic[T]):
+    """A streamed answer that has begun; ``close`` it."""
+
+    def __init__(
+        self,
+        begun: Exchanged[T],
+        reply: Reply,
+        step: Exchange[T],
+        until: Callable[[float], AbstractContextManager[None]],
+    ) -> None:
+        self.begun = begun
+        self._reply, self._step, self._until = reply, step, until
+        self._chunks = reply.chunks()
+        self._left = STREAM_BYTES
+
+    async def next(self) -> bytes:
+        """The next piece; empty at the end."""
+        with translated(self._step, begun=True), self._until(self._step.deadline):
+            chunk = await anext(self._chunks, b"")
+        self._left -= len(chunk)
+        if self._left < 0:
+            raise too_much(self._step, STREAM_BYTES)
+        return chunk
+
+    async def finish(self) -> None:
+        """Close once all has been said; a server that says nothing more may keep its connection."""
+        with suppress(BrokenError, ServerError), anyio.move_on_after(LINGER):
+            await anext(self._chunks, b"")
+        await self.close()
+
+    async def close(self) -> None:
+        """Give the connection back if all was read, else end it."""
+        await self._reply.close()
+
+
+async def _body(reply: Reply, step: Exchange[Any]) -> bytes:
+    """The whole body; of an error its beginning."""
+    most = ANSWER_BYTES if reply.status == 200 else ERROR_BYTES
+    parts, size = [], 0
+    async for chunk in reply.chunks():
+        parts.append(chunk)
+        size += len(chunk)
+        if size > most and reply.status == 200:
+            raise too_much(step, most)
+        if size > most:
+            break
+    return b"".join(parts)

@@ -1,23 +1,21 @@
-"""HTTP: one attempt, retries, redirects and deadlines, for both clients.
-
-The only file besides ``fetch`` that knows httpx; the only one that knows tenacity.
-"""
+"""One exchange as values: what is asked, where it has got to, and what its failures mean."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
-
-import aiohttp
-import httpx
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from internvl_modal.errors import (
+    AnswerLostError,
     ConfigError,
     DeadlineExceededError,
     EngineError,
+    ServerError,
     ServerUnavailableError,
 )
 from internvl_modal.protocol.http import HttpRequest, HttpResponse
@@ -26,14 +24,42 @@ from internvl_modal.transport.retry import Retry
 T = TypeVar("T")
 
 CONNECT_TIMEOUT = 10.0
-PIECE = 2**20
-"""Bytes; larger bodies are sent in pieces of it where an event loop must not be held up."""
-_LONGEST = 1e8
-"""Seconds; sockets refuse to wait 300 years and more."""
-
-
+"""Seconds to connect, TLS included, or less where the deadline is nearer."""
 MOST_REDIRECTS = 50
 """Modal answers a cold web request with a redirect every 150 s: 50 of them are two hours."""
+ANSWER_BYTES = 4 * 2**20
+"""Most of one answer: a description is kilobytes, the longest list of models about one MB."""
+ERROR_BYTES = 2**16
+"""What is read of an answer that is an error; the rest is left."""
+STREAM_BYTES = 32 * 2**20
+"""Most of one stream: 100,000 tokens at the 250 bytes of an event."""
+HEADER_BYTES = 100 * 1024
+HEADERS = 1000
+"""Most headers of one answer, and most bytes of all of them."""
+
+
+@dataclass(frozen=True)
+class Hop:
+    """One request on the wire; ``deadline`` is in monotonic seconds."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    deadline: float
+
+
+@dataclass
+class SoFar:
+    """How far one exchange has got, over all its attempts."""
+
+    hop: Hop | None = None
+    """Where the answer was put by a server that redirected a POST to it with GET."""
+    hops: int = 0
+    lost: int = 0
+    """Answers to a POST that were lost on the way."""
+    over: bool = False
+    """Whether another attempt cannot help, whatever the error says of itself."""
 
 
 @dataclass(frozen=True)
@@ -46,115 +72,218 @@ class Exchange(Generic[T]):
     deadline: float
     retry: Retry | None = None
     """None: the client's own rule."""
+    so_far: SoFar = field(default_factory=SoFar, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Exchanged(Generic[T]):
-    """What came back and how many attempts it took."""
+    """What came back, how many attempts it took, and how many of them a lost answer cost."""
 
     value: T
     attempts: int
+    resent: int = 0
+
+
+class Reply(Protocol):
+    """An answer whose body is still to come; ``headers`` has lower-case names."""
+
+    @property
+    def status(self) -> int:
+        """Of HTTP."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Of the answer; raises ServerError for more than HEADER_BYTES of them."""
+        ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes, its coding undone; raises BrokenError."""
+        ...
+
+    async def close(self) -> None:
+        """Give the connection back if the body was read, else end it."""
+        ...
+
+
+class Carrier(Protocol):
+    """Moves bytes; knows neither retries nor redirects."""
+
+    async def open(self, hop: Hop) -> Reply:
+        """Send ``hop`` and wait for the head of its answer; raises UnsentError or BrokenError."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections, unless they are the user's."""
+        ...
+
+
+class UnsentError(Exception):
+    """The request did not reach the server."""
+
+
+class BrokenError(Exception):
+    """The connection ended after the request may have reached the server, before its answer did."""
 
 
 def remaining(deadline: float) -> float:
     """Seconds left; raises DeadlineExceededError when there are none."""
     left = deadline - time.monotonic()
     if left <= 0:
-        raise DeadlineExceededError(
-            "the call took longer than its timeout", hint="pass a larger timeout="
-        )
+        raise out_of_time()
     return left
 
 
-def _timeout(deadline: float) -> dict[str, float | None]:
-    """The timeouts of one hop, as httpx wants them: never past the deadline."""
-    left = min(remaining(deadline), _LONGEST)
-    return httpx.Timeout(left, connect=min(CONNECT_TIMEOUT, left)).as_dict()
+def out_of_time() -> DeadlineExceededError:
+    """The error of a call whose time is up."""
+    return DeadlineExceededError(
+        "the call took longer than its timeout", hint="pass a larger timeout="
+    )
+
+
+def closed() -> ConfigError:
+    """The error of a call on a closed client, or under way when it is closed."""
+    return ConfigError("the client is closed", hint="make a new one")
+
+
+def first_hop(step: Exchange[Any]) -> Hop:
+    """The request of ``step``, or of the place where its answer was put; raises ConfigError."""
+    if step.so_far.hop is not None:
+        return step.so_far.hop
+    for name, value in step.request.headers.items():
+        if not (value.isascii() and value.isprintable()):  # a library would quote it, key and all
+            raise ConfigError(
+                f"the header {name!r} cannot be sent", hint="printable ASCII only; copy it again"
+            )
+    request, headers = step.request, dict(step.request.headers)
+    try:
+        parts = _checked(step.base_url)
+    except ValueError as error:
+        raise ConfigError(
+            f"{shown(step.base_url)!r} is not a usable URL: {error}",
+            hint="give http(s)://HOST:PORT/v1",
+        ) from None
+    if parts.username is not None and "authorization" not in map(str.lower, headers):
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
+    path = f"{parts.path.rstrip('/')}/{request.path}"  # before a query, which Azure has
+    url = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=path, fragment="").geturl()
+    return Hop(request.method, url, headers, request.body, step.deadline)
+
+
+def _checked(url: str) -> SplitResult:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("it does not begin with http:// or https://")
+    if not parts.hostname or any(c.isspace() or not c.isprintable() for c in parts.netloc):
+        raise ValueError("it names no host")
+    _ = parts.port  # raises ValueError for what is no port
+    return parts
+
+
+def shown(url: str) -> str:
+    """``url`` for messages: without user, password and query."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url.rpartition("@")[2].partition("?")[0]
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def next_hop(hop: Hop, reply: Reply, step: Exchange[Any]) -> Hop | None:
+    """The request that a redirect asks for, without our keys when it leaves the origin.
+
+    Raises ServerError for one that is not followed.
+    """
+    location = reply.headers.get("location")
+    if reply.status not in (301, 302, 303, 307, 308) or not location:
+        return None
+    so_far, host = step.so_far, shown(step.base_url)
+    so_far.hops += 1
+    if so_far.hops >= MOST_REDIRECTS:
+        raise ServerUnavailableError(f"{host} redirected {so_far.hops} times", hint="check the URL")
+    try:
+        url = urljoin(hop.url, location)
+        parts = _checked(url)
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("it holds a user name or password")
+        if parts.scheme == "http" and urlsplit(hop.url).scheme == "https":
+            raise ValueError("it leaves https")
+    except ValueError as error:
+        raise ServerError(
+            f"{host} redirects to an address that is not followed: {error}",
+            hint="check the base URL, and the server or proxy behind it",
+            status=reply.status,
+        ) from None
+    headers, body, method = dict(hop.headers), hop.body, hop.method
+    if _origin(parts) != _origin(urlsplit(hop.url)):
+        headers = {name: headers[name] for name in headers if name.lower() == "content-type"}
+    if reply.status == 303 or (reply.status in (301, 302) and method == "POST"):
+        method, body = "GET", b""
+        headers = {name: headers[name] for name in headers if name.lower() != "content-type"}
+    following = Hop(method, url.partition("#")[0], headers, body, step.deadline)
+    if step.request.method == "POST" and method == "GET":
+        so_far.hop = following
+    return following
+
+
+def _origin(parts: SplitResult) -> tuple[str, str | None, int]:
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
 
 @contextmanager
 def translated(step: Exchange[Any], *, begun: bool = False) -> Iterator[None]:
-    """Turn HTTP errors into ours; whatever happens at the deadline is the deadline's.
+    """Turn what carriers raise into our errors; whatever happens at the deadline is its own.
 
     ``begun``: the server has said 200 and given pieces of its answer away.
     """
     try:
         yield
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise ConfigError(
-            f"{step.base_url!r} is not a usable URL: {error}", hint="give http(s)://HOST:PORT/v1"
-        ) from error
-    except (httpx.HTTPError, aiohttp.ClientError, OSError, TimeoutError) as error:
+    except UnsentError as error:
         remaining(step.deadline)
-        reason = str(error) or type(error).__name__
+        raise ServerUnavailableError(
+            f"no answer from {shown(step.base_url)}: {error}",
+            hint="check the URL and that the server runs",
+        ) from error.__cause__
+    except BrokenError as error:
+        remaining(step.deadline)
         if begun:
             raise EngineError(
-                f"the stream ended early: {reason}",
+                f"the stream ended early: {error}",
                 hint="see the server's log; the same request may work again",
                 status=200,
-            ) from error
-        raise ServerUnavailableError(
-            f"no answer from {step.base_url}: {reason}",
-            hint="check the URL and that the server runs",
-        ) from error
+            ) from error.__cause__
+        if step.request.method == "POST" and step.so_far.hop is None:
+            step.so_far.lost += 1
+        raise AnswerLostError(
+            f"the answer of {shown(step.base_url)} was lost: {error}",
+            hint="see the server's log; Retry(resend=) says how often to ask again",
+        ) from error.__cause__
 
 
-class _Pieces:
-    """A large body piece by piece; aiohttp warns of whole ones."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for start in range(0, len(self._body), PIECE):
-            yield self._body[start : start + PIECE]
-
-
-def build_request(client: httpx.Client | httpx.AsyncClient, step: Exchange[Any]) -> httpx.Request:
-    """The request as httpx wants it; raises ConfigError for headers that cannot be sent."""
-    if client.is_closed:
-        raise ConfigError("the client is closed", hint="make a new one")
-    for name, value in step.request.headers.items():
-        if not (value.isascii() and value.isprintable()):  # httpx would quote it, key and all
-            raise ConfigError(
-                f"the header {name!r} cannot be sent", hint="printable ASCII only; copy it again"
-            )
-    headers, body = dict(step.request.headers), step.request.body
-    in_pieces = isinstance(client, httpx.AsyncClient) and len(body) > PIECE
-    if in_pieces:
-        headers["content-length"] = str(len(body))
-    return client.build_request(
-        step.request.method,
-        f"{step.base_url.rstrip('/')}/{step.request.path}",
-        headers=headers,
-        content=_Pieces(body) if in_pieces else body or None,
-        extensions={"timeout": _timeout(step.deadline)},
-    )
-
-
-def next_hop(response: httpx.Response, step: Exchange[Any], hops: int) -> httpx.Request | None:
-    """The request that a redirect asks for, without our keys when it leaves the origin."""
-    request = response.next_request
-    if request is None:
-        return None
-    if hops >= MOST_REDIRECTS:
-        raise ServerUnavailableError(
-            f"{step.base_url} redirected {hops} times", hint="check the URL"
+def answered(step: Exchange[T], reply: Reply, body: bytes) -> T:
+    """What the answer means; raises ServerError where it is none, or no longer there."""
+    response = HttpResponse(reply.status, reply.headers, body)
+    so_far = step.so_far
+    if so_far.hop is not None and reply.status in (404, 410):
+        raise ServerError(
+            f"{shown(step.base_url)} no longer has the answer that it had put at an address",
+            hint="it gives an answer once, and that one was lost on the way",
+            status=None,
+            request_id=response.request_id,
         )
-    if _origin(request.url) != _origin(response.request.url):
-        for name in step.request.headers:
-            if name.lower() != "content-type":
-                request.headers.pop(name, None)
-    if isinstance(request.stream, Iterable):
-        request.read()  # else httpx-aiohttp sends even an empty body as chunks, with a GET too
-    request.extensions = {**request.extensions, "timeout": _timeout(step.deadline)}
-    return request
+    so_far.over = so_far.hop is not None and reply.status == 200  # it was given away
+    try:
+        return step.decode(response)
+    except ServerError as error:
+        if error.lost and step.request.method == "POST":
+            so_far.lost += 1
+        raise
 
 
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
-    return url.scheme, url.host, url.port
-
-
-def received(response: httpx.Response, body: bytes) -> HttpResponse:
-    """The response as a value."""
-    return HttpResponse(response.status_code, dict(response.headers.items()), body)
+def too_much(step: Exchange[Any], most: int) -> ServerError:
+    """The error of an answer that does not end in time to be one."""
+    return ServerError(
+        f"the answer of {shown(step.base_url)} is larger than {most // 2**20} MiB",
+        hint="check that the base URL is that of an OpenAI-compatible server",
+    )

@@ -1,18 +1,17 @@
-"""When a request is sent again."""
+"""When a request is sent again: a value that every loop of this package asks."""
 
 from __future__ import annotations
 
+import logging
+import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypedDict
 
-import tenacity
+from internvl_modal.errors import ConfigError, InternVLError, ServerError
 
-from internvl_modal.errors import (
-    ConfigError,
-    InternVLError,
-)
+__all__ = ["Retry"]
+
+logger = logging.getLogger("internvl_modal.retry")
 
 
 @dataclass(frozen=True)
@@ -21,42 +20,57 @@ class Retry:
 
     Waits grow from ``initial`` to ``maximum`` seconds by ``factor``, with full jitter; a
     ``Retry-After`` that asks for longer is obeyed. No wait outlasts the call's deadline.
+
+    ``resend``: how often a question is sent again whose answer was lost on the way: the server may
+    have worked for it, and works, and is paid, for it again. What the server has put at an address
+    of its own (303, as Modal does) is fetched again from there and never asked again.
     """
 
     attempts: int = 5
     initial: float = 0.5
     maximum: float = 30.0
     factor: float = 2.0
+    resend: int = 1
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or self.initial < 0 or self.maximum < 0 or self.factor < 1:
+        waits = self.initial >= 0 and self.maximum >= 0 and self.factor >= 1
+        if not waits or self.attempts < 1 or self.resend < 0:
             raise ConfigError(
-                f"impossible {self!r}", hint="attempts >= 1, waits >= 0 s and factor >= 1"
+                f"impossible {self!r}",
+                hint="attempts >= 1, waits >= 0 s, factor >= 1 and resend >= 0",
             )
 
+    def pause(
+        self, attempt: int, error: BaseException, deadline: float, *, lost: int = 0
+    ) -> float | None:
+        """Seconds to wait after ``error`` ended attempt number ``attempt``; None: do not go on.
 
-class _Policy(TypedDict):
-    stop: Callable[[tenacity.RetryCallState], bool]
-    wait: Callable[[tenacity.RetryCallState], float]
-    retry: Any
-    reraise: bool
+        ``deadline`` is in monotonic seconds. ``lost``: answers to this question that were lost.
+        Each pause is logged, without anything that a server or a caller said.
+        """
+        if not isinstance(error, InternVLError) or not error.retryable:
+            return None
+        if attempt >= self.attempts or lost > self.resend:
+            return None
+        seconds = random.uniform(0, self._longest(attempt))  # noqa: S311 - jitter
+        if isinstance(error, ServerError):
+            seconds = max(seconds, error.retry_after or 0.0)
+        if time.monotonic() + seconds >= deadline:
+            return None
+        logger.info(
+            "attempt %d: %s; the next one in %.2f s", attempt, _reason(error, lost), seconds
+        )
+        return seconds
+
+    def _longest(self, attempt: int) -> float:
+        try:
+            return min(self.maximum, self.initial * self.factor ** (attempt - 1))
+        except OverflowError:
+            return self.maximum
 
 
-def policy(retry: Retry, deadline: float) -> _Policy:
-    """Tenacity's arguments, the same for both clients."""
-    backoff = tenacity.wait_random_exponential(
-        multiplier=retry.initial, max=retry.maximum, exp_base=retry.factor
-    )
-
-    def wait(state: tenacity.RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        return max(backoff(state), getattr(error, "retry_after", None) or 0.0)
-
-    def stop(state: tenacity.RetryCallState) -> bool:
-        late = time.monotonic() + state.upcoming_sleep >= deadline
-        return late or state.attempt_number >= retry.attempts
-
-    def again(error: BaseException) -> bool:
-        return isinstance(error, InternVLError) and error.retryable
-
-    return _Policy(stop=stop, wait=wait, retry=tenacity.retry_if_exception(again), reraise=True)
+def _reason(error: InternVLError, lost: int) -> str:
+    """Kind and status: words of a server may repeat a key."""
+    status = f" {error.status}" if isinstance(error, ServerError) and error.status else ""
+    again = f", answer lost {lost} times" if lost else ""
+    return f"{type(error).__name__}{status}{again}"

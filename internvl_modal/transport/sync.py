@@ -1,105 +1,101 @@
-"""HTTP over httpx, for ``Client``."""
+"""Exchanges for callers that block: those of ``aio``, in the process's one event loop thread.
+
+One transport serves both clients, and a wait there ends when its time is up, whatever the server
+is doing; a blocking socket's read has a timeout for each read only.
+"""
 
 from __future__ import annotations
 
-import itertools
+import atexit
 import os
+import sys
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-import httpx
-import tenacity
+from internvl_modal._utils.loop_thread import LoopThread, shared_loop
+from internvl_modal.transport.exchange import Exchange, Exchanged, closed
+from internvl_modal.transport.retry import Retry
 
-from internvl_modal.transport.exchange import (
-    Exchange,
-    Exchanged,
-    build_request,
-    next_hop,
-    received,
-    remaining,
-    translated,
-)
-from internvl_modal.transport.retry import Retry, policy
+if TYPE_CHECKING:
+    import httpx
+
+    from internvl_modal.transport import aio
+    from internvl_modal.transport.aio import AsyncTransport
 
 T = TypeVar("T")
 
-
-DIRECT = {f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")}
-"""Servers on this machine are reached without the environment's proxy, which cannot see them."""
+_CLOSING = 2.0
+"""Seconds that the end of the program gives connections to say goodbye."""
+_open: weakref.WeakSet[AsyncTransport] = weakref.WeakSet()
 
 
 class Transport:
-    """Performs steps for ``Client``; closes its ``httpx.Client`` unless one was given."""
+    """Performs exchanges for ``Client``; closes its connections, never those of ``client``."""
 
     def __init__(self, client: httpx.Client | None, retry: Retry) -> None:
-        self._own = client is None
-        self._client = client or self._new()
-        self._process = os.getpid()
-        self._retry = retry
+        self._client, self._retry = client, retry
+        self._of: dict[int, AsyncTransport] = {}
+        """By process: two must not share a connection; a parent's stay in a child, untouched."""
+        self._closed = False
+        weakref.finalize(self, _let_go, self._of).atexit = False
 
-    def _new(self) -> httpx.Client:
-        client = httpx.Client(mounts=DIRECT)
-        weakref.finalize(self, client.close)
-        return client
+    def _over(self) -> AsyncTransport:
+        if self._closed:
+            raise closed()
+        if made := self._of.get(os.getpid()):
+            return made
+        from internvl_modal.transport.aio import AsyncTransport
+
+        made = self._of.setdefault(os.getpid(), AsyncTransport(self._client, self._retry))
+        _open.add(made)
+        return made
 
     def close(self) -> None:
-        """Close the connections, unless the client was the user's."""
-        if self._own:
-            self._client.close()
+        """Wake whoever waits; close the connections, unless they are the user's."""
+        self._closed = True
+        if made := self._of.get(os.getpid()):
+            shared_loop().call(made.close())
 
     def send(self, step: Exchange[T]) -> Exchanged[T]:
         """Exchange and decode, again where that may help."""
-        retrying = tenacity.Retrying(**policy(step.retry or self._retry, step.deadline))
-        return Exchanged(retrying(self._once, step), retrying.statistics["attempt_number"])
+        return shared_loop().call(self._over().send(step))
 
-    @contextmanager
-    def stream(self, step: Exchange[T]) -> Iterator[tuple[Exchanged[T], Iterator[bytes]]]:
-        """Open a streamed answer, again where that may help, and give its chunks."""
-        retrying = tenacity.Retrying(**policy(step.retry or self._retry, step.deadline))
-        response, value = retrying(self._begin, step)
-        try:
-            sent = Exchanged(value, retrying.statistics["attempt_number"])
-            yield sent, self._chunks(response, step, begun=True)
-        finally:
-            response.close()
+    def stream(self, step: Exchange[T]) -> Streaming[T]:
+        """Open a streamed answer, again where that may help."""
+        loop = shared_loop()
+        return Streaming(loop, loop.call(self._over().stream(step)))
 
-    def _once(self, step: Exchange[T]) -> T:
-        response = self._open(step)
-        try:
-            return step.decode(received(response, b"".join(self._chunks(response, step))))
-        finally:
-            response.close()
 
-    def _begin(self, step: Exchange[T]) -> tuple[httpx.Response, T]:
-        response = self._open(step)
-        try:
-            failed = response.status_code != 200
-            body = b"".join(self._chunks(response, step)) if failed else b""
-            return response, step.decode(received(response, body))
-        except BaseException:
-            response.close()
-            raise
+class Streaming(Generic[T]):
+    """A streamed answer that has begun; ``close`` it."""
 
-    def _open(self, step: Exchange[Any]) -> httpx.Response:
-        if self._own and self._process != os.getpid():  # forked: two must not share a connection
-            self._client, self._process = self._new(), os.getpid()
-        with translated(step):
-            request = build_request(self._client, step)
-            for hops in itertools.count(1):
-                response = self._client.send(request, stream=True, follow_redirects=False)
-                following = next_hop(response, step, hops)
-                if following is None:
-                    return response
-                response.close()
-                request = following
-        raise AssertionError("unreachable")
+    def __init__(self, loop: LoopThread, there: aio.Streaming[T]) -> None:
+        self.begun = there.begun
+        self._loop, self._there = loop, there
 
-    def _chunks(
-        self, response: httpx.Response, step: Exchange[Any], *, begun: bool = False
-    ) -> Iterator[bytes]:
-        with translated(step, begun=begun):
-            for chunk in response.iter_bytes():
-                remaining(step.deadline)
-                yield chunk
+    def next(self) -> bytes:
+        """The next piece; empty at the end."""
+        return self._loop.call(self._there.next())
+
+    def finish(self) -> None:
+        """Close once all has been said."""
+        self._loop.finish(self._there.finish())
+
+    def close(self) -> None:
+        """Give the connection back if all was read, else end it."""
+        self._loop.finish(self._there.close())
+
+
+def _let_go(made: dict[int, AsyncTransport]) -> None:
+    """Close what a client left that nobody closed; waits for nothing, wherever it is collected."""
+    if (mine := made.get(os.getpid())) and not sys.is_finalizing():
+        loop = shared_loop().loop
+        loop.call_soon_threadsafe(lambda: loop.create_task(mine.close()))
+
+
+@atexit.register
+def _close_all() -> None:
+    for each in list(_open):
+        with suppress(Exception):
+            shared_loop().call(each.close(), _CLOSING)

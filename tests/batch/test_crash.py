@@ -28,7 +28,8 @@ from tests.batch.conftest import Fast, lines
 SCRIPT = """
 import sys
 import internvl_modal as ivl
-from internvl_modal.batch import iterate, pipeline
+from internvl_modal.batch import pipeline, requests, signals
+from internvl_modal.transport import aio
 url, folder, out, concurrency = sys.argv[1:]
 client = ivl.Client(base_url=url, retry=ivl.Retry(attempts=9, initial=0.01))
 print("begins", flush=True)

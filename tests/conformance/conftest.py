@@ -1,117 +1,39 @@
-"""LMDeploy's own front end, started once for the tests that need it."""
+"""LMDeploy's own front ends, each started once for the tests that need it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import httpx
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 import internvl_modal as ivl
 from internvl_modal.backends.lmdeploy import LMDeployBackend
-from tests.conformance.environment import lmdeploy_executable
+from tests.conformance.environment import NEW, OLD, VERSIONS, lmdeploy_executable
+from tests.conformance.serving import SESSION_LEN, Front, Servers
 
 ENABLED = "INTERNVL_MODAL_TEST_CONFORMANCE"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder needs the environment."""
+    """Everything in this folder needs the environments."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.conformance)
 
 
 @pytest.fixture(scope="session")
-def executable() -> str:
-    """The stand-in for the ``lmdeploy`` command."""
+def enabled() -> None:
+    """Skips where nobody asked for these tests."""
     if os.environ.get(ENABLED) != "1":
-        pytest.skip(f"needs LMDeploy's front end (2 GB installed once); set {ENABLED}=1")
-    return str(lmdeploy_executable())
+        pytest.skip(f"needs LMDeploy's front ends (4 GB installed once); set {ENABLED}=1")
 
 
-@dataclass(frozen=True)
-class SeenImage:
-    """One picture as it reached the generator."""
-
-    size: tuple[int, int]
-    """Pixels, as LMDeploy's loader read it."""
-    tiles: NDArray[np.uint8]
-    """(tiles, 16, 16, 3): the mean colours of each tile's 28x28 patches; the last of several is
-    the thumbnail of the whole picture."""
-
-    @property
-    def grid(self) -> NDArray[np.uint8]:
-        """The whole picture in 16x16 colours."""
-        whole: NDArray[np.uint8] = self.tiles[-1]
-        return whole
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One request as it reached the generator."""
-
-    prompt: str
-    """After the chat template."""
-    prompt_tokens: int
-    sampling: dict[str, object]
-    images: list[SeenImage] = field(repr=False)
-
-
-@dataclass
-class Front:
-    """A running LMDeploy front end and what its stand-in for the engine knows."""
-
-    backend: LMDeployBackend
-    url: str
-    key: str
-    model: str
-    client: ivl.Client
-
-    @classmethod
-    def of(cls, backend: LMDeployBackend, client: ivl.Client) -> Front:
-        """The server that ``backend`` runs."""
-        endpoint = backend.start()
-        key = endpoint.headers["authorization"].removeprefix("Bearer ")
-        assert endpoint.model is not None
-        return cls(backend, endpoint.base_url, key, endpoint.model, client)
-
-    def seen(self) -> Seen:
-        """The only request since this was last asked."""
-        (report,) = self.reports()
-        images = [
-            SeenImage(
-                tuple(image["size"]),
-                np.array(image["tiles"], np.uint8).reshape(-1, 16, 16, 3),
-            )
-            for image in report.pop("images")
-        ]
-        return Seen(images=images, **report)
-
-    def next(self, **behaviour: object) -> None:
-        """Say how the next request is answered; see ``Behaviour`` of the stand-in."""
-        httpx.post(f"{self._root}/_standin/next", json=behaviour, timeout=60).raise_for_status()
-
-    def post(self, document: object, **headers: str) -> httpx.Response:
-        """A chat completion request as it is, without our client."""
-        headers = {"authorization": f"Bearer {self.key}"} | headers
-        url = f"{self.url}/chat/completions"
-        return httpx.post(url, json=document, headers=headers, timeout=60)
-
-    @property
-    def _root(self) -> str:
-        return self.url.removesuffix("/v1")
-
-    def reports(self) -> list[dict[str, Any]]:
-        """The requests since this was last asked, oldest first."""
-        reports = httpx.get(f"{self._root}/_standin/seen", timeout=60).raise_for_status().json()
-        assert isinstance(reports, list)
-        return reports
+@pytest.fixture(scope="session")
+def executable(enabled: None) -> str:
+    """The stand-in for the ``lmdeploy`` command of the version that the package runs itself."""
+    return str(lmdeploy_executable(OLD))
 
 
 @pytest.fixture(scope="session")
@@ -123,31 +45,55 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def running(executable: str, model_folder: Path) -> Iterator[Front]:
-    """The server, with LMDeploy's documented session length for documents."""
+def backend(executable: str, model_folder: Path) -> Iterator[LMDeployBackend]:
+    """The package's own server, with LMDeploy's documented session length for documents."""
     backend = LMDeployBackend(
         model_folder,
         executable=executable,
         startup_timeout=120,
         tp=4,
-        session_len=8192,
+        session_len=SESSION_LEN,
         max_batch_size=8,
     )
-    try:
-        endpoint = backend.start()
-        # A client that is told where the server is, and nothing else.
-        with ivl.Client(
-            base_url=endpoint.base_url,
-            api_key=endpoint.headers["authorization"].removeprefix("Bearer "),
-            retry=ivl.Retry(attempts=1),
-        ) as client:
-            yield Front.of(backend, client)
-    finally:
-        backend.stop()
+    yield backend
+    backend.stop()
+
+
+@pytest.fixture(scope="session")
+def running(backend: LMDeployBackend) -> Iterator[Front]:
+    """That server, and a client that is told where it is, and nothing else."""
+    endpoint = backend.start()
+    with ivl.Client(
+        base_url=endpoint.base_url,
+        api_key=endpoint.headers["authorization"].removeprefix("Bearer "),
+        retry=ivl.Retry(attempts=1),
+    ) as client:
+        yield Front.of(backend, client)
+
+
+@pytest.fixture(scope="session")
+def servers(enabled: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Servers as people start them."""
+    with Servers(tmp_path_factory.mktemp("servers")) as servers:
+        yield servers
 
 
 @pytest.fixture
-def lmdeploy(running: Front) -> Front:
-    """The server, with nothing left over from the test before."""
-    httpx.post(f"{running._root}/_standin/forget", timeout=60).raise_for_status()
+def old(running: Front) -> Front:
+    """LMDeploy 0.7.3, with nothing left over from the test before."""
+    running.forget()
     return running
+
+
+@pytest.fixture
+def new(servers: Servers) -> Front:
+    """LMDeploy 0.18.0, with nothing left over from the test before."""
+    return servers.get(NEW, "InternVL3-8B")
+
+
+@pytest.fixture(params=VERSIONS)
+def lmdeploy(request: pytest.FixtureRequest) -> Front:
+    """Either."""
+    front = request.getfixturevalue("old" if request.param == OLD else "new")
+    assert isinstance(front, Front)
+    return front

@@ -21,11 +21,12 @@ from internvl_modal.errors import (
 )
 from internvl_modal.protocol.error_responses import error_from_response
 from internvl_modal.protocol.http import HttpResponse
-from tests.conformance.conftest import Front
+from tests.conformance.environment import OLD
+from tests.conformance.serving import SESSION_LEN, Front
 
 PICTURE = Image.new("RGB", (896, 448), "red")
 LARGE = Image.new("RGB", (4000, 3000), "red")
-"""13 tiles, 3,328 tokens; the server's session is 8,192."""
+"""13 tiles, 3,328 tokens; the servers' session is 8,192."""
 
 
 def ask(client: ivl.Client, pictures: list[Image.Image], streamed: bool) -> None:
@@ -39,7 +40,7 @@ def test_a_plain_answer(lmdeploy: Front) -> None:
     lmdeploy.next(text="Zwei Bären 🐻🐻, 两只熊。")
     answer = lmdeploy.client.describe(PICTURE)
     assert answer.text == "Zwei Bären 🐻🐻, 两只熊。"
-    assert answer.model == "internvl2_5-78b"
+    assert answer.model == lmdeploy.model
     assert answer.finish_reason == "stop"
     assert answer.usage.prompt_tokens == lmdeploy.seen().prompt_tokens
     assert answer.usage.completion_tokens == len(answer.text.encode())
@@ -73,11 +74,12 @@ def test_an_answer_cut_at_max_tokens(lmdeploy: Front) -> None:
 
 
 def test_an_answer_cut_by_the_context_is_said_so(lmdeploy: Front) -> None:
-    """LMDeploy lowers max_tokens without a word to what is left, or to 128."""
+    """0.7.3 lowers max_tokens without a word to what is left, or to 128; TurboMind always does."""
     lmdeploy.next(text="0123456789" * 200)
     answer = lmdeploy.client.describe([LARGE, LARGE], max_tokens=1900)
-    left = 8192 - answer.usage.prompt_tokens
-    assert lmdeploy.seen().sampling["max_new_tokens"] == left < 1900
+    left = SESSION_LEN - answer.usage.prompt_tokens
+    handed = lmdeploy.seen().sampling["max_new_tokens"]
+    assert handed == (left if lmdeploy.version == OLD else 1900)
     assert answer.finish_reason == "length"
     (warning, *_) = answer.warnings
     assert (
@@ -96,37 +98,50 @@ class Spoiling(httpx.HTTPTransport):
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_picture_that_lmdeploy_could_not_load(lmdeploy: Front, streamed: bool) -> None:
-    """LMDeploy says 200 and describes a black square; its token count gives it away."""
+def test_a_picture_that_lmdeploy_could_not_load(old: Front, streamed: bool) -> None:
+    """0.7.3 says 200 and describes a black square; its token count gives it away."""
     with (
         httpx.Client(transport=Spoiling()) as spoiling,
-        ivl.Client(base_url=lmdeploy.url, api_key=lmdeploy.key, http_client=spoiling) as client,
+        ivl.Client(base_url=old.url, api_key=old.key, http_client=spoiling) as client,
         pytest.raises(ImageNotSeenError, match="the server did not see the picture") as caught,
     ):
         ask(client, [LARGE], streamed)
-    seen = lmdeploy.seen()
+    seen = old.seen()
     assert seen.images[0].size == (32, 32)
     assert (caught.value.expected, caught.value.actual) == (3328, seen.prompt_tokens)
 
 
 @pytest.mark.parametrize("streamed", [False, True])
+def test_a_picture_that_lmdeploy_refuses(new: Front, streamed: bool) -> None:
+    """0.18 says 400 before it answers, streamed or not."""
+    with (
+        httpx.Client(transport=Spoiling()) as spoiling,
+        ivl.Client(base_url=new.url, api_key=new.key, http_client=spoiling) as client,
+        pytest.raises(RequestRejectedError, match="Request preprocessing failed") as caught,
+    ):
+        ask(client, [LARGE], streamed)
+    assert caught.value.status == 400
+    assert new.reports() == []
+
+
+@pytest.mark.parametrize("streamed", [False, True])
 def test_a_prompt_beyond_the_context(lmdeploy: Front, streamed: bool) -> None:
-    """LMDeploy says 200, no text, "length"."""
-    with pytest.raises(ContextLengthError, match="does not fit the server's context") as caught:
+    """0.7.3 says 200, no text, "length"; 0.18 says 400 and both numbers."""
+    with pytest.raises(ContextLengthError) as caught:
         ask(lmdeploy.client, [LARGE] * 3, streamed)
-    assert caught.value.needed is not None
-    assert caught.value.needed > 3 * 3328
+    assert caught.value.status == (200 if lmdeploy.version == OLD else 400)
     assert lmdeploy.reports() == []
 
 
 @pytest.mark.parametrize("tokens", [0, 4])
 def test_a_failing_engine(lmdeploy: Front, tokens: int) -> None:
-    """LMDeploy says 200, "internal error happened", "error"."""
+    """0.7.3 says 200, "internal error happened", "error"; 0.18 says 500, in a stream too."""
     lmdeploy.next(text="A picture.", fail_after=tokens, times=2)
-    with pytest.raises(EngineError, match="internal error happened"):
-        lmdeploy.client.describe(PICTURE)
-    with pytest.raises(EngineError, match="internal error happened"):
-        list(lmdeploy.client.stream(PICTURE))
+    said = "internal error happened" if lmdeploy.version == OLD else "internal server error"
+    for streamed in (False, True):
+        with pytest.raises(EngineError, match=said) as caught:
+            ask(lmdeploy.client, [PICTURE], streamed)
+        assert caught.value.retryable
 
 
 def test_a_failing_engine_is_asked_again(lmdeploy: Front) -> None:
@@ -140,36 +155,48 @@ def test_a_failing_engine_is_asked_again(lmdeploy: Front) -> None:
 
 @pytest.mark.parametrize("key", ["wrong", None])
 def test_a_wrong_key(lmdeploy: Front, key: str | None) -> None:
+    said = "Please request with valid api key" if lmdeploy.version == OLD else "Unauthorized"
     with ivl.Client(base_url=lmdeploy.url, api_key=key) as client:
         for ask in (client.models, lambda: client.describe(PICTURE)):
-            with pytest.raises(AuthenticationError, match="Please request with valid api key"):
+            with pytest.raises(AuthenticationError, match=said):
                 ask()
 
 
 def test_an_unknown_model(lmdeploy: Front) -> None:
     with (
         ivl.Client(base_url=lmdeploy.url, api_key=lmdeploy.key, model="other") as client,
-        pytest.raises(RequestRejectedError, match="The model `other` does not exist") as caught,
+        pytest.raises(RequestRejectedError, match=r"The model .other. does not exist") as caught,
     ):
         client.describe(PICTURE)
     assert caught.value.status == 404
 
 
-@pytest.mark.parametrize(
-    ("document", "status", "message"),
-    [
-        ({"messages": []}, 422, "body.model: Field required"),
-        ({"top_p": 0}, 400, "The top_p `0.0` must be in"),
-        ({"temperature": 3}, 400, "The temperature `3.0` must be in"),
-        ({"response_format": {"type": "json_object"}}, 400, "only pytorch backend"),
-    ],
-)
+REFUSED: list[tuple[dict[str, object], tuple[int, str], tuple[int, str]]] = [
+    ({"model": None}, (422, "body.model: "), (400, "model: ")),
+    ({"top_p": 0}, (400, "The top_p `0.0` must be in"), (400, "The top_p 0.0 must be in")),
+    (
+        {"temperature": 3},
+        (400, "The temperature `3.0` must be in"),
+        (400, "The temperature 3.0 must be in"),
+    ),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": 1}}},
+        (422, "body.response_format"),
+        (400, "response_format"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("document", "by_old", "by_new"), REFUSED)
 def test_what_lmdeploy_refuses(
-    lmdeploy: Front, document: dict[str, object], status: int, message: str
+    lmdeploy: Front,
+    document: dict[str, object],
+    by_old: tuple[int, str],
+    by_new: tuple[int, str],
 ) -> None:
     """The client never sends these; what LMDeploy says to them is read all the same."""
-    whole = {"model": lmdeploy.model, "messages": [{"role": "user", "content": "?"}]}
-    reply = lmdeploy.post(document if status == 422 else whole | document)
+    status, message = by_old if lmdeploy.version == OLD else by_new
+    reply = lmdeploy.ask("?", **document)
     assert reply.status_code == status
     error = error_from_response(HttpResponse(status, reply.headers, reply.content))
     assert type(error) is RequestRejectedError

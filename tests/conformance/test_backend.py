@@ -19,8 +19,8 @@ from internvl_modal.backends.lmdeploy import LMDeployBackend, _free_port
 from internvl_modal.engines.lmdeploy import LMDeployOptions
 from internvl_modal.engines.lmdeploy_process import LMDeployServer
 from internvl_modal.errors import ServerUnavailableError
-from tests.conformance.conftest import Front
-from tests.conformance.environment import REPOSITORY
+from tests.conformance.serving import Front
+from tests.environments import REPOSITORY
 
 PARSE = """
 import json, sys
@@ -128,13 +128,14 @@ def test_the_examples_of_the_documentation(
     assert "quant_policy=8 needs heads 128 wide; those of internvl2_5-1b are 64" in said
 
 
-def test_restart(executable: str, running: Front) -> None:
+def test_restart(executable: str, backend: LMDeployBackend, running: Front) -> None:
     """Beside a server on the port next to it: only its own is touched."""
-    options = running.backend._resolved()
+    options = backend._resolved()
     server = LMDeployServer(options, executable=executable)
     server.start(timeout=120)
     before = server._process
-    server.restart(timeout=120)
+    server.stop()
+    server.start(120)
     assert server._process is not before
     assert server.poll() is None
     assert "Uvicorn running" in server.tail()

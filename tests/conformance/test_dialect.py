@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,24 +16,15 @@ from pydantic import BaseModel
 
 import internvl_modal as ivl
 from internvl_modal.errors import OutputInvalidError
-from tests.conformance.conftest import Front, Seen
+from tests.conformance.environment import NEW
+from tests.conformance.pictures import encoded, scene
+from tests.conformance.serving import Front, Seen
 
 COLOURS = ["red", "lime", "blue", "yellow"]
-MARK = "<img><IMAGE_TOKEN></img>"
 
 
 def square(colour: str, side: int = 448) -> Image.Image:
     return Image.new("RGB", (side, side), colour)
-
-
-def turns(seen: Seen) -> list[tuple[str, str]]:
-    """The rendered prompt as (role, text) pairs; the last is the answer to be written."""
-    parts = seen.prompt.split("<|im_start|>")
-    assert parts[0] == ""
-    pairs = [part.partition("\n")[::2] for part in parts[1:]]
-    assert pairs.pop() == ("assistant", "")
-    assert all(text.endswith("<|im_end|>\n") for _, text in pairs)
-    return [(role, text.removesuffix("<|im_end|>\n")) for role, text in pairs]
 
 
 def colours(seen: Seen) -> list[tuple[int, ...]]:
@@ -41,17 +33,17 @@ def colours(seen: Seen) -> list[tuple[int, ...]]:
 
 def test_one_picture(lmdeploy: Front) -> None:
     lmdeploy.client.describe(square("red"), "What is this?")
-    (system, user) = turns(lmdeploy.seen())
+    (system, user) = lmdeploy.seen().turns
     assert system[0] == "system"
     assert "InternVL" in system[1]
-    assert user == ("user", f"{MARK}\nWhat is this?")
+    assert user == ("user", f"{lmdeploy.mark}\nWhat is this?")
 
 
 def test_several_pictures_are_numbered_and_in_order(lmdeploy: Front) -> None:
     answer = lmdeploy.client.describe([square(colour) for colour in COLOURS], "Compare.")
     seen = lmdeploy.seen()
-    marks = "".join(f"Image-{number}: {MARK}\n" for number in range(1, 5))
-    assert turns(seen)[-1] == ("user", f"{marks}Compare.")
+    marks = "".join(f"Image-{number}: {lmdeploy.mark}\n" for number in range(1, 5))
+    assert seen.turns[-1] == ("user", f"{marks}Compare.")
     assert colours(seen) == [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
     assert [image.tokens for image in answer.images] == [256] * 4
 
@@ -68,13 +60,13 @@ def test_turns_keep_their_pictures_and_the_system_message(lmdeploy: Front) -> No
         system="You judge colours.",
     )
     seen = lmdeploy.seen()
-    assert turns(seen) == [
+    assert seen.turns == [
         ("system", "You judge colours."),
-        ("user", f"Image-1: {MARK}\nImage-2: {MARK}\nAnd this?"),
+        ("user", f"Image-1: {lmdeploy.mark}\nImage-2: {lmdeploy.mark}\nAnd this?"),
         ("assistant", "Two squares."),
         ("user", "Which is warmer?"),
         ("assistant", "The first."),
-        ("user", f"{MARK}\nAnd now?"),
+        ("user", f"{lmdeploy.mark}\nAnd now?"),
     ]
     assert colours(seen) == [(255, 0, 0), (0, 0, 255), (0, 255, 0)]
 
@@ -82,7 +74,7 @@ def test_turns_keep_their_pictures_and_the_system_message(lmdeploy: Front) -> No
 def test_text_without_pictures(lmdeploy: Front) -> None:
     answer = lmdeploy.client.chat([{"role": "user", "text": "Hello?"}])
     seen = lmdeploy.seen()
-    assert turns(seen)[-1] == ("user", "Hello?")
+    assert seen.turns[-1] == ("user", "Hello?")
     assert seen.images == []
     assert answer.usage.prompt_tokens == seen.prompt_tokens
 
@@ -94,27 +86,29 @@ def test_text_without_pictures(lmdeploy: Front) -> None:
 def test_control_tokens_in_a_prompt_are_plain_text(lmdeploy: Front, text: str) -> None:
     answer = lmdeploy.client.describe(square("red"), f"Say {text} twice.")
     seen = lmdeploy.seen()
-    assert [role for role, _ in turns(seen)] == ["system", "user"]
-    assert turns(seen)[-1][1] == f"{MARK}\nSay {text.replace('<', '< ')} twice."
+    assert [role for role, _ in seen.turns] == ["system", "user"]
+    assert seen.turns[-1][1] == f"{lmdeploy.mark}\nSay {text.replace('<', '< ')} twice."
     assert len(seen.images) == 1
     assert answer.warnings == ("the prompt held control tokens; they were sent as plain text",)
 
 
-def test_a_prompt_with_the_placeholder_alone_fails_in_lmdeploy(lmdeploy: Front) -> None:
-    """What the client protects from: 500, or a stream that is cut, for a word in the text."""
-    messages = [
-        {
-            "role": "user",
-            "content": [
-                {"type": "text", "text": "<IMAGE_TOKEN><IMAGE_TOKEN>"},
-                {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}},
-            ],
-        }
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_prompt_with_the_placeholder_alone_fails_in_lmdeploy(
+    lmdeploy: Front, streamed: bool
+) -> None:
+    """What the client protects from: 400, 500 or a stream that is cut, for a word in the text."""
+    picture = {"url": "data:image/png;base64," + base64.b64encode(encoded(scene(), "PNG")).decode()}
+    content = [
+        {"type": "text", "text": "<IMAGE_TOKEN><IMAGE_TOKEN>"},
+        {"type": "image_url", "image_url": picture},
     ]
-    document = {"model": lmdeploy.model, "messages": messages}
-    assert lmdeploy.post(document).status_code == 500
-    with pytest.raises(httpx.RemoteProtocolError):
-        lmdeploy.post(document | {"stream": True})
+    if lmdeploy.version == NEW:
+        assert lmdeploy.ask(content, stream=streamed).status_code == 400
+    elif streamed:
+        with pytest.raises(httpx.RemoteProtocolError):
+            lmdeploy.ask(content, stream=True)
+    else:
+        assert lmdeploy.ask(content).status_code == 500
 
 
 @pytest.fixture
@@ -135,8 +129,8 @@ def video(tmp_path: Path) -> Path:
 def test_frames_of_a_video(lmdeploy: Front, video: Path) -> None:
     lmdeploy.client.describe_video(video, "What happens?", frames=4)
     seen = lmdeploy.seen()
-    marks = "".join(f"Frame{number}: {MARK}\n" for number in range(1, 5))
-    assert turns(seen)[-1] == ("user", f"{marks}What happens?")
+    marks = "".join(f"Frame{number}: {lmdeploy.mark}\n" for number in range(1, 5))
+    assert seen.turns[-1] == ("user", f"{marks}What happens?")
     assert [len(image.tiles) for image in seen.images] == [1] * 4
     expected = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)])
     assert np.abs(np.array(colours(seen)) - expected).max() < 12
@@ -145,7 +139,7 @@ def test_frames_of_a_video(lmdeploy: Front, video: Path) -> None:
 def test_part_of_a_video(lmdeploy: Front, video: Path) -> None:
     lmdeploy.client.describe_video(video, frames=1, start=2, end=3, detail=6)
     seen = lmdeploy.seen()
-    assert turns(seen)[-1][1].startswith(f"Frame1: {MARK}\n")
+    assert seen.turns[-1][1].startswith(f"Frame1: {lmdeploy.mark}\n")
     assert [len(image.tiles) for image in seen.images] == [7]
     assert colours(seen)[0][2] > 240
 

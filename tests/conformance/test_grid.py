@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from internvl_modal.images.tiles import choose_grid, target_size
+from tests.conformance.environment import VERSIONS, lmdeploy_executable, standin
 
 LIMITS = (1, 6, 12, 24, 40)
 SIZES = 20_000
@@ -42,11 +42,11 @@ for limit, sizes in work:
 Sizes = list[tuple[int, int]]
 
 
-def lmdeploys(executable: str, work: list[tuple[int, Sizes]]) -> list[Sizes]:
+def lmdeploys(version: str, work: list[tuple[int, Sizes]]) -> list[Sizes]:
     """The grids that LMDeploy chooses with each limit for its sizes."""
-    standin = Path(__file__).parent / "standin"
+    python = lmdeploy_executable(version).with_name("python")
     done = subprocess.run(
-        [str(Path(executable).with_name("python")), "-c", CHOOSE, str(standin)],
+        [str(python), "-c", CHOOSE, str(standin(version))],
         input=json.dumps(work),
         capture_output=True,
         text=True,
@@ -66,14 +66,16 @@ def sizes() -> Sizes:
     return found + [(i * side, j * side) for i, j in ratios for side in range(300, 310)]
 
 
-def test_the_grid_is_lmdeploys(executable: str, sizes: Sizes) -> None:
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_grid_is_lmdeploys(enabled: None, version: str, sizes: Sizes) -> None:
     assert len(sizes) == SIZES
-    theirs = lmdeploys(executable, [(limit, sizes) for limit in LIMITS])
+    theirs = lmdeploys(version, [(limit, sizes) for limit in LIMITS])
     for limit, grids in zip(LIMITS, theirs, strict=True):
         assert [choose_grid(*size, limit) for size in sizes] == grids
 
 
-def test_a_shrunk_payload_picks_its_grid_again(executable: str, sizes: Sizes) -> None:
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_shrunk_payload_picks_its_grid_again(enabled: None, version: str, sizes: Sizes) -> None:
     work, expected = [], []
     for limit in LIMITS:
         grids = [choose_grid(*size, limit) for size in sizes]
@@ -81,4 +83,4 @@ def test_a_shrunk_payload_picks_its_grid_again(executable: str, sizes: Sizes) ->
         assert sum(a != b for a, b in zip(sizes, sent, strict=True)) > SIZES // 20
         work.append((limit, sent))
         expected.append(grids)
-    assert lmdeploys(executable, work) == expected
+    assert lmdeploys(version, work) == expected

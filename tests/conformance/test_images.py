@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from internvl_modal.errors import ImageError
-from tests.conformance.conftest import Front
 from tests.conformance.pictures import (
     Case,
     encoded,
@@ -21,6 +20,7 @@ from tests.conformance.pictures import (
     see_through,
     tiles_of,
 )
+from tests.conformance.serving import Front
 from tools.images_table import PAGE, table
 
 CLOSE = 2.0
@@ -77,8 +77,8 @@ def test_frames_that_are_left_out_are_said(lmdeploy: Front) -> None:
     assert len(frames) == 4
 
 
-def test_the_table_in_the_documentation_is_what_happens(lmdeploy: Front) -> None:
-    assert table(lmdeploy) in PAGE.read_text(encoding="utf-8")
+def test_the_table_in_the_documentation_is_what_happens(old: Front) -> None:
+    assert table(old) in PAGE.read_text(encoding="utf-8")
 
 
 def test_background(lmdeploy: Front) -> None:
@@ -109,17 +109,17 @@ def test_estimate_is_what_it_costs(lmdeploy: Front) -> None:
     assert estimate.tokens == described.images[0].tokens == 256 * len(image.tiles)
 
 
-def test_a_picture_alone_is_misread_by_lmdeploy(lmdeploy: Front) -> None:
+def test_a_picture_alone_is_misread_by_lmdeploy(old: Front) -> None:
     """What the client protects from still happens to a request without it."""
     case = next(case for case in pictures() if case.name.endswith("orientation 6"))
     url = {"url": data_url(case.data)}
     content = [{"type": "text", "text": "?"}, {"type": "image_url", "image_url": url}]
-    document = {"model": lmdeploy.model, "messages": [{"role": "user", "content": content}]}
-    assert lmdeploy.post(document).status_code == 200
-    assert lmdeploy.seen().images[0].size == scene().size[::-1]
+    document = {"model": old.model, "messages": [{"role": "user", "content": content}]}
+    assert old.post(document).status_code == 200
+    assert old.seen().images[0].size == scene().size[::-1]
     url["url"] = data_url(b"no picture")
-    assert lmdeploy.post(document).status_code == 200
-    (black,) = lmdeploy.seen().images
+    assert old.post(document).status_code == 200
+    (black,) = old.seen().images
     assert black.size == (32, 32)
     assert black.tiles.max() == 0
     assert Image.open(io.BytesIO(case.data)).size == scene().size[::-1]

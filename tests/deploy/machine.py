@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).parents[2]
 PRELUDE = """
 import json, sys
 import internvl_modal as ivl
-from internvl_modal.deploying import adeploy, connect, deploy
+from internvl_modal.deployment.api import aconnect, adeploy, connect, deploy
 from internvl_modal.errors import InternVLError
 
 def say(value):
@@ -67,6 +67,6 @@ class Machine:
     @property
     def key(self) -> str:
         """The key it keeps of its only deployment."""
-        (file,) = self.home.rglob("deployments/*/*.json")
+        (file,) = self.home.rglob("deployments/*/*/*.json")
         key: str = json.loads(file.read_text())["api_key"]
         return key

@@ -23,6 +23,7 @@ from internvl_modal.deployment.containers import list_bucket
 from internvl_modal.deployment.design import make_spec
 from internvl_modal.deployment.modal_api import outside_loop
 from internvl_modal.deployment.options import DeployOptions
+from internvl_modal.deployment.planned import planned
 from internvl_modal.errors import DeployError
 from tests.deploy.machine import Machine
 
@@ -439,11 +440,11 @@ def test_a_backend_of_the_client_has_the_deployments_key_and_patience(machine: M
     sent, given, patience = machine.python(
         "made = [ivl.Client('modal', model='internvl2_5-1b', api_key=k) for k in (None, 'given')]\n"
         "keys = [c.backend.start().headers['authorization'] for c in made]\n"
-        "say([*keys, made[0].backend.timeout])"
+        "say([*keys, made[0].backend.preview().timeout])"
     )
     assert (sent, given) == (f"Bearer {machine.key}", "Bearer given")
     options = DeployOptions(model="internvl2_5-1b")
-    start = make_spec(options, prices="catalogue").function("serve").startup_timeout
+    start = make_spec(options, planned(options)).function("serve").startup_timeout
     assert patience == start + options.timeout
 
 

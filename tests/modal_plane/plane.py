@@ -62,6 +62,8 @@ class Plane(Objects, Volumes, Apps, Calls, Edge):
         self.root = Path(tempfile.mkdtemp(prefix="plane-"))
         self.recorded: list[Call] = []
         self.faults: dict[str, Fault] = {}
+        self.delays: dict[str, float] = {}
+        """Seconds that RPCs take."""
         self.counters: dict[str, int] = defaultdict(int)
         self.loop = asyncio.new_event_loop()
         for part in (Objects, Volumes, Apps, Calls, Edge):
@@ -217,6 +219,7 @@ class _Service:
             ASKER.set(self.task_id)
             self._authenticate(stream.metadata)
             self.plane.record(rpc, request)
+            await asyncio.sleep(self.plane.delays.get(rpc, 0))
             method = getattr(self.plane, rpc, None)
             if method is None:
                 raise GRPCError(Status.UNIMPLEMENTED, f"this plane does not know {rpc}")

@@ -27,9 +27,11 @@ from internvl_modal.schema.inputs import ImageSource
 __all__ = ["Images", "check_choice", "check_row", "read", "size_of"]
 
 Images: TypeAlias = (
-    "str | os.PathLike[str] | Mapping[str, ImageSource]"
-    " | Iterable[ImageSource | tuple[str, ImageSource] | Mapping[str, Any]]"
-    " | AsyncIterable[ImageSource | tuple[str, ImageSource] | Mapping[str, Any]]"
+    str
+    | os.PathLike[str]
+    | Mapping[str, ImageSource]
+    | Iterable[ImageSource | tuple[str, ImageSource] | Mapping[str, Any]]
+    | AsyncIterable[ImageSource | tuple[str, ImageSource] | Mapping[str, Any]]
 )
 """A folder, a glob, a manifest, a tar, an address of these, a data set or frame, a mapping of keys
 to sources, or any iterable of sources, (key, source) pairs or rows."""

@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from internvl_modal.protocol.call import ChatCall
+from internvl_modal.protocol.dialects.base import Dialect, text_part
+from internvl_modal.protocol.endpoint import Capabilities
 from internvl_modal.protocol.http import Json
-from internvl_modal.protocol.turns import Turn, neutralise
-from internvl_modal.schema.results import Seen
+from internvl_modal.protocol.turns import Turn
+from internvl_modal.protocol.verification import Sight
+from internvl_modal.schema.results import Seen, Usage
 
 if TYPE_CHECKING:
-    from internvl_modal.images.encode import PreparedImage
+    from internvl_modal.models.families import Family
+    from internvl_modal.schema.results import PreparedImage
 
 
-def _gateway_content(turn: Turn, attach: Callable[[PreparedImage], str]) -> list[Json]:
-    parts: list[Json] = [{"type": "text", "text": neutralise(turn.text)}]
-    for image in turn.images:
-        url = {"url": attach(image), "detail": image.info.max_tiles}
-        parts.append({"type": "image_url", "image_url": url})
-    return parts
+class Gateway(Dialect):
+    """Numbers the pictures and checks the answers itself, and says so."""
 
+    name = "gateway"
+    json_schema = False
+    fixed_tiles = None
+    assumed = False
+    most_stops = None
 
-def proven(proof: Mapping[str, object]) -> tuple[Seen, tuple[str, ...]]:
-    """``seen`` and the warnings in an answer of our gateway, which has checked it."""
-    warnings = proof.get("warnings")
-    told = warnings if isinstance(warnings, list) else []
-    seen: Seen = "confirmed" if proof.get("seen") == "confirmed" else "unverifiable"
-    return seen, tuple(item for item in told if isinstance(item, str))
+    def capabilities(self, family: Family | None) -> Capabilities:
+        """The tokens of its tiles are its own affair."""
+        return super().capabilities(None)
+
+    def content(
+        self, turn: Turn, call: ChatCall, attach: Callable[[PreparedImage], str]
+    ) -> list[Json]:
+        """The text, then the pictures without labels."""
+        del call
+        pictures = [self.picture(image, attach(image)) for image in turn.images]
+        return [text_part(turn.plain), *pictures]
+
+    def picture(self, image: PreparedImage, url: str) -> Json:
+        """``detail`` may be a number there."""
+        limit = image.info.max_tiles
+        return {"type": "image_url", "image_url": {"url": url, "detail": limit}}
+
+    def sight(
+        self, call: ChatCall, usage: Usage | None, body: Json, *, request_id: str | None, text: str
+    ) -> Sight:
+        """``seen`` and ``warnings`` of the answer itself."""
+        del call, usage, request_id, text
+        warnings = body.get("warnings")
+        told = warnings if isinstance(warnings, list) else []
+        seen: Seen = "confirmed" if body.get("seen") == "confirmed" else "unverifiable"
+        return Sight(seen, tuple(item for item in told if isinstance(item, str)))

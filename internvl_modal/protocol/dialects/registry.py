@@ -1,55 +1,54 @@
-"""Which dialect a server speaks."""
+"""Which dialect a server speaks: a row a server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-from internvl_modal.images.tiles import Tiling
-from internvl_modal.protocol.dialects.gateway import _gateway_content
-from internvl_modal.protocol.dialects.lmdeploy import _lmdeploy_content
-from internvl_modal.protocol.dialects.openai import _interleaved_content
+from internvl_modal.errors import ConfigError
+from internvl_modal.protocol.dialects.base import Dialect
+from internvl_modal.protocol.dialects.gateway import Gateway
+from internvl_modal.protocol.dialects.llamacpp import LlamaCpp
+from internvl_modal.protocol.dialects.llamaswap import LlamaSwap
+from internvl_modal.protocol.dialects.lmdeploy import LMDeploy, LMDeploy013
+from internvl_modal.protocol.dialects.lmstudio import LMStudio
+from internvl_modal.protocol.dialects.ollama import Ollama
+from internvl_modal.protocol.dialects.openai import OpenAI
+from internvl_modal.protocol.dialects.sglang import SGLang
+from internvl_modal.protocol.dialects.vllm import VLLM
 from internvl_modal.protocol.endpoint import Capabilities
 from internvl_modal.protocol.http import Json
-from internvl_modal.protocol.turns import Turn, neutralise
 
-if TYPE_CHECKING:
-    from internvl_modal.images.encode import PreparedImage
-    from internvl_modal.protocol.endpoint import Dialect
+SERVERS: Mapping[str | None, tuple[Dialect, ...]] = {
+    "internvl-modal": (Gateway(),),
+    "lmdeploy": (LMDeploy(), LMDeploy013()),
+    "llamacpp": (LlamaCpp(),),
+    "vllm": (VLLM(),),
+    "sglang": (SGLang(),),
+    "library": (Ollama(),),
+    "organization_owner": (LMStudio(),),
+    "llama-swap": (LlamaSwap(),),
+    None: (OpenAI(),),
+}
+"""``owned_by`` in ``/v1/models``, where servers sign their names, and their versions' dialects.
 
+Ollama gives a model's namespace there, LM Studio what OpenAI once gave.
+"""
 
-def _tiling(capabilities: Capabilities) -> Tiling:
-    return Tiling(
-        tile_pixels=capabilities.tile_pixels,
-        tokens_per_tile=capabilities.tokens_per_tile or 256,
-        max_tiles=capabilities.max_tiles,
-        rule="llama.cpp" if capabilities.dialect == "llamacpp" else "internvl",
-    )
-
-
-def _capabilities(model: str, listed: Sequence[Json]) -> Capabilities:
-    """What ``owned_by`` in ``/v1/models`` tells: each server signs its own name there."""
-    owner = str(listed[0].get("owned_by")) if listed else ""
-    tokens = 256 if "internvl" in model.lower() else None
-    if owner == "internvl-modal":
-        return Capabilities("gateway")
-    if owner == "lmdeploy":
-        return Capabilities("lmdeploy", tokens_per_tile=tokens)
-    if owner == "llamacpp":
-        return Capabilities("llamacpp", tokens_per_tile=tokens, max_tiles=12, json_schema=True)
-    return Capabilities(tokens_per_tile=tokens, max_tiles=12, json_schema=owner == "vllm")
+DIALECTS: Mapping[str, Dialect] = {
+    dialect.name: dialect for versions in SERVERS.values() for dialect in versions
+}
 
 
-def render(
-    turns: Sequence[Turn], dialect: Dialect, attach: Callable[[PreparedImage], str]
-) -> list[Json]:
-    """The ``messages`` of a chat completion request; ``attach`` gives a picture's URL."""
-    contents = {"lmdeploy": _lmdeploy_content, "gateway": _gateway_content}
-    content = contents.get(dialect, _interleaved_content)
-    return [
-        {
-            "role": turn.role,
-            "content": content(turn, attach) if turn.images else neutralise(turn.text),
-        }
-        for turn in turns
-    ]
+def dialect_of(capabilities: Capabilities) -> Dialect:
+    """The dialect that ``capabilities`` names; raises ConfigError for an unknown one."""
+    if capabilities.dialect not in DIALECTS:
+        raise ConfigError(
+            f"there is no dialect {capabilities.dialect!r}", hint=f"one of {', '.join(DIALECTS)}"
+        )
+    return DIALECTS[capabilities.dialect]
+
+
+def dialect_of_owner(entry: Json | None) -> Dialect:
+    """The dialect of the server that signs an entry of ``/v1/models``."""
+    owner = entry.get("owned_by") if entry else None
+    return SERVERS.get(owner if isinstance(owner, str) else None, SERVERS[None])[0]

@@ -1,0 +1,29 @@
+"""The plan of what was chosen, and what is chosen where nobody said."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from internvl_modal.deployment.options import DeployOptions
+from internvl_modal.errors import ConfigError, DeployError
+from internvl_modal.planning.api import plan
+from internvl_modal.planning.options import PlanOptions
+from internvl_modal.planning.plan import Plan
+
+DEFAULT_GPUS = {"internvl2_5-78b": "A100-80GB:4", "internvl2_5-78b-mpo": "A100-80GB:4"}
+"""InternVL documents ``--tp 4`` for its 78B, and measures on A100-80GB; others take the planner's
+cheapest."""
+
+
+def planned(options: DeployOptions, prices: Literal["auto", "catalogue"] = "auto") -> Plan:
+    """Plan a deployment; it may not fit.
+
+    Asks the Hub for a model that is not in the catalog, and Modal for its prices unless they are
+    the catalogue's. Raises DeployError for what means nothing, WeightsError and PlanError.
+    """
+    wishes: dict[str, Any] = {name: getattr(options, name) for name in PlanOptions.__annotations__}
+    gpu = options.gpu or DEFAULT_GPUS.get(options.model.strip().lower().removeprefix("opengvlab/"))
+    try:
+        return plan(options.model, revision=options.revision, gpu=gpu, prices=prices, **wishes)
+    except ConfigError as error:
+        raise DeployError(error.message, hint=error.hint) from error

@@ -1,0 +1,37 @@
+"""What can be fixed of a plan: the keyword options that ``plan`` and ``deploy`` share."""
+
+from __future__ import annotations
+
+from typing_extensions import TypedDict
+
+
+class PlanOptions(TypedDict, total=False):
+    """Options of ``plan()`` and of ``deploy()``; defaults and checks are those of ``Request``.
+
+    None leaves a choice to the planner.
+    """
+
+    images_per_request: int
+    """Pictures in one request."""
+    max_tiles: int
+    """Most tiles of a picture; the thumbnail comes on top."""
+    prompt_tokens: int
+    """Tokens of a prompt."""
+    output_tokens: int
+    """Tokens of an answer."""
+    session_len: int | None
+    """Tokens of one session."""
+    max_batch_size: int | None
+    """Requests at once."""
+    cache_max_entry_count: float | None
+    """Share of the GPU memory left by the weights that becomes the KV cache."""
+    quant_policy: int
+    """Bits of the KV cache: 0 (16), 8 or 4."""
+    vision_max_batch_size: int
+    """Pictures in one pass of the ViT."""
+    scaledown_window: int
+    """Idle seconds until a container stops."""
+    cpu: float
+    """CPU cores."""
+    memory_gib: float
+    """GiB of host memory."""

@@ -1,0 +1,32 @@
+"""What is asked of a model, below everything that sends it or reads the answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from internvl_modal.protocol.endpoint import Capabilities, Endpoint
+from internvl_modal.protocol.turns import Turn
+from internvl_modal.schema.options import DescribeOptions
+
+if TYPE_CHECKING:
+    from internvl_modal.models.families import Family
+    from internvl_modal.schema.results import PreparedImage
+
+
+@dataclass(frozen=True)
+class ChatCall:
+    """What is asked, kept to check the answer against it."""
+
+    endpoint: Endpoint
+    capabilities: Capabilities
+    model: str
+    turns: tuple[Turn, ...]
+    options: DescribeOptions
+    family: Family | None = None
+    """Of the model, where its name tells."""
+
+    @property
+    def images(self) -> tuple[PreparedImage, ...]:
+        """Every picture of every turn, in order."""
+        return tuple(image for turn in self.turns for image in turn.images)

@@ -1,0 +1,26 @@
+"""llama.cpp's own server."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from internvl_modal.protocol.dialects.base import Dialect
+
+
+class LlamaCpp(Dialect):
+    """Cuts by a rule of its own, so that pictures are shrunk to get fewer tiles.
+
+    It gives each connection one of its few threads until that closes or was idle for 5 s, so that
+    idle ones hold up the others.
+    """
+
+    name = "llamacpp"
+    json_schema = True
+    assumed = False
+    rule = "llama.cpp"
+    greedy: ClassVar = {"top_k": 1}
+    repetition = "repeat_penalty"
+    most_stops = None
+    # It gives each connection a thread until that closes or was idle for 5 s, and of those that are
+    # opened at once it may leave some in a queue behind the idle ones.
+    headers: ClassVar = {"connection": "close"}

@@ -1,0 +1,25 @@
+"""SGLang."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from internvl_modal.protocol.dialects.base import Dialect
+from internvl_modal.protocol.http import Json
+
+if TYPE_CHECKING:
+    from internvl_modal.schema.results import PreparedImage
+
+
+class SGLang(Dialect):
+    """Takes a limit of tiles with each picture; on a tie it may choose a larger grid than ours."""
+
+    name = "sglang"
+    json_schema = True
+    fixed_tiles = None
+    most_stops = None
+
+    def picture(self, image: PreparedImage, url: str) -> Json:
+        """``max_dynamic_patch`` stands beside the URL, as with LMDeploy."""
+        limit = image.info.max_tiles
+        return {"type": "image_url", "image_url": {"url": url, "max_dynamic_patch": limit}}

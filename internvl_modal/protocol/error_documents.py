@@ -1,0 +1,158 @@
+"""Where servers put the code, the type and the words of an error in a JSON document."""
+
+from __future__ import annotations
+
+import email.utils
+import re
+import time
+from collections.abc import Iterator, Mapping
+
+from internvl_modal.protocol.http import Json
+
+_TYPES: tuple[tuple[str, int], ...] = (
+    (r"overloaded|unavailable|loading model|(?:still|model is) (?:loading|starting)", 503),
+    (r"rate.?limit|too.?many.?requests|resource_exhausted|insufficient_quota", 429),
+    (r"authentication|unauthenticated|unauthorized|invalid.?api.?key|no auth", 401),
+    (r"insufficient.?(?:credits?|funds|balance)|payment.?required", 402),
+    (r"permission.?denied|forbidden|flagged", 403),
+    (r"not.?found", 404),
+    (r"deadline.?exceeded|timed?.?out|gateway.?timeout", 504),
+    (r"invalid.?request|bad.?request|invalid.?argument|validation", 400),
+    (r"server.?error|internal|out of memory|cuda", 500),
+)
+"""Words of an error that has no code, and the status that they mean."""
+
+
+def is_error(document: object) -> bool:
+    """Whether a document, or an event of a stream, says that something failed."""
+    if isinstance(document, list):  # Google's
+        return (
+            len(document) == 1 and isinstance(document[0], dict) and bool(document[0].get("error"))
+        )
+    if not isinstance(document, dict):
+        return False
+    if (
+        document.get("error")
+        or document.get("object") == "error"
+        or document.get("type") == "error"
+    ):
+        return True
+    choices = document.get("choices")
+    if choices:
+        first = choices[0] if isinstance(choices, list) else None
+        return isinstance(first, dict) and bool(first.get("error"))
+    if "choices" in document:
+        return False
+    failed = _status(document.get("code")) or _status(document.get("status"))
+    return bool(document.get("detail")) or (failed is not None and bool(document.get("message")))
+
+
+def error_code(document: object, said: str) -> int | None:
+    """The HTTP status that an error document gives as a code, or means by its type or words."""
+    levels = list(_levels(document))
+    for level in levels:
+        for name in ("code", "status", "status_code", "http_status", "statusCode"):
+            if (code := _status(level.get(name))) is not None:
+                return code
+    told = " ".join(
+        str(level[name])
+        for level in levels
+        for name in ("type", "code", "status", "error_type")
+        if isinstance(level.get(name), str)
+    )
+    for words in (told, said):
+        for pattern, code in _TYPES:
+            if re.search(pattern, words, re.I):
+                return code
+    return None
+
+
+def error_type(document: object) -> str:
+    """The types and codes that are words, all of them."""
+    names = [
+        str(level[name])
+        for level in _levels(document)
+        for name in ("type", "code", "error_type")
+        if isinstance(level.get(name), str)
+    ]
+    return " ".join(dict.fromkeys(names))
+
+
+def error_words(document: object) -> str:
+    """The human words in an error document, wherever the server put them."""
+    if isinstance(document, dict) and isinstance(choices := document.get("choices"), list):
+        first = choices[0] if choices else None
+        if not document.get("error") and isinstance(first, dict) and first.get("error"):
+            document = first
+    for _ in range(5):
+        if isinstance(document, str):
+            return document.strip()[:500]
+        if isinstance(document, list):
+            if len(document) == 1 and isinstance(document[0], dict) and document[0].get("error"):
+                document = document[0]
+                continue
+            return "; ".join(filter(None, (_validation(item) for item in document)))[:500]
+        if not isinstance(document, dict):
+            return ""
+        names = ("error", "detail", "message", "msg")
+        document = next((document[name] for name in names if document.get(name)), None)
+    return ""
+
+
+def retry_after(document: object, headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait before asking again, from the header or from the error itself."""
+    told = seconds(headers.get("retry-after"))
+    if told is not None:
+        return told
+    for level in _levels(document):
+        for name in ("retry_after", "retry_after_seconds", "retryAfter"):
+            value = level.get(name)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return max(0.0, float(value))
+            if isinstance(value, str) and (told := seconds(value)) is not None:
+                return told
+        given = level.get("headers")
+        for name, value in given.items() if isinstance(given, dict) else ():
+            if str(name).lower() == "retry-after" and (told := seconds(str(value))) is not None:
+                return told
+    return None
+
+
+def seconds(value: str | None) -> float | None:
+    """Seconds that a ``Retry-After`` header asks for (RFC 9110, 10.2.3), None if unreadable."""
+    if not value:
+        return None
+    if re.fullmatch(r"\s*\d{1,9}(\.\d+)?\s*", value):
+        return float(value)
+    try:
+        moment = email.utils.parsedate_to_datetime(value)
+        return max(0.0, moment.timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _levels(document: object, depth: int = 4) -> Iterator[Json]:
+    """The objects of an error document, the inner ones first: they know more."""
+    if isinstance(document, list) and document:
+        document = document[0]
+    if not isinstance(document, dict) or depth == 0:
+        return
+    for name in ("error", "detail", "metadata", "choices"):
+        yield from _levels(document.get(name), depth - 1)
+    yield document
+
+
+def _status(value: object) -> int | None:
+    if isinstance(value, str) and re.fullmatch(r"[45]\d\d", value.strip()):
+        value = int(value)
+    is_code = isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600
+    return value if is_code and isinstance(value, int) else None
+
+
+def _validation(item: object) -> str:
+    """One entry of a FastAPI validation error: where and what."""
+    if not isinstance(item, dict):
+        return ""
+    where = item.get("loc")
+    place = ".".join(str(part) for part in where) if isinstance(where, list) else ""
+    return f"{place}: {item.get('msg')}" if place else str(item.get("msg", ""))

@@ -1,0 +1,75 @@
+"""JSON objects in the text of a model, whatever stands around them."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+from internvl_modal.protocol.http import Json
+
+_FENCE = re.compile(r"(`{3,}|~{3,})[^\n`~]*\n?(.*?)\1", re.DOTALL)
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],]', re.DOTALL)
+_STRING_OR_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """An object that begins and cannot be read: cut off, or not JSON."""
+
+    problem: str
+    cut: bool = False
+    """Whether it is never closed, so that nothing after it can be told from its inside."""
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+def fenced_blocks(text: str) -> list[str]:
+    """What stands between Markdown's fences, in order; a fence that is never closed is none."""
+    return [found[2] for found in _FENCE.finditer(text)]
+
+
+def objects_in(text: str) -> list[Json | Broken]:
+    """Every object in ``text``, in order, never one inside another, be that whole or not.
+
+    A trailing comma is forgiven, as are control characters in strings.
+    """
+    found: list[Json | Broken] = []
+    start = text.find("{")
+    while start >= 0:
+        end = _end(text, start)
+        if end is None:
+            return [*found, Broken("the JSON object is cut: it is never closed", cut=True)]
+        each = _read(text[start:end])
+        if not isinstance(each, Broken) or ":" in text[start:end]:  # else prose in braces
+            found.append(each)
+        start = text.find("{", end)
+    return found
+
+
+def _end(text: str, start: int) -> int | None:
+    """Where the object that begins at ``start`` is closed; None where it never is."""
+    depth = 0
+    for token in _TOKEN.finditer(text, start):
+        if token[0] in "{[":
+            depth += 1
+        elif token[0] in "}]":
+            depth -= 1
+            if depth == 0:
+                return token.end()
+    return None
+
+
+def _read(text: str) -> Json | Broken:
+    problem = ""
+    for attempt in (text, _STRING_OR_COMMA.sub(lambda found: found[1] or "", text)):
+        try:
+            document: Json = json.loads(attempt, strict=False)
+        except RecursionError:
+            return Broken("the JSON object is nested too deeply")
+        except ValueError as error:
+            problem = problem or f"the JSON object cannot be read: {error}"
+        else:
+            return document
+    return Broken(problem)

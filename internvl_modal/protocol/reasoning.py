@@ -1,0 +1,81 @@
+"""What a thinking model wrote before its answer, cut from the text and kept apart."""
+
+from __future__ import annotations
+
+import re
+
+from internvl_modal.protocol.stop_sequences import overlap
+
+_OPEN, _CLOSE = ("<think>", "<thinking>"), ("</think>", "</thinking>")
+_BEFORE = re.compile(r"\A(?P<thought>.*?)</think(?:ing)?>\s*", re.S)
+
+
+class ReasoningCutter:
+    """Passes text on, without what stands between ``<think>`` and ``</think>``.
+
+    Holds back what may be the start of either; ``reasoning`` is what was cut.
+    """
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._thoughts: list[str] = []
+        self._inside = False
+        self._begun = False
+
+    @property
+    def reasoning(self) -> str:
+        """Every thought so far."""
+        return "".join(self._thoughts).strip()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the text so far ends in the middle of a thought."""
+        return self._inside
+
+    def feed(self, text: str) -> str:
+        """The part of ``text`` that is answer, as far as that is certain."""
+        text, self._held = self._held + text, ""
+        passed: list[str] = []
+        while text:
+            marks = _CLOSE if self._inside else _OPEN
+            found = min(
+                ((at, mark) for mark in marks if (at := text.find(mark)) >= 0), default=None
+            )
+            before = text if found is None else text[: found[0]]
+            if found is None:
+                held = max(overlap(text, mark) for mark in marks)
+                before, self._held = text[: len(text) - held], text[len(text) - held :]
+            (self._thoughts if self._inside else passed).append(before)
+            if found is None:
+                break
+            text = text[found[0] + len(found[1]) :]
+            self._inside = not self._inside
+        return self._answer("".join(passed))
+
+    def finish(self) -> str:
+        """What was held back and turned out to be ordinary text."""
+        held, self._held = self._held, ""
+        if self._inside:
+            self._thoughts.append(held)
+            return ""
+        return self._answer(held)
+
+    def _answer(self, text: str) -> str:
+        """``text`` without the white space between a thought and the answer."""
+        if self._thoughts and not self._begun:
+            text = text.lstrip()
+        self._begun = self._begun or bool(text.strip())
+        return text
+
+
+def split_reasoning(text: str) -> tuple[str, str]:
+    """The answer and the reasoning of a whole text.
+
+    A closing mark alone means that the template opened the thought (Qwen 3, DeepSeek R1).
+    """
+    cutter = ReasoningCutter()
+    answer = cutter.feed(text) + cutter.finish()
+    alone = None if cutter.reasoning else _BEFORE.match(answer)
+    if alone is None:
+        return answer, cutter.reasoning
+    return answer[alone.end() :], alone["thought"].strip()

@@ -1,0 +1,168 @@
+"""Bytes over aiohttp's connection pool: how every client of this package sends by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+
+import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
+from yarl import URL
+
+from internvl_modal.errors import ConfigError, ServerError
+from internvl_modal.transport.coding import Decoder
+from internvl_modal.transport.environment import SOCKS, certificates, is_local, proxy_for
+from internvl_modal.transport.exchange import (
+    CONNECT_TIMEOUT,
+    HEADER_BYTES,
+    HEADERS,
+    BrokenError,
+    Hop,
+    UnsentError,
+)
+
+PIECE = 2**20
+"""Bytes; larger bodies are sent in pieces of it, so that the event loop is not held up."""
+_ALWAYS = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "internvl-modal"}
+_UNSENT = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,
+)
+_BROKEN = (aiohttp.ClientError, HttpProcessingError, OSError, asyncio.TimeoutError)
+
+
+class Pool:
+    """Connections of one event loop, without a limit on how many, kept alive between requests."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str | None, aiohttp.ClientSession] = {}
+        self._trusted: ssl.SSLContext | None = None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        while self._sessions:
+            await self._sessions.popitem()[1].close()
+
+    async def open(self, hop: Hop) -> Answer:
+        """Send ``hop`` and wait for the head of its answer; raises UnsentError or BrokenError."""
+        url = _url(hop.url)
+        proxy = proxy_for(hop.url)
+        socks = proxy if proxy and proxy.startswith(SOCKS) else None
+        session = self._sessions.get(socks) or self._new(socks)
+        headers = {**_ALWAYS, **hop.headers}
+        large = len(hop.body) > PIECE
+        if large:
+            headers["content-length"] = str(len(hop.body))
+        with _told():
+            response = await session.request(
+                hop.method,
+                url,
+                headers=headers,
+                data=_pieces(hop.body) if large else hop.body or None,
+                allow_redirects=False,
+                proxy=None if socks else proxy,
+                ssl=self._trust(url, proxy),
+            )
+        return Answer(response)
+
+    def _new(self, socks: str | None) -> aiohttp.ClientSession:
+        session = aiohttp.ClientSession(
+            connector=_socks_connector(socks) if socks else aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            skip_auto_headers=["content-type"],
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
+            max_line_size=HEADER_BYTES,
+            max_field_size=HEADER_BYTES,
+            max_headers=HEADERS,
+        )
+        session._retry_connection = False  # the rule says when to ask again, and logs it
+        self._sessions[socks] = session
+        return session
+
+    def _trust(self, url: URL, proxy: str | None) -> ssl.SSLContext | bool:
+        """Certificates; a server on this machine has none that the environment could break."""
+        if url.scheme == "http" and not (proxy and proxy.startswith("https")):
+            return True
+        if is_local(url.host or "") and self._trusted is None:
+            return True
+        self._trusted = self._trusted or certificates()
+        return self._trusted
+
+
+def _url(url: str) -> URL:
+    """As it is where it can be: a server's own quoting may be part of a signature."""
+    try:
+        plain = url.isascii() and not any(c.isspace() for c in url)
+        return URL(url, encoded=plain)
+    except ValueError as error:
+        raise ConfigError("not a usable URL", hint="give http(s)://HOST:PORT/v1") from error
+
+
+def _socks_connector(proxy: str) -> aiohttp.BaseConnector:
+    try:
+        from aiohttp_socks import ProxyConnector
+    except ImportError:
+        raise ConfigError(
+            "a variable such as ALL_PROXY names a SOCKS proxy",
+            hint="pip install 'internvl-modal[socks]', or unset it",
+        ) from None
+    remote = proxy.startswith(("socks5h", "socks4"))
+    made: aiohttp.BaseConnector = ProxyConnector.from_url(
+        proxy.replace("socks5h", "socks5", 1), rdns=remote, limit=0
+    )
+    return made
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), PIECE):
+        yield body[start : start + PIECE]
+
+
+class Answer:
+    """An answer whose body is still to come."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Lower-case names; raises ServerError for more than HEADER_BYTES of them."""
+        if sum(len(n) + len(v) for n, v in self._response.raw_headers) > HEADER_BYTES:
+            raise ServerError(f"the answer has more than {HEADER_BYTES // 1024} KiB of headers")
+        return {name.lower(): value for name, value in self._response.headers.items()}
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes, its coding undone; raises BrokenError."""
+        decoder = Decoder(", ".join(self._response.headers.getall("content-encoding", ())))
+        with _told():
+            async for chunk in self._response.content.iter_any():
+                for piece in decoder.feed(chunk):
+                    yield piece
+
+    async def close(self) -> None:
+        """Give the connection back if the body was read, else end it."""
+        self._response.close()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except _UNSENT as error:
+        raise UnsentError(_words(error)) from error
+    except aiohttp.InvalidURL as error:
+        raise ConfigError("not a usable URL", hint="give http(s)://HOST:PORT/v1") from error
+    except _BROKEN as error:
+        raise BrokenError(_words(error)) from error
+
+
+def _words(error: Exception) -> str:
+    """What went wrong, without the proxy's URL, which may hold its password."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return " ".join(error.message.split())[:200]
+    return " ".join(str(error).split())[:200] or type(error).__name__

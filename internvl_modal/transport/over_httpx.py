@@ -1,0 +1,136 @@
+"""Bytes over the user's own httpx client, blocking or not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TypeVar
+
+import anyio
+import httpx
+
+from internvl_modal._utils.daemon_thread import in_daemon
+from internvl_modal.errors import ConfigError, ServerError
+from internvl_modal.transport.coding import CODINGS
+from internvl_modal.transport.exchange import (
+    CONNECT_TIMEOUT,
+    BrokenError,
+    Hop,
+    UnsentError,
+    closed,
+    remaining,
+)
+
+T = TypeVar("T")
+
+_UNSENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.LocalProtocolError,
+)
+_LONGEST = 1e8
+"""Seconds; sockets refuse to wait 300 years and more."""
+
+
+class Borrowed:
+    """A client of the user's, used and left open.
+
+    A blocking one works in threads that the program's end does not wait for: at a deadline its
+    caller goes on, and the connection ends as soon as httpx lets go of it.
+    """
+
+    def __init__(self, client: httpx.Client | httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def close(self) -> None:
+        """Nothing: the user closes it."""
+
+    async def open(self, hop: Hop) -> Answer:
+        """Send ``hop`` and wait for the head of its answer; raises UnsentError or BrokenError."""
+        client = self._client
+        if client.is_closed:
+            raise closed()
+        left = min(remaining(hop.deadline), _LONGEST)
+        with _told():
+            request = client.build_request(
+                hop.method,
+                hop.url,
+                headers={"accept-encoding": "identity", **hop.headers},
+                content=hop.body or None,
+                extensions={
+                    "timeout": httpx.Timeout(left, connect=min(CONNECT_TIMEOUT, left)).as_dict()
+                },
+            )
+            if isinstance(client, httpx.AsyncClient):
+                return Answer(await client.send(request, stream=True, follow_redirects=False))
+            send = partial(client.send, request, stream=True, follow_redirects=False)
+            return Answer(await _in_thread(send, undo=httpx.Response.close))
+
+
+class Answer:
+    """An answer whose body is still to come."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = dict(response.headers.items())
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes, its coding undone; raises BrokenError, or ServerError."""
+        coding = self.headers.get("content-encoding", "").strip().lower()
+        if coding not in ("", "identity", *CODINGS):
+            raise ServerError(f"the answer is coded as {coding[:40]!r}, which was not asked for")
+        with _told():
+            if isinstance(self._response.stream, httpx.AsyncByteStream):
+                async for chunk in self._response.aiter_bytes():
+                    yield chunk
+                return
+            blocking = self._response.iter_bytes()
+            while chunk := await _in_thread(partial(next, blocking, b"")):
+                yield chunk
+
+    async def close(self) -> None:
+        """Give the connection back if the body was read, else end it."""
+        with anyio.CancelScope(shield=True), suppress(httpx.HTTPError, OSError, RuntimeError):
+            if isinstance(self._response.stream, httpx.AsyncByteStream):
+                await self._response.aclose()
+            else:
+                self._response.close()
+
+
+def _in_thread(function: Callable[[], T], undo: Callable[[T], None] | None = None) -> Awaitable[T]:
+    """Call ``function`` in a thread; ``undo`` takes what comes after the caller has left."""
+    done = in_daemon(function)
+
+    async def wait() -> T:
+        try:
+            return await asyncio.wrap_future(done)
+        except asyncio.CancelledError:
+            if undo is not None:
+                done.add_done_callback(partial(_undone, undo))
+            raise
+
+    return wait()
+
+
+def _undone(undo: Callable[[T], None], done: Future[T]) -> None:
+    if not done.cancelled() and done.exception() is None:
+        undo(done.result())
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except httpx.InvalidURL as error:
+        raise ConfigError("not a usable URL", hint="give http(s)://HOST:PORT/v1") from error
+    except _UNSENT as error:
+        raise UnsentError(str(error)[:200] or type(error).__name__) from error
+    except (httpx.HTTPError, OSError, TimeoutError) as error:
+        raise BrokenError(str(error)[:200] or type(error).__name__) from error
