@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 
@@ -46,7 +46,7 @@ class BatchOptions(Options, total=False):
     """Column of the table that holds the keys."""
     delimiter: str | None
     """What divides CSV."""
-    pages: str | None
+    pages: str | int | Sequence[int] | None
     """Pages of a PDF, as in '1-20'."""
     grace: float
     """Seconds for requests under way when stopped."""
@@ -70,7 +70,9 @@ class BatchSettings(BaseModel):
     column: str | None = Field(None, description="Column of the table that holds the pictures.")
     key: str | None = Field(None, description="Column of the table that holds the keys.")
     delimiter: str | None = Field(None, max_length=1, min_length=1, description="What divides CSV.")
-    pages: str | None = Field(None, description="Pages of a PDF, as in '1-20'.")
+    pages: str | int | tuple[int, ...] | None = Field(
+        None, description="Pages of a PDF, as in '1-20'."
+    )
     grace: float = Field(20.0, ge=0, description="Seconds for requests under way when stopped.")
     progress: Any = Field(None, description="None: a bar on terminals; or a bool or a callable.")
 

@@ -85,13 +85,17 @@ def prepared_turns(
             fetch=fetch,
         )
 
-    return tuple(
-        Turn(
-            message.role,
-            message.text,
-            tuple(map(ready, message.images)),
-            label,
-            grounding=options.grounding,
+    turns = []
+    for message in messages:
+        # Not map(): a StopIteration that a file raises would end it, and lose the picture.
+        pictures = [ready(each) for each in message.images]
+        turns.append(
+            Turn(
+                message.role,
+                message.text,
+                tuple(pictures),
+                label,
+                grounding=options.grounding,
+            )
         )
-        for message in messages
-    )
+    return tuple(turns)
