@@ -43,7 +43,9 @@ class Options(TypedDict, total=False):
     timeout: float | None
     background: str
     max_pixels: int
+    max_bytes_decoded: int
     allow_private_urls: bool
+    user_agent: str | None
 
 
 class DescribeOptions(FrozenModel):
@@ -63,7 +65,11 @@ class DescribeOptions(FrozenModel):
     timeout: float | None = Field(None, gt=0, description="Seconds for the whole call.")
     background: str = Field("white", description="Colour put under transparent pixels.")
     max_pixels: int = Field(200_000_000, ge=1, description="Largest picture decoded, in pixels.")
+    max_bytes_decoded: int = Field(
+        400_000_000, ge=1, description="Most memory to decode one picture, in bytes."
+    )
     allow_private_urls: bool = Field(False, description="Fetch from private addresses too.")
+    user_agent: str | None = Field(None, description="How the client names itself to fetch URLs.")
 
     @field_validator("stop", mode="before")
     @classmethod
