@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import cast
 
-from PIL import Image, Jpeg2KImagePlugin
+from PIL import Image, Jpeg2KImagePlugin, JpegImagePlugin
 
 from internvl_modal.errors import ImageError
+from internvl_modal.images.fast import NEAR
 from internvl_modal.images.load import Picture
 from internvl_modal.images.pixels import flatten, is_plain, to_srgb
 
@@ -36,13 +37,32 @@ def render(
 ) -> tuple[Image.Image, tuple[str, ...]]:
     """The picture upright at ``size``, 8-bit, in mode RGB or L, and warnings about its values.
 
+    A photograph that its decoder brought near to ``size`` is in YCbCr, as JPEGs are inside.
     Raises ImageError for damaged files and for those that need more than ``max_bytes``.
     """
     turn = None if picture.format == "TIFF" else _TURN.get(picture.orientation)  # Pillow turns them
-    stored = size[::-1] if turn is not None and picture.orientation >= 5 else size
+    stored = size_stored(picture, size)
     size_decoded = _draft(picture, stored)
     check_memory(picture, size_decoded, stored, max_bytes)
     icc = picture.icc
+    if picture.image.mode == "YCbCr" and picture.survey is not None:
+        image, warning = _resized_by_channel(picture.decode(), stored), ""
+    else:
+        image, warning = _rendered(picture, stored, background)
+        image = to_srgb(image, icc)
+    if turn is not None:
+        image = image.transpose(turn)
+    image = image.copy() if image is picture.image else image
+    image.info = {}
+    return image, (warning,) if warning else ()
+
+
+def size_stored(picture: Picture, size: Size) -> Size:
+    """An upright size as the file has it."""
+    return size[::-1] if picture.format != "TIFF" and picture.orientation >= 5 else size
+
+
+def _rendered(picture: Picture, stored: Size, background: str) -> tuple[Image.Image, str]:
     decoded = picture.decode()
     factor = _factor(decoded.size, stored)
     full = picture.format == "PPM"
@@ -50,12 +70,27 @@ def render(
     if image.size != stored:
         box = (0.0, 0.0, decoded.width / factor, decoded.height / factor)
         image = image.resize(stored, Image.Resampling.BICUBIC, box=box)
-    image = to_srgb(image, icc)
-    if turn is not None:
-        image = image.transpose(turn)
-    image = image.copy() if image is picture.image else image
-    image.info = {}
-    return image, (warning,) if warning else ()
+    return image, warning
+
+
+def _goes_by_channel(picture: Picture, stored: Size) -> bool:
+    """Whether a JPEG is in YCbCr inside and will be decoded near to the size that is wanted."""
+    image = cast(JpegImagePlugin.JpegImageFile, picture.image)
+    ycbcr = [layer[0] for layer in image.layer] == [1, 2, 3]
+    if not ycbcr or image.info.get("adobe_transform", 1) != 1 or picture.icc is not None:
+        return False
+    least = least_size(picture, stored)
+    scale = min(image.width // least[0], image.height // least[1])
+    halved = 1 << min(3, scale.bit_length() - 1)
+    ratio = max(image.width / halved / stored[0], image.height / halved / stored[1])
+    return 1 < ratio <= NEAR
+
+
+def _resized_by_channel(image: Image.Image, size: Size) -> Image.Image:
+    """Brightness by bicubic, colours by their nearest pixel: the file has half as many of them."""
+    ways = (Image.Resampling.BICUBIC, Image.Resampling.NEAREST, Image.Resampling.NEAREST)
+    channels = zip(image.split(), ways, strict=True)
+    return Image.merge("YCbCr", [channel.resize(size, way) for channel, way in channels])
 
 
 def check_memory(picture: Picture, decoded: Size, stored: Size, max_bytes: int) -> None:
@@ -97,7 +132,8 @@ def _draft(picture: Picture, stored: Size) -> Size:
     if picture.survey is None:
         return width, height
     if picture.format in ("JPEG", "MPO"):
-        picture.image.draft(None, (_least(stored[0], width), _least(stored[1], height)))
+        mode = "YCbCr" if _goes_by_channel(picture, stored) else None
+        picture.image.draft(mode, least_size(picture, stored))
     elif picture.format == "JPEG2000":
         halvings = min(picture.survey.halvings, _factor((width, height), stored).bit_length() - 1)
         cast(Jpeg2KImagePlugin.Jpeg2KImageFile, picture.image).reduce = halvings
@@ -106,6 +142,8 @@ def _draft(picture: Picture, stored: Size) -> Size:
     return picture.image.size
 
 
-def _least(wanted: int, stored: int) -> int:
-    """The least the JPEG decoder may shrink a side to: it halves well, and quarters badly."""
-    return min(2 * wanted, max(wanted, stored // 3))
+def least_size(picture: Picture, stored: Size) -> Size:
+    """The least the JPEG decoder may shrink to: it halves well, and quarters badly."""
+    sides = zip(stored, picture.image.size, strict=True)
+    width, height = (min(2 * wanted, max(wanted, full // 3)) for wanted, full in sides)
+    return width, height

@@ -147,6 +147,34 @@ class Closed(io.BytesIO):
         raise OSError("the disk is gone")
 
 
+class Awaited(io.BytesIO):
+    async def read(self, size: int | None = -1, /) -> bytes:  # type: ignore[override]
+        return b""
+
+
+def at_its_end() -> io.BytesIO:
+    file = io.BytesIO(encoded(corners(), "PNG"))
+    file.read()
+    return file
+
+
+@pytest.mark.parametrize(
+    ("source", "what", "hint"),
+    [
+        (at_its_end(), "empty", "call seek(0)"),
+        (io.BytesIO(), "empty", ""),
+        (Awaited(), "must be awaited", "await file.read()"),
+        (b"/srv/photos/harbour.jpg", "bytes that hold a path", "as text"),
+        (bytearray(b"harbour.png"), "bytes that hold a path", "as text"),
+    ],
+)
+def test_near_misses_say_what_to_do(source: object, what: str, hint: str) -> None:
+    error = refused(source)
+    assert what in error.message
+    assert hint in error.hint
+    assert bool(hint) == bool(error.hint)
+
+
 @pytest.mark.parametrize(
     ("source", "what"),
     [

@@ -12,6 +12,8 @@ ENTRIES = 4_096
 """Most entries of a directory; real ones have about twenty."""
 STRIPS = 100_000
 """Most strips or tiles of a page."""
+PRIVATE = 32_768
+"""Tags from here on belong to programs, some of which write wrong offsets."""
 EXIF_BYTES = 1_000_000
 """Most bytes that the values of an EXIF block may have together."""
 
@@ -108,9 +110,10 @@ def _judge(tiff: _Tiff, at: int) -> None:
 
 
 def _last_byte(tiff: _Tiff, at: int) -> int:
-    """Where the strips or tiles of a page end."""
+    """Where the strips or tiles of a page end, and the values of its public tags."""
     entries = {entry.tag: entry for entry in tiff.entries(at)}
-    last = 0
+    public = (entry.where + entry.size for entry in entries.values() if entry.tag < PRIVATE)
+    last = max(public, default=0)
     for offsets, lengths in zip(_OFFSETS, _LENGTHS, strict=True):
         if offsets in entries and lengths in entries:
             starts, sizes = _values(tiff, entries[offsets]), _values(tiff, entries[lengths])
