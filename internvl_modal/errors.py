@@ -4,6 +4,7 @@ InternVLError                  .hint says what to do next; .retryable
 |- ConfigError                 a setting, option or argument is wrong
 |- MissingExtraError           an optional dependency is not installed
 |- ImageError                  a picture cannot be used; .source names it
+|- OutOfResourcesError         memory, file descriptors or disk ran out here
 |- WeightsError                model files cannot be had; .files names them, .destination the folder
 |  `- WeightsInterruptedError  Ctrl-C stopped a download; it is a KeyboardInterrupt as well
 |- PlanError                   a deployment cannot work as asked
@@ -41,6 +42,7 @@ __all__ = [
     "ImageNotSeenError",
     "InternVLError",
     "MissingExtraError",
+    "OutOfResourcesError",
     "OutputInvalidError",
     "PlanError",
     "RateLimitedError",
@@ -98,6 +100,10 @@ class ImageError(InternVLError):
     def __init__(self, message: str, *, source: str, hint: str = "") -> None:
         super().__init__(f"{source}: {message}", hint=hint)
         self.source = source
+
+
+class OutOfResourcesError(InternVLError):
+    """Memory, file descriptors or disk ran out on this machine: no picture is to blame."""
 
 
 class WeightsError(InternVLError):

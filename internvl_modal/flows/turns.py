@@ -81,7 +81,9 @@ def prepared_turns(
             background=options.background,
             timeout=min(FETCH_TIMEOUT, remaining(deadline)),
             max_pixels=options.max_pixels,
+            max_bytes_decoded=options.max_bytes_decoded,
             allow_private_urls=options.allow_private_urls,
+            user_agent=options.user_agent,
             fetch=fetch,
         )
 

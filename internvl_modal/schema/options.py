@@ -58,8 +58,12 @@ class Options(TypedDict, total=False):
     """Colour put under transparent pixels."""
     max_pixels: int
     """Largest picture decoded, in pixels."""
+    max_bytes_decoded: int
+    """Most memory to decode one picture, in bytes."""
     allow_private_urls: bool
     """Fetch from private addresses too."""
+    user_agent: str | None
+    """How the client names itself to fetch URLs."""
 
 
 class DescribeOptions(FrozenModel):
@@ -84,7 +88,11 @@ class DescribeOptions(FrozenModel):
     timeout: float | None = Field(None, gt=0, description="Seconds for the whole call.")
     background: str = Field("white", description="Colour put under transparent pixels.")
     max_pixels: int = Field(200_000_000, ge=1, description="Largest picture decoded, in pixels.")
+    max_bytes_decoded: int = Field(
+        400_000_000, ge=1, description="Most memory to decode one picture, in bytes."
+    )
     allow_private_urls: bool = Field(False, description="Fetch from private addresses too.")
+    user_agent: str | None = Field(None, description="How the client names itself to fetch URLs.")
 
     @field_validator("stop", mode="before")
     @classmethod

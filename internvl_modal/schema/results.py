@@ -37,6 +37,8 @@ class PreparedImage:
 
     payload: bytes = field(repr=False)
     info: ImageInfo
+    warnings: tuple[str, ...] = ()
+    """What a reader of a description should know of how the picture was shown."""
 
 
 class Estimate(FrozenModel):
