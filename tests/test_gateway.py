@@ -397,9 +397,7 @@ def test_the_docs_ask_for_the_key_as_browsers_do(
     assert not loopback.heard
 
 
-@pytest.mark.parametrize(
-    "path", ["/health/", "/docs/", "/v1/models/x/", "/metrics/"]
-)
+@pytest.mark.parametrize("path", ["/health/", "/docs/", "/v1/models/x/", "/metrics/"])
 def test_nobody_is_sent_to_the_host_that_they_name(gateway: httpx.Client, path: str) -> None:
     answer = gateway.get(path, headers={**BEARER, "Host": "evil.test"})
     assert answer.status_code == 404

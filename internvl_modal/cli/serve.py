@@ -27,13 +27,14 @@ def serve(
     from internvl_modal.settings import Settings
 
     given, made = Settings.load().gateway_key, secrets.token_urlsafe(32)
-    app = create_app(AsyncClient(backend, model=model), api_key=given or made)
+    client = AsyncClient(backend, model=model)
+    app = create_app(client, api_key=given or made)
     with _listen(host, port) as listening:
         if given is None:
             typer.echo(f"key: {made}", err=True)
         shown = f"[{host}]" if ":" in host else host
         typer.echo(f"listening on http://{shown}:{listening.getsockname()[1]}/", err=True)
-        run(app, listening)
+        run(app, listening, client)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -17,8 +17,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-IDLE_SECONDS = 10.0
-"""A connection may have no whole head of a request, or send what nobody reads, for so long."""
+    from internvl_modal.client.aio import AsyncClient
+
 MOST_IDLE = 256
 """Connections without a request; one more ends the one that has been waiting longest."""
 
@@ -26,6 +26,8 @@ MOST_IDLE = 256
 class GuardedConnection(H11Protocol):
     """HTTP/1.1 on a connection that costs nobody else theirs, for ``uvicorn.Config(http=...)``."""
 
+    patience = 10.0
+    """Seconds without a whole head of a request, or of sending what nobody reads."""
     _timer: asyncio.TimerHandle | None = None
     _since: float = 0.0
 
@@ -62,19 +64,46 @@ class GuardedConnection(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._since = self.loop.time()
-        self._timer = self.loop.call_later(IDLE_SECONDS, self.end)
+        self._timer = self.loop.call_later(self.patience, self.end)
 
 
 def most_idle() -> int:
     """Connections that may wait: a quarter of the descriptors that this process may have."""
+    return min(MOST_IDLE, _descriptors() // 4)
+
+
+def _descriptors() -> int:
     try:
         import resource
     except ImportError:  # Windows
-        return MOST_IDLE
-    return min(MOST_IDLE, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
+        return 4 * MOST_IDLE
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def run(app: FastAPI, listening: socket.socket) -> None:
-    """Serve ``app`` on a socket until SIGINT or SIGTERM."""
-    config = uvicorn.Config(app, http=GuardedConnection, log_level="warning", ws="none")
-    uvicorn.Server(config).run(sockets=[listening])
+class _Server(uvicorn.Server):
+    """Closes the client before the signal that ended it ends the process."""
+
+    def __init__(self, config: uvicorn.Config, client: AsyncClient) -> None:
+        super().__init__(config)
+        self._client = client
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what is under way, then stop what the client started."""
+        await super().shutdown(sockets)
+        await self._client.aclose()
+
+
+def run(app: FastAPI, listening: socket.socket, client: AsyncClient) -> None:
+    """Serve ``app`` on a socket until SIGINT or SIGTERM, then close the ``client`` that it asks.
+
+    asyncio takes as many connections at once as may be pending; so few that descriptors are left
+    until those that have waited too long are ended.
+    """
+    config = uvicorn.Config(
+        app,
+        http=GuardedConnection,
+        log_level="warning",
+        ws="none",
+        backlog=max(4, min(MOST_IDLE, _descriptors() // 16)),
+    )
+    _Server(config, client).run(sockets=[listening])
