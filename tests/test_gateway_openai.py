@@ -182,11 +182,9 @@ def test_fields_that_change_nothing_are_accepted(client: OpenAI, loopback: Loopb
     ("name", "value"),
     [
         ("tools", [{"type": "function", "function": {"name": "f"}}]),
-        ("response_format", {"type": "json_object"}),
-        ("logprobs", True),
-        ("n", 2),
         ("audio", {"voice": "alloy", "format": "wav"}),
         ("presence_penalty", 0.5),
+        ("echo", True),
         ("made_up", 1),
     ],
 )
@@ -236,7 +234,7 @@ def test_a_range_names_its_field(client: OpenAI) -> None:
 @pytest.mark.parametrize(
     ("messages", "options", "reason"),
     [
-        ([], {}, "messages is missing"),
+        ([], {}, r"messages=\[\]: .* at least 1"),
         ([{"role": "assistant", "content": "Hello."}], {}, "end with one of role 'user'"),
         ([{"role": "tool", "content": "4"}], {}, "role"),
         ([{"role": "user", "content": [{"type": "input_audio"}]}], {}, "input_audio"),
@@ -308,8 +306,8 @@ def test_a_model_that_is_not_served(client: OpenAI, loopback: Loopback) -> None:
 
 
 def test_only_the_model_that_would_answer_is_served(loopback: Loopback) -> None:
-    loopback.models = Reply(body=models_list("vllm", "internvl-a"))
-    app = create_app(AsyncClient(loopback.url), api_key=KEY)
+    loopback.models = Reply(body=models_list("vllm", "internvl-a", "internvl-b"))
+    app = create_app(AsyncClient(loopback.url, model="internvl-a"), api_key=KEY)
     with serving(app) as origin, OpenAI(api_key=KEY, base_url=f"{origin}/v1") as client:
         assert [model.id for model in client.models.list().data] == ["internvl-a"]
         with pytest.raises(openai.NotFoundError):
@@ -408,7 +406,7 @@ def test_a_stream_over_the_wire(url: str, loopback: Loopback) -> None:
 @pytest.mark.parametrize(
     ("chunks", "kind", "status"),
     [
-        (stream_events("A ", "dog.", done=False), "EngineError", 502),
+        (stream_events("A ", "dog.", done=False)[:2], "EngineError", 502),
         (
             [*stream_events("A ", "dog.")[:2], event({"error": {"message": "no"}})],
             "EngineError",
@@ -515,7 +513,7 @@ def test_our_own_client_learns_of_a_picture_not_seen(
 
 
 def test_our_own_client_learns_of_a_detail_without_effect(loopback: Loopback) -> None:
-    loopback.models = Reply(body=models_list("another", "internvl"))
+    loopback.models = Reply(body=models_list("somebody", "internvl2_5-8b"))
     app = create_app(AsyncClient(loopback.url), api_key=KEY)
     with serving(app) as origin, Client(base_url=origin, api_key=KEY) as client:
         found = client.describe(picture(900, 450), detail="high")

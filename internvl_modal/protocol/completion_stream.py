@@ -41,6 +41,8 @@ class CompletionStream:
         """What came, until it is certain that it is no JSON document."""
         self._whole: Answer | None = None
         self._raw: list[str] = []
+        self.logprobs: list[object] = []
+        """As the server gives them, for whoever asked for them; nobody reads them here."""
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
         self._thoughts = ReasoningCutter()
@@ -159,8 +161,8 @@ class CompletionStream:
                 raise self._bad(f"an event {what}", line)
 
     def _take(self, event: Json) -> str:
-        told = HttpResponse(200, self._response.headers, json.dumps(event).encode())
-        if (error := error_within(event, told, "".join(self._raw))) is not None:
+        said = HttpResponse(200, self._response.headers, json.dumps(event).encode())
+        if (error := error_within(event, said, "".join(self._raw))) is not None:
             raise error
         self._usage = usage_of(event.get("usage")) or self._usage
         self._model = event.get("model") or self._model
@@ -170,6 +172,9 @@ class CompletionStream:
         if choice is None:
             return ""
         self._finish = choice.get("finish_reason") or self._finish
+        told = choice.get("logprobs")
+        if isinstance(told, dict):
+            self.logprobs += told.get("content") or ()
         delta = choice.get("delta") or choice.get("message")
         if not isinstance(delta, dict):
             return ""

@@ -34,10 +34,10 @@ class Options(TypedDict, total=False):
 
     detail: Detail
     """Most tiles per picture: low 6, medium 12, high 24, auto or 1-40."""
-    max_tokens: int
-    """Most tokens to write."""
-    temperature: float
-    """0 is greedy."""
+    max_tokens: int | None
+    """Most tokens to write; None: the server's own limit."""
+    temperature: float | None
+    """0 is greedy; None: the server's own."""
     top_p: float | None
     """Nucleus sampling."""
     top_k: int | None
@@ -72,8 +72,12 @@ class DescribeOptions(FrozenModel):
     detail: Detail = Field(
         "medium", description="Most tiles per picture: low 6, medium 12, high 24, auto or 1-40."
     )
-    max_tokens: int = Field(1024, ge=1, description="Most tokens to write.")
-    temperature: float = Field(0.0, ge=0, le=2, description="0 is greedy.")
+    max_tokens: int | None = Field(
+        1024, ge=1, lt=2**31, description="Most tokens to write; None: the server's own limit."
+    )
+    temperature: float | None = Field(
+        0.0, ge=0, le=2, description="0 is greedy; None: the server's own."
+    )
     top_p: float | None = Field(None, gt=0, le=1, description="Nucleus sampling.")
     top_k: int | None = Field(None, ge=1, description="Sample from the k likeliest tokens.")
     seed: int | None = Field(None, ge=0, lt=2**32, description="Repeats a sampled answer.")

@@ -67,6 +67,13 @@ class Usage(FrozenModel):
         """Prompt and completion together."""
         return self.prompt_tokens + self.completion_tokens
 
+    def after(self, other: Usage) -> Usage:
+        """Both together."""
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+        )
+
 
 class Timings(FrozenModel):
     """Seconds spent on one call."""
