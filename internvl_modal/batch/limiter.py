@@ -89,6 +89,12 @@ class Limiter:
             self._admitted -= 1
             self._changed.notify_all()
 
+    def ease(self) -> None:
+        """Too much is going on for this machine: fewer requests at once, where their number is ours."""
+        if self._climber is not None:
+            self._climber.halve()
+            self._next_round()
+
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
         """Hold a slot for one request; what it raises or not teaches the limit."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import errno
+import itertools
 import math
 import time
 from collections.abc import Awaitable, Callable
@@ -21,6 +23,7 @@ from internvl_modal.errors import (
     ConfigError,
     DeadlineExceededError,
     ImageError,
+    InternVLError,
     RateLimitedError,
     RequestRejectedError,
     ServerError,
@@ -40,6 +43,7 @@ Calling: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 T = TypeVar("T")
 
 _ONCE = Retry(attempts=1)
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class InFlight(Protocol):
@@ -86,8 +90,24 @@ class Requester:
         job, item = self._job, ticket.item
         if isinstance(item.source, list | tuple) and not item.source:
             raise ImageError("holds no picture", source=item.key)
-        flow = self._core.describe(item.source, job.prompt, job.options)
-        return await adrive(flow, exchange, self._in_thread)
+        for attempt in itertools.count(1):
+            flow = self._core.describe(item.source, job.prompt, job.options)
+            try:
+                return await adrive(flow, exchange, self._in_thread)
+            except InternVLError as error:
+                pause = self._short_pause(error, attempt)
+                if pause is None or halt.is_set():
+                    raise
+            ticket.sending = False
+            await asyncio.sleep(pause)
+        raise AssertionError("unreachable")
+
+    def _short_pause(self, error: InternVLError, attempt: int) -> float | None:
+        """Seconds until there may be descriptors again, with less going on at once; None: raise."""
+        if not is_shortage(error):
+            return None
+        self.limiter.ease()
+        return self._retry.pause(attempt, ServerUnavailableError(error.message), math.inf)
 
     async def _insist(
         self, step: Exchange[T], ticket: InFlight, halt: asyncio.Event
@@ -148,7 +168,18 @@ def _in_daemon(function: Callable[[], Any]) -> Awaitable[Any]:
 def is_fatal(error: Exception) -> bool:
     """Whether every other picture would fail the same way: key, address, model."""
     gone = isinstance(error, RequestRejectedError) and error.status == 404
-    return gone or isinstance(error, AuthenticationError | ConfigError)
+    return gone or is_shortage(error) or isinstance(error, AuthenticationError | ConfigError)
+
+
+def is_shortage(error: BaseException | None) -> bool:
+    """Whether this machine lacks descriptors or memory, which no picture is to blame for."""
+    while error is not None:
+        if isinstance(error, MemoryError) or (
+            isinstance(error, OSError) and error.errno in _SHORTAGES
+        ):
+            return True
+        error = error.__cause__
+    return False
 
 
 def is_unanswered(error: Exception | None) -> TypeGuard[ServerError]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
+import anyio.to_thread
 from pydantic import BaseModel
 from typing_extensions import Self, Unpack
 
@@ -142,7 +142,7 @@ class AsyncClient(ClientBase):
     async def aclose(self) -> None:
         """Close the connections and stop what this client started; calls under way end at once."""
         await self._transport.close()
-        await asyncio.to_thread(self._core.close)
+        await anyio.to_thread.run_sync(self._core.close)
 
     async def __aenter__(self) -> Self:
         return self

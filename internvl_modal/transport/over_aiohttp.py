@@ -69,7 +69,7 @@ class Pool:
         return Answer(response)
 
     def _new(self, socks: str | None) -> aiohttp.ClientSession:
-        self._sessions[socks] = session = aiohttp.ClientSession(
+        session = aiohttp.ClientSession(
             connector=_socks_connector(socks) if socks else aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -79,6 +79,8 @@ class Pool:
             max_field_size=HEADER_BYTES,
             max_headers=HEADERS,
         )
+        session._retry_connection = False  # the rule says when to ask again, and logs it
+        self._sessions[socks] = session
         return session
 
     def _trust(self, url: URL, proxy: str | None) -> ssl.SSLContext | bool:
@@ -162,5 +164,5 @@ def _told() -> Iterator[None]:
 def _words(error: Exception) -> str:
     """What went wrong, without the proxy's URL, which may hold its password."""
     if isinstance(error, aiohttp.ClientResponseError):
-        return f"{error.status} {error.message}"[:200]
-    return str(error)[:200] or type(error).__name__
+        return " ".join(error.message.split())[:200]
+    return " ".join(str(error).split())[:200] or type(error).__name__
