@@ -226,7 +226,7 @@ def test_what_is_no_exception_is_raised(
     with pytest.raises(type(error)) as caught:
         list(batch)
     assert str(caught.value) == str(error)
-    assert list(client.describe_many(pictures(1), detail=1))[0].ok
+    assert next(iter(client.describe_many(pictures(1), detail=1))).ok
 
 
 @pytest.mark.parametrize("where", ["out", "progress"])

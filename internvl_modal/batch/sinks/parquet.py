@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from internvl_modal.batch.outcome import Outcome
+from internvl_modal.batch.signed_urls import without_signature
 from internvl_modal.batch.sinks.base import SeenKeys
-from internvl_modal.batch.sinks.files import full, replacing
+from internvl_modal.batch.sinks.files import check_regular, full, replacing
 from internvl_modal.batch.sinks.jsonl import JsonLines
 from internvl_modal.batch.sinks.lines import Line, read_lines
+from internvl_modal.batch.sinks.rows import READ, flat, schema, utf8
 from internvl_modal.errors import ConfigError, MissingExtraError
 
 PART_ROWS = 10_000
 JOURNAL = ".journal.jsonl"
-READ = ["key", "run", "error_type"]
-"""Columns that a later run reads."""
 
 
 class Parquet(SeenKeys):
@@ -32,7 +32,9 @@ class Parquet(SeenKeys):
         self._arrow, self._parquet = arrow, parquet
         self._folder, self._resume, self._retry = folder, resume, retry_errors
         self._journal_path = folder / JOURNAL
-        self._journal = JsonLines(self._journal_path, resume=resume, retry_errors=retry_errors)
+        self._journal = JsonLines(
+            self._journal_path, resume=resume, retry_errors=retry_errors, named=False
+        )
         self._rows = 0
 
     def open(self, run: str) -> None:
@@ -52,15 +54,15 @@ class Parquet(SeenKeys):
 
     def note(self, key: str, *, failed: bool = False) -> None:
         """Keep ``key``, as a part would hold it."""
-        super().note(_utf8(key), failed=failed)
+        super().note(without_signature(utf8(key)), failed=failed)
 
     def claim(self, key: str) -> bool:
         """Whether ``key`` was seen, as a part would hold it."""
-        return super().claim(_utf8(key))
+        return super().claim(utf8(key))
 
     def has_failed(self, key: str) -> bool:
         """Whether ``key`` was noted as failed, as a part would hold it."""
-        return super().has_failed(_utf8(key))
+        return super().has_failed(utf8(key))
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
         """Keep the rows; make a part of them when there are enough."""
@@ -86,10 +88,10 @@ class Parquet(SeenKeys):
         return sorted(self._folder.glob("part-*.parquet"))
 
     def _make_part(self) -> None:
-        rows = [_row(line.document) for line in read_lines(self._journal_path)]
+        rows = [flat(line.document) for line in read_lines(self._journal_path)]
         parts = self._parts()
         number = int(parts[-1].stem.partition("-")[2]) + 1 if parts else 0
-        table = self._arrow.Table.from_pylist(rows, schema=self._schema())
+        table = self._arrow.Table.from_pylist(rows, schema=schema(self._arrow))
         self._replace(self._folder / f"part-{number:05}.parquet", table)
         self._journal.clear()
         self._rows = 0
@@ -101,6 +103,7 @@ class Parquet(SeenKeys):
     def _read(self, part: Path, run: str) -> None:
         """Note the keys of this run, if it is to be resumed; raises ConfigError for other parts."""
         stale = 0
+        check_regular(part)
         try:
             opened = self._parquet.ParquetFile(part)
         except ValueError as error:
@@ -129,39 +132,12 @@ class Parquet(SeenKeys):
 
     def _is_in_parts(self, line: Line) -> bool:
         """Whether a part holds the journal's first line: parts are made of whole journals."""
-        wanted = [("key", "=", _utf8(line.key)), ("run", "=", line.run)]
+        wanted = [("key", "=", utf8(str(line.document["key"]))), ("run", "=", line.run)]
         return any(
             self._parquet.read_table(part, columns=["key"], filters=wanted).num_rows
             for part in self._parts()[-1:]
         )
 
-    def _schema(self) -> Any:
-        arrow = self._arrow
-        texts = ["key", "text", "model", "finish_reason", "error_type", "error_message", "run"]
-        return arrow.schema(
-            [(name, arrow.string()) for name in texts]
-            + [(name, arrow.int64()) for name in ("prompt_tokens", "completion_tokens", "attempts")]
-            + [("seconds", arrow.float64()), ("warnings", arrow.list_(arrow.string()))]
-        )
-
 
 def _foreign(part: Path) -> ConfigError:
     return ConfigError(f"{part} is not one of a batch", hint="choose another out=, or remove it")
-
-
-def _row(document: dict[str, Any]) -> dict[str, Any]:
-    """A line of the journal, flat."""
-    usage, error = document.get("usage") or {}, document.get("error") or {}
-    flat = {
-        **document,
-        **usage,
-        "warnings": [_utf8(text) for text in document.get("warnings") or []] or None,
-        "error_type": error.get("type"),
-        "error_message": error.get("message"),
-    }
-    return {name: _utf8(value) if isinstance(value, str) else value for name, value in flat.items()}
-
-
-def _utf8(text: str) -> str:
-    """``text`` with what UTF-8 cannot hold, as in names of files that are no Unicode, escaped."""
-    return text.encode("utf-8", "backslashreplace").decode()
