@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from internvl_modal.batch.outcome import Outcome
-from internvl_modal.batch.signed_urls import without_signature
 from internvl_modal.batch.sinks.base import SeenKeys
 from internvl_modal.batch.sinks.files import check_regular, full, replacing
 from internvl_modal.batch.sinks.jsonl import JsonLines
 from internvl_modal.batch.sinks.lines import Line, read_lines
-from internvl_modal.batch.sinks.rows import READ, flat, schema, utf8
-from internvl_modal.errors import ConfigError, MissingExtraError
+from internvl_modal.batch.sinks.parts import ParquetFormat
+from internvl_modal.batch.sinks.rows import utf8
 
 PART_ROWS = 10_000
 JOURNAL = ".journal.jsonl"
@@ -24,12 +22,7 @@ class Parquet(SeenKeys):
 
     def __init__(self, folder: Path, *, resume: bool, retry_errors: bool) -> None:
         super().__init__()
-        try:
-            import pyarrow as arrow
-            from pyarrow import parquet
-        except ImportError as error:
-            raise MissingExtraError("pyarrow", "parquet") from error
-        self._arrow, self._parquet = arrow, parquet
+        self._format = ParquetFormat()
         self._folder, self._resume, self._retry = folder, resume, retry_errors
         self._journal_path = folder / JOURNAL
         self._journal = JsonLines(
@@ -54,7 +47,7 @@ class Parquet(SeenKeys):
 
     def note(self, key: str, *, failed: bool = False) -> None:
         """Keep ``key``, as a part would hold it."""
-        super().note(without_signature(utf8(key)), failed=failed)
+        super().note(utf8(key), failed=failed)
 
     def claim(self, key: str) -> bool:
         """Whether ``key`` was seen, as a part would hold it."""
@@ -88,56 +81,36 @@ class Parquet(SeenKeys):
         return sorted(self._folder.glob("part-*.parquet"))
 
     def _make_part(self) -> None:
-        rows = [flat(line.document) for line in read_lines(self._journal_path)]
+        documents = [line.document for line in read_lines(self._journal_path)]
         parts = self._parts()
         number = int(parts[-1].stem.partition("-")[2]) + 1 if parts else 0
-        table = self._arrow.Table.from_pylist(rows, schema=schema(self._arrow))
-        self._replace(self._folder / f"part-{number:05}.parquet", table)
+        self._replace(self._folder / f"part-{number:05}.parquet", self._format.encode(documents))
         self._journal.clear()
         self._rows = 0
 
-    def _replace(self, path: Path, table: Any) -> None:
+    def _replace(self, path: Path, data: bytes) -> None:
         with full(path), replacing(path) as file:
-            self._parquet.write_table(table, file, compression="zstd")
+            file.write(data)
 
     def _read(self, part: Path, run: str) -> None:
-        """Note the keys of this run, if it is to be resumed; raises ConfigError for other parts."""
-        stale = 0
+        """Note the keys of this run, if it is to be resumed; raises ConfigError for other parts.
+
+        What failed is left out of the part where it is tried again: it gets a row of its own.
+        """
         check_regular(part)
-        try:
-            opened = self._parquet.ParquetFile(part)
-        except ValueError as error:
-            raise _foreign(part) from error
-        with opened as file:
-            if not set(READ) <= set(file.schema_arrow.names):
-                raise _foreign(part)
-            for batch in file.iter_batches(columns=READ) if self._resume else ():
-                for row in batch.to_pylist():
-                    failed = row["run"] == run and row["error_type"] is not None
-                    stale += failed
-                    if row["run"] == run and not (failed and self._retry):
-                        self.note(row["key"], failed=failed)
-        if stale and self._retry:
-            self._forget_failures(part, run)
-
-    def _forget_failures(self, part: Path, run: str) -> None:
-        """Write a part anew without this run's failures, which get a row of their own again."""
-        from pyarrow import compute
-
-        table = self._parquet.read_table(part)
-        failed = compute.and_(
-            compute.equal(table["run"], run), compute.is_valid(table["error_type"])
-        )
-        self._replace(part, table.filter(compute.invert(failed)))
+        with part.open("rb") as file:
+            known = self._format.read(file, str(part))
+            if not self._resume:
+                next(known, None)
+            elif self.note_known(known, run, retry=self._retry):
+                file.seek(0)
+                self._replace(part, self._format.without_failures(file, run))
 
     def _is_in_parts(self, line: Line) -> bool:
         """Whether a part holds the journal's first line: parts are made of whole journals."""
-        wanted = [("key", "=", utf8(str(line.document["key"]))), ("run", "=", line.run)]
-        return any(
-            self._parquet.read_table(part, columns=["key"], filters=wanted).num_rows
-            for part in self._parts()[-1:]
-        )
-
-
-def _foreign(part: Path) -> ConfigError:
-    return ConfigError(f"{part} is not one of a batch", hint="choose another out=, or remove it")
+        for part in self._parts()[-1:]:
+            with part.open("rb") as file:
+                wanted = (utf8(line.key), line.run)
+                known = self._format.read(file, str(part))
+                return any((each.key, each.run) == wanted for each in known)
+        return False
