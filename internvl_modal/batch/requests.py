@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import errno
 import itertools
 import math
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Executor
 from dataclasses import replace
-from typing import Any, Protocol, TypeAlias, TypeGuard, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from internvl_modal._utils.daemon_thread import in_daemon
 from internvl_modal.batch.answer_cache import AnswerCache
+from internvl_modal.batch.faults import is_shortage
 from internvl_modal.batch.limiter import Limiter
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.sources.keys import Item
 from internvl_modal.errors import (
-    AuthenticationError,
-    ConfigError,
-    DeadlineExceededError,
-    EmptyAnswerError,
     ImageError,
     InternVLError,
     RateLimitedError,
-    RequestRejectedError,
     ServerError,
     ServerUnavailableError,
 )
@@ -44,7 +39,6 @@ Calling: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 T = TypeVar("T")
 
 _ONCE = Retry(attempts=1)
-_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class InFlight(Protocol):
@@ -164,42 +158,3 @@ def contained(function: Callable[..., T], *arguments: object) -> T:
 
 def _in_daemon(function: Callable[[], Any]) -> Awaitable[Any]:
     return asyncio.wrap_future(in_daemon(function))
-
-
-def is_fatal(error: Exception) -> bool:
-    """Whether every other picture would fail the same way: key, address, model."""
-    gone = isinstance(error, RequestRejectedError) and error.status == 404
-    return gone or is_shortage(error) or isinstance(error, AuthenticationError | ConfigError)
-
-
-def is_shortage(error: BaseException | None) -> bool:
-    """Whether this machine lacks descriptors or memory, which no picture is to blame for."""
-    while error is not None:
-        if isinstance(error, MemoryError) or (
-            isinstance(error, OSError) and error.errno in _SHORTAGES
-        ):
-            return True
-        error = error.__cause__
-    return False
-
-
-def is_unanswered(error: Exception | None) -> TypeGuard[ServerError]:
-    """Whether the server gave no answer about the picture: it failed, or was not there.
-
-    An empty answer is one: asked again once, it is what there is to record.
-    """
-    if isinstance(error, EmptyAnswerError):
-        return False
-    return isinstance(error, ServerError) and (
-        error.retryable or isinstance(error, DeadlineExceededError)
-    )
-
-
-def is_answer(error: Exception | None) -> bool:
-    """Whether the server said something about the picture, be it a refusal."""
-    return error is None or (isinstance(error, ServerError) and not is_unanswered(error))
-
-
-def is_absence(error: Exception | None) -> bool:
-    """Whether the server was not there, or took nothing on, which is not the picture's doing."""
-    return isinstance(error, ServerUnavailableError | RateLimitedError)
