@@ -74,10 +74,13 @@ def _rendered(picture: Picture, stored: Size, background: str) -> tuple[Image.Im
 
 
 def _goes_by_channel(picture: Picture, stored: Size) -> bool:
-    """Whether a JPEG is in YCbCr inside and will be decoded near to the size that is wanted."""
+    """Whether a JPEG holds fewer colours than pixels, and will be decoded near to ``stored``."""
     image = cast(JpegImagePlugin.JpegImageFile, picture.image)
     ycbcr = [layer[0] for layer in image.layer] == [1, 2, 3]
     if not ycbcr or image.info.get("adobe_transform", 1) != 1 or picture.icc is not None:
+        return False
+    samples = [down * across for _, down, across, _ in image.layer]
+    if samples[0] <= max(samples[1:]):
         return False
     least = least_size(picture, stored)
     scale = min(image.width // least[0], image.height // least[1])
