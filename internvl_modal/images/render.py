@@ -96,6 +96,12 @@ def _resized_by_channel(image: Image.Image, size: Size) -> Image.Image:
     return Image.merge("YCbCr", [channel.resize(size, way) for channel, way in channels])
 
 
+def memory_needed(picture: Picture, size: Size) -> int:
+    """Bytes to decode a picture and to make it smaller, known from its header."""
+    stored = size_stored(picture, size)
+    return _memory(picture, _draft(picture, stored), stored)
+
+
 def check_memory(picture: Picture, decoded: Size, stored: Size, max_bytes: int) -> None:
     """Refuse a picture that would take more than ``max_bytes`` to decode and to make smaller."""
     needed = _memory(picture, decoded, stored)
