@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from internvl_modal.errors import ImageNotSeenError as ImageNotSeenError
     from internvl_modal.errors import InternVLError as InternVLError
     from internvl_modal.errors import MissingExtraError as MissingExtraError
+    from internvl_modal.errors import OutOfResourcesError as OutOfResourcesError
     from internvl_modal.errors import OutputInvalidError as OutputInvalidError
     from internvl_modal.errors import PlanError as PlanError
     from internvl_modal.errors import RateLimitedError as RateLimitedError
@@ -61,9 +62,9 @@ if TYPE_CHECKING:
     from internvl_modal.errors import WeightsInterruptedError as WeightsInterruptedError
     from internvl_modal.planning.api import plan as plan
     from internvl_modal.planning.cost import Cost as Cost
+    from internvl_modal.planning.cost import Prices as Prices
     from internvl_modal.planning.plan import Capacity as Capacity
     from internvl_modal.planning.plan import Plan as Plan
-    from internvl_modal.planning.prices import Prices as Prices
     from internvl_modal.protocol.endpoint import Backend as Backend
     from internvl_modal.protocol.endpoint import Capabilities as Capabilities
     from internvl_modal.protocol.endpoint import Endpoint as Endpoint
@@ -105,9 +106,8 @@ _HOMES = {
     "deployment.remote_batch": ["Mapped"],
     "errors": errors.__all__,
     "planning.api": ["plan"],
-    "planning.cost": ["Cost"],
+    "planning.cost": ["Cost", "Prices"],
     "planning.plan": ["Capacity", "Plan"],
-    "planning.prices": ["Prices"],
     "protocol.endpoint": ["Backend", "Capabilities", "Endpoint"],
     "schema.inputs": ["ImageInputs", "ImageSource", "Message"],
     "schema.options": ["DescribeOptions", "Detail", "Options"],

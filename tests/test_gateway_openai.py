@@ -118,7 +118,7 @@ def test_the_answers_own_message_is_sent_back(client: OpenAI, loopback: Loopback
     echoed |= {"reasoning_content": "Fur.", "refusal": "", "name": "model"}
     messages: Any = [*ask(data_url()), echoed, {**ask(text="Sure?")[0], "name": "ann"}]
     client.chat.completions.create(model=MODEL, messages=messages)
-    sent = loopback.chats[-1].json["messages"]
+    sent = loopback.chats[-1].json["messages"][1:]  # after InternVL's own system message
     assert [message["role"] for message in sent] == ["user", "assistant", "user"]
     assert [message.keys() for message in sent] == [{"role", "content"}] * 3
     assert sent[1]["content"] == "A cat."
@@ -127,7 +127,7 @@ def test_the_answers_own_message_is_sent_back(client: OpenAI, loopback: Loopback
 def test_texts_of_one_message_are_joined(client: OpenAI, loopback: Loopback) -> None:
     content: Any = [{"type": "text", "text": "One."}, *ask(data_url(), text="Two.")[0]["content"]]
     client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": content}])
-    assert loopback.chats[0].json["messages"][0]["content"][0]["text"].endswith("One.\nTwo.")
+    assert loopback.chats[0].json["messages"][-1]["content"][0]["text"].endswith("One.\nTwo.")
 
 
 def test_options_reach_the_model(client: OpenAI, loopback: Loopback) -> None:
@@ -156,7 +156,7 @@ def test_the_finest_detail_holds_for_all_pictures(
     loopback.will(Reply(body=completion(prompt_tokens=40_000)))
     content = [ask(data_url(900, 450), detail=detail)[0]["content"][1] for detail in details]
     client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": content}])
-    sent = loopback.chats[0].json["messages"][0]["content"]
+    sent = loopback.chats[0].json["messages"][-1]["content"]
     assert {part["image_url"]["max_dynamic_patch"] for part in sent[1:]} == {tiles}
 
 
@@ -221,7 +221,7 @@ def test_fields_of_a_message_that_cannot_be_honoured_are_refused(
 def test_as_many_pictures_as_are_allowed(client: OpenAI, loopback: Loopback) -> None:
     loopback.will(Reply(body=completion(prompt_tokens=100_000)))
     client.chat.completions.create(model=MODEL, messages=ask(*[data_url(2, 2)] * 16))
-    assert len(loopback.chats[0].json["messages"][0]["content"]) == 17
+    assert len(loopback.chats[0].json["messages"][-1]["content"]) == 17
 
 
 def test_a_range_names_its_field(client: OpenAI) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -182,3 +183,48 @@ def test_backend_without_a_model_or_the_command() -> None:
         missing.start()
     with pytest.raises(ConfigError, match="tp=5"):
         LMDeployBackend("internvl2_5-8b", tp=5)
+
+
+LISTED = """
+import json, pathlib, sys
+key = sys.argv[-1].rpartition("=")[2]
+command = pathlib.Path("/proc/self/cmdline").read_bytes().decode().split("\\0")
+pathlib.Path("seen").write_text(json.dumps([key, command]))
+"""
+
+
+@pytest.mark.parametrize("first", [f"#!{sys.executable}\n", None])
+def test_the_key_is_in_no_list_of_processes(tmp_path: Path, first: str | None) -> None:
+    """Also where pip writes a first line of sh, because the path of Python is a long one."""
+    command = tmp_path / "lmdeploy"
+    launched = f"#!/bin/sh\n'''exec' \"{sys.executable}\" \"$0\" \"$@\"\n' '''\n"
+    command.write_text((first or launched) + LISTED)
+    command.chmod(0o755)
+    options = LMDeployOptions.parse(model="m", server_name="127.0.0.1", api_keys=["s3cret"])
+    port = options.model_copy(update={"server_port": free_port()})
+    with pytest.raises(ServerUnavailableError, match="ended with code 0"):
+        LMDeployServer(port, executable=str(command), engine_args=["--dtype", "float16"]).start(60)
+    key, listed = json.loads(Path("seen").read_text())
+    assert key == "s3cret"
+    assert listed[-3:-1] == ["--dtype", "float16"]
+    assert not any("s3cret" in each for each in listed)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--tp", "2"], "--tp has a place of its own"),
+        (["--api-keys=k"], "--api-keys has a place of its own"),
+        (["--gpus", "2"], r"has no --gpus \(one of --adapters"),
+        (["2"], "'2' is the value of no option"),
+    ],
+)
+def test_further_options_are_lmdeploys(arguments: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        LMDeployServer(LMDeployOptions(model="m"), engine_args=arguments)

@@ -32,7 +32,7 @@ class ChildProcess:
     """A running command in a process group of its own, killed when this process ends in any way.
 
     Its output is kept as a short tail and passed on, line by line, to this module's logger at
-    level INFO; every string in ``redact`` is masked in both.
+    level INFO, and to ``on_line``; every string in ``redact`` is masked in all.
 
     Raises ConfigError if the command does not exist or the system is not a POSIX one.
     """
@@ -44,8 +44,10 @@ class ChildProcess:
         env: Mapping[str, str] | None = None,
         name: str,
         redact: Sequence[str] = (),
+        on_line: Callable[[str], None] | None = None,
     ) -> None:
         self.name = name
+        self._on_line = on_line
         self._redact = [secret for secret in redact if secret]
         self._tail: deque[str] = deque(maxlen=_KEPT_LINES)
         executable = _find(argv[0], os.environ if env is None else env, name)
@@ -125,6 +127,8 @@ class ChildProcess:
                     text = text.replace(secret, "***")
                 self._tail.append(text)
                 log.info("%s: %s", self.name, text)
+                if self._on_line is not None:
+                    self._on_line(text)
 
 
 def _launch(argv: Sequence[str], env: Mapping[str, str] | None, pipe: int) -> subprocess.Popen[str]:

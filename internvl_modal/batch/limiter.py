@@ -89,6 +89,12 @@ class Limiter:
             self._admitted -= 1
             self._changed.notify_all()
 
+    def ease(self) -> None:
+        """Send fewer at once, where their number is ours: it is too much for this machine."""
+        if self._climber is not None:
+            self._climber.halve()
+            self._next_round()
+
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
         """Hold a slot for one request; what it raises or not teaches the limit."""

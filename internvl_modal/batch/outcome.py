@@ -12,8 +12,14 @@ from internvl_modal.schema.results import Description
 
 __all__ = ["Outcome", "fingerprint", "key_hash"]
 
-_SAME_TEXT = {"timeout", "max_pixels", "allow_private_urls"}
+_SAME_TEXT = {"timeout", "max_pixels", "max_bytes_decoded", "allow_private_urls", "user_agent"}
 """Options that do not change what a model says of a picture."""
+_FIRST = {
+    "detail", "max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "repetition_penalty",
+    "system", "background",
+}  # fmt: skip
+"""Options of 0.1.0, which are always told; the later ones where they are used, so that a run of
+an earlier version is the same run."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,8 @@ class Outcome:
 
 def fingerprint(prompt: str, options: DescribeOptions, model: str) -> str:
     """Name of a run: the same for the same question to the same model."""
-    asked = options.model_dump(mode="json", exclude=_SAME_TEXT)
+    asked = options.model_dump(mode="json", include=_FIRST)
+    asked |= options.model_dump(mode="json", exclude=_SAME_TEXT | _FIRST, exclude_defaults=True)
     document = json.dumps([prompt, asked, model], sort_keys=True)
     return hashlib.sha256(document.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 

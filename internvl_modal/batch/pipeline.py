@@ -6,7 +6,6 @@ One task reads and admits, each admitted picture is a task, one task writes; the
 from __future__ import annotations
 
 import asyncio
-import copy
 import os
 import time
 from collections import deque
@@ -16,25 +15,18 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from internvl_modal.batch.judge import Judge
 from internvl_modal.batch.limiter import Limiter
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import Outcome, fingerprint
 from internvl_modal.batch.progress import BatchProgress, ProgressMeter
-from internvl_modal.batch.requests import (
-    Perform,
-    Requester,
-    contained,
-    is_absence,
-    is_answer,
-    is_fatal,
-    is_unanswered,
-)
+from internvl_modal.batch.requests import Perform, Requester, contained
 from internvl_modal.batch.sinks.base import SYNC_SECONDS, SeenKeys
 from internvl_modal.batch.sinks.choose import sink_for
 from internvl_modal.batch.sources.inputs import Images, check_choice, size_of
 from internvl_modal.batch.sources.keys import Item, Naming
 from internvl_modal.batch.sources.read_ahead import End, items
-from internvl_modal.errors import InternVLError, ServerError
+from internvl_modal.errors import InternVLError
 from internvl_modal.flows.core import Core
 from internvl_modal.transport.retry import Retry
 
@@ -44,9 +36,6 @@ THREADS = min(8, (os.cpu_count() or 1) + 2)
 """Pictures in preparation at once: decoding takes memory, fetching takes time."""
 MOST = 64
 """Requests at once that "auto" may reach where nothing else says how many."""
-GONE = 10
-"""Pictures that the server left unanswered, with all their attempts and no answer between them,
-before the batch gives up."""
 
 
 @dataclass
@@ -79,8 +68,7 @@ class Run:
         self._error: BaseException | None = None
         self._numbers: Callable[[], BatchProgress] = BatchProgress
         self._grace = 0.0
-        self._withheld: list[tuple[int, Outcome]] = []
-        self._unanswered = 0
+        self._judge = Judge(job.settings, self.remembers, self._done.put_nowait, self._end)
 
     @property
     def remembers(self) -> bool:
@@ -155,7 +143,7 @@ class Run:
                 writing.add_done_callback(self._ended_by)
                 await self._until_done()
                 if not self._halt.is_set():
-                    self._release()
+                    self._judge.finish()
                 self._done.put_nowait(None)
                 await writing
                 self._meter.close(self._limiter.limit)
@@ -255,39 +243,9 @@ class Run:
             seconds = time.monotonic() - begun
             item, attempts = ticket.item, ticket.attempts
             outcome = Outcome(item.key, item.source, description, error, attempts, seconds)
-            self._judge(ticket.index, outcome)
+            self._judge(ticket.index, outcome, full=self._window.locked())
         finally:
             await self._limiter.dismiss()
-
-    def _judge(self, index: int, outcome: Outcome) -> None:
-        """Pass an outcome on, unless it ends the batch: then the next run asks again.
-
-        That the server was not there says nothing of the picture: it is withheld until an answer
-        says that it is there, unless all that may be under way waits for it, to come in order.
-        """
-        error, settings = outcome.error, self._job.settings
-        if error is not None and (settings.on_error == "raise" or is_fatal(error)):
-            self._end(error)
-            return
-        if is_answer(error) and outcome.attempts:  # what was known says nothing of the server
-            self._unanswered = 0
-            self._release()
-        if is_absence(error):
-            self._withheld.append((index, outcome))
-        else:
-            self._done.put_nowait((index, outcome))
-        if is_unanswered(error):
-            self._unanswered += 1
-            if self._unanswered >= GONE:
-                self._end(_gone(error) if self.remembers else error)
-                return
-        if settings.ordered and self._window.locked():
-            self._release()
-
-    def _release(self) -> None:
-        for each in self._withheld:
-            self._done.put_nowait(each)
-        self._withheld.clear()
 
     async def _write(self) -> None:
         """Write what is done, all there is at once, then let the caller have it."""
@@ -300,7 +258,7 @@ class Run:
                 news.append(await asyncio.wait_for(self._done.get(), SYNC_SECONDS))
             except asyncio.TimeoutError:
                 if not self._tickets and not self._window.locked():
-                    self._release()  # the inputs may wait for it
+                    self._judge.release()  # the inputs may wait for it
             while not self._done.empty():
                 news.append(self._done.get_nowait())
             more = None not in news
@@ -327,12 +285,3 @@ class Run:
                     self._meter.add(outcome, self._limiter.limit)
             except BaseException as error:  # noqa: BLE001 - the same; what is done is written all the same
                 self._end(error)
-
-
-def _gone(error: ServerError) -> ServerError:
-    """The error that ends a batch whose server gives no answers; that of the picture stays."""
-    ending = copy.copy(error)
-    ending.__cause__ = error.__cause__
-    again = "the same call goes on; with retry_errors=True it asks again what is recorded as failed"
-    ending.hint = f"{error.hint}; {again}" if error.hint else again
-    return ending

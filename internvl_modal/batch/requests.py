@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 import math
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Executor
 from dataclasses import replace
-from typing import Any, Protocol, TypeAlias, TypeGuard, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from internvl_modal._utils.daemon_thread import in_daemon
 from internvl_modal.batch.answer_cache import AnswerCache
+from internvl_modal.batch.faults import is_shortage
 from internvl_modal.batch.limiter import Limiter
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.sources.keys import Item
 from internvl_modal.errors import (
-    AuthenticationError,
-    ConfigError,
-    DeadlineExceededError,
     ImageError,
+    InternVLError,
     RateLimitedError,
-    RequestRejectedError,
     ServerError,
     ServerUnavailableError,
 )
@@ -33,8 +32,8 @@ from internvl_modal.schema.results import Description
 from internvl_modal.transport.exchange import Exchange, Exchanged
 from internvl_modal.transport.retry import Retry
 
-Perform: TypeAlias = "Callable[[Exchange[Any]], Awaitable[Exchanged[Any]]]"
-Calling: TypeAlias = "Callable[[Callable[[], Any]], Awaitable[Any]]"
+Perform: TypeAlias = Callable[[Exchange[Any]], Awaitable[Exchanged[Any]]]
+Calling: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 """How a function that blocks is called without blocking."""
 
 T = TypeVar("T")
@@ -86,8 +85,24 @@ class Requester:
         job, item = self._job, ticket.item
         if isinstance(item.source, list | tuple) and not item.source:
             raise ImageError("holds no picture", source=item.key)
-        flow = self._core.describe(item.source, job.prompt, job.options)
-        return await adrive(flow, exchange, self._in_thread)
+        for attempt in itertools.count(1):
+            flow = self._core.describe(item.source, job.prompt, job.options)
+            try:
+                return await adrive(flow, exchange, self._in_thread)
+            except InternVLError as error:
+                pause = self._short_pause(error, attempt)
+                if pause is None or halt.is_set():
+                    raise
+            ticket.sending = False
+            await asyncio.sleep(pause)
+        raise AssertionError("unreachable")
+
+    def _short_pause(self, error: InternVLError, attempt: int) -> float | None:
+        """Seconds until there may be descriptors again, with less going on at once; None: raise."""
+        if not is_shortage(error):
+            return None
+        self.limiter.ease()
+        return self._retry.pause(attempt, ServerUnavailableError(error.message), math.inf)
 
     async def _insist(
         self, step: Exchange[T], ticket: InFlight, halt: asyncio.Event
@@ -143,26 +158,3 @@ def contained(function: Callable[..., T], *arguments: object) -> T:
 
 def _in_daemon(function: Callable[[], Any]) -> Awaitable[Any]:
     return asyncio.wrap_future(in_daemon(function))
-
-
-def is_fatal(error: Exception) -> bool:
-    """Whether every other picture would fail the same way: key, address, model."""
-    gone = isinstance(error, RequestRejectedError) and error.status == 404
-    return gone or isinstance(error, AuthenticationError | ConfigError)
-
-
-def is_unanswered(error: Exception | None) -> TypeGuard[ServerError]:
-    """Whether the server gave no answer about the picture: it failed, or was not there."""
-    return isinstance(error, ServerError) and (
-        error.retryable or isinstance(error, DeadlineExceededError)
-    )
-
-
-def is_answer(error: Exception | None) -> bool:
-    """Whether the server said something about the picture, be it a refusal."""
-    return error is None or (isinstance(error, ServerError) and not is_unanswered(error))
-
-
-def is_absence(error: Exception | None) -> bool:
-    """Whether the server was not there, or took nothing on, which is not the picture's doing."""
-    return isinstance(error, ServerUnavailableError | RateLimitedError)

@@ -25,6 +25,7 @@ EXTRAS = {
     "gateway": "fastapi",
     "parquet": "pyarrow",
     "plot": "matplotlib",
+    "socks": "aiohttp-socks",
     "openai": "openai",
     "lmdeploy": "lmdeploy",
 }

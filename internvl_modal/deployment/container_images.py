@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, requires
-from pathlib import Path
+from importlib.resources import files
 
 from internvl_modal.errors import DeployError
 
@@ -36,7 +36,7 @@ LMDEPLOY_PACKAGES = (
 EXTRAS = ("gateway", "formats")
 NOT_THERE = ("modal", "typer", "uvicorn")
 """Modal brings its client and serves web apps itself; nobody types commands in a container."""
-PINS = Path(__file__).with_name("image_packages.txt")
+PINS = files("internvl_modal.deployment") / "image_packages.txt"
 """One version of each package, with all that they require in turn."""
 
 

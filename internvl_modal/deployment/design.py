@@ -5,15 +5,13 @@
 
 from __future__ import annotations
 
-import re
-
 from internvl_modal.deployment import container_config
 from internvl_modal.deployment.container_config import MOUNT, PORT, ContainerConfig
 from internvl_modal.deployment.container_images import cpu_image, gpu_image
+from internvl_modal.deployment.modal_rules import check_name
 from internvl_modal.deployment.options import DeployOptions
-from internvl_modal.deployment.spec import HUGGING_FACE, DeploymentSpec, FunctionSpec, WebSpec
-from internvl_modal.engines.lmdeploy import LMDeployOptions
-from internvl_modal.errors import ConfigError, DeployError
+from internvl_modal.deployment.spec import HUB, HUGGING_FACE, DeploymentSpec, FunctionSpec, WebSpec
+from internvl_modal.engines.lmdeploy import LMDeployOptions, check_engine_args
 from internvl_modal.planning.gpus import parse_gpu
 from internvl_modal.planning.plan import Plan
 
@@ -32,12 +30,9 @@ def make_spec(options: DeployOptions, planned: Plan) -> DeploymentSpec:
     Raises ConfigError for what LMDeploy itself would refuse, DeployError for what Modal would.
     """
     LMDeployOptions.parse(**planned.settings)
+    check_engine_args(options.engine_args)
     app = options.name or f"multimodal-{planned.spec.name}"
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,63}", app):
-        raise DeployError(
-            f"{app!r} cannot be the name of a Modal app",
-            hint="name= takes up to 63 letters, digits, dots, dashes and underscores",
-        )
+    check_name("name", app)
     startup_timeout = _startup_timeout(options, planned)
     chosen = {  # with it the deployment can be found and managed, or made again
         "name": app,
@@ -55,6 +50,9 @@ def make_spec(options: DeployOptions, planned: Plan) -> DeploymentSpec:
         volume=options.volume,
         settings=planned.settings,
         startup_timeout=startup_timeout,
+        engine_args=options.engine_args,
+        env=options.env,
+        liveness=options.liveness,
     )
     functions = (
         _serve(options, planned, container),
@@ -93,10 +91,7 @@ def _serve(options: DeployOptions, planned: Plan, container: ContainerConfig) ->
 
 def _gpu(text: str) -> str:
     """Modal's string for what ``parse_gpu`` reads; ``H100!`` says that no H200 may stand in."""
-    try:
-        gpu, count = parse_gpu(text)
-    except ConfigError as error:
-        raise DeployError(error.message, hint=error.hint) from error
+    gpu, count = parse_gpu(text)
     name = f"{gpu.name}!" if "!" in text else gpu.name
     return name if count == 1 else f"{name}:{count}"
 
@@ -122,7 +117,7 @@ def _download(options: DeployOptions, container: ContainerConfig) -> FunctionSpe
     return FunctionSpec(
         name="download_weights",
         image=cpu_image(),
-        secrets=(HUGGING_FACE,),
+        secrets=(HUGGING_FACE, HUB),
         volumes={MOUNT: options.volume},
         read_only=False,
         gpu=_gpu(options.download_gpu) if options.download_gpu else None,

@@ -11,26 +11,28 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from pydantic import SecretStr
 from typing_extensions import Unpack
 
+from internvl_modal._utils.lazy_module import LazyModule
+from internvl_modal.client.aio import AsyncClient
+from internvl_modal.client.sync import Client
 from internvl_modal.deployment import modal_api
 from internvl_modal.deployment.design import make_spec
 from internvl_modal.deployment.keys import container_variables
 from internvl_modal.deployment.modal_api import errors_of, outside_loop
+from internvl_modal.deployment.options import DeployOptions
 from internvl_modal.deployment.planned import planned
+from internvl_modal.deployment.remote_batch import Mapped, map_pictures
 from internvl_modal.deployment.served_app import ServedApp
 from internvl_modal.deployment.spec import DeploymentSpec
 from internvl_modal.errors import ConfigError, DeployError, MissingExtraError
 from internvl_modal.models.catalogue import find_model
+from internvl_modal.planning.cost import Cost
+from internvl_modal.planning.plan import Plan
+from internvl_modal.schema.options import Options, with_options
 
 if TYPE_CHECKING:
-    from openai import OpenAI
-
-    from internvl_modal.client.aio import AsyncClient
-    from internvl_modal.client.sync import Client
-    from internvl_modal.deployment.options import DeployOptions
-    from internvl_modal.deployment.remote_batch import Mapped
-    from internvl_modal.planning.cost import Cost
-    from internvl_modal.planning.plan import Plan
-    from internvl_modal.schema.options import Options
+    import openai
+else:
+    openai = LazyModule("openai")
 
 State: TypeAlias = Literal["stopped", "cold", "starting", "ready"]
 
@@ -150,17 +152,13 @@ class Deployment:
 
         Its timeout leaves time for a cold start unless one is given.
         """
-        from internvl_modal.client.sync import Client
-
         return Client(self.backend(), **arguments)
 
     def async_client(self, **arguments: Any) -> AsyncClient:
         """An async client of this deployment; ``arguments`` are those of ``AsyncClient``."""
-        from internvl_modal.client.aio import AsyncClient
-
         return AsyncClient(self.backend(), **arguments)
 
-    def openai(self, **arguments: Any) -> OpenAI:
+    def openai(self, **arguments: Any) -> openai.OpenAI:
         """The ``openai`` package's client for this deployment."""
         try:
             from openai import OpenAI
@@ -178,6 +176,7 @@ class Deployment:
             },
         )
 
+    @with_options
     def map(
         self,
         source: str,
@@ -196,8 +195,6 @@ class Deployment:
         each ``part_size`` pictures; pictures that are in one are not described again.
         ``containers`` prepare pictures, on CPUs.
         """
-        from internvl_modal.deployment.remote_batch import map_pictures
-
         self._require_real()
         return outside_loop(
             lambda: map_pictures(

@@ -6,7 +6,7 @@ Its errors come out as DeployError, and none of its calls is made in a running e
 from __future__ import annotations
 
 import asyncio
-import builtins
+import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,11 +14,13 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from internvl_modal._utils.daemon_thread import in_daemon
-from internvl_modal.errors import ConfigError, DeployError
+from internvl_modal.errors import ConfigError, DeployError, InternVLError
 
 if TYPE_CHECKING:
     import modal
 
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -51,7 +53,6 @@ def _loop_runs() -> bool:
 def errors_of(doing: str) -> Iterator[None]:
     """Turn what Modal's client raises into DeployError that says what failed and what to do."""
     try:
-        import modal
         from modal.exception import ImageBuildError
     except Exception as error:  # it reads its configuration when it is imported
         raise ConfigError(
@@ -66,8 +67,11 @@ def errors_of(doing: str) -> Iterator[None]:
             f"{doing}: the image could not be built; its last lines:\n{_build_log(error.image_id)}",
             hint=f"modal image logs {error.image_id} shows all of them",
         ) from error
-    except (modal.exception.Error, builtins.ConnectionError) as error:
-        raise DeployError(f"{doing}: {str(error).strip()}", hint=_hint(error)) from error
+    except InternVLError:
+        raise
+    except Exception as error:  # some of its errors have no base but Exception
+        what = str(error).strip() or type(error).__name__
+        raise DeployError(f"{doing}: {what}", hint=_hint(error)) from error
 
 
 def _hint(error: Exception) -> str:
@@ -81,6 +85,8 @@ def _hint(error: Exception) -> str:
         exception.NotFoundError: "internvl-modal deploy makes a deployment",
         exception.VersionError: "upgrade the package: pip install --upgrade modal",
         exception.ConnectionError: "check the network and status.modal.com",
+        exception.ModuleNotMountable: "Modal uploads the package from its folder: install it "
+        "unpacked, not from a zip",
     }
     found = [hint for kind, hint in hints.items() if isinstance(error, kind)]
     return found[0] if found else "see modal.com/docs, and status.modal.com for outages"
@@ -140,6 +146,22 @@ def to_tag(value: str) -> str:
 
 def _from_tag(value: str) -> str:
     return value.replace("--", "/", 1).replace("..", ":", 1)
+
+
+def workspace_name() -> str:
+    """The workspace that Modal's credentials are of; their own id where Modal does not say it."""
+    import modal
+    import modal.config
+
+    with errors_of("looking up the workspace"):
+        try:
+            if name := modal.Workspace.from_context().hydrate().name:
+                return str(name)
+        except (modal.exception.AuthError, modal.exception.ConnectionError):
+            raise
+        except modal.exception.Error as error:
+            log.info("Modal does not say which workspace this is: %s", error)
+        return str(modal.config.config.get("token_id"))
 
 
 def environment_name(environment: str | None) -> str:

@@ -1,5 +1,7 @@
 """What this machine remembers of its deployments: their keys, in files only their owner reads.
 
+A file a deployment, by workspace, environment and app.
+
 The tags of an app on Modal say what is deployed now: its version, model and GPUs. A record counts
 as far as they agree with it: its options where it is of that version, its key where that version
 was made with it.
@@ -15,6 +17,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 from pydantic import SecretStr
 
@@ -31,6 +34,7 @@ class Record:
     """One deployment; ``options`` are those it was made with."""
 
     app: str
+    workspace: str
     environment: str
     api_key: str = field(repr=False)
     versions: dict[str, dict[str, object]]
@@ -60,7 +64,7 @@ def _version(salt: str, api_key: str) -> str:
 
 def save(folder: Path, record: Record) -> None:
     """Keep ``record``, readable by its owner only; raises DeployError."""
-    path = _path(folder, record.app, record.environment)
+    path = _path(folder, record.workspace, record.environment, record.app)
     draft = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -76,9 +80,9 @@ def save(folder: Path, record: Record) -> None:
         ) from error
 
 
-def load(folder: Path, app: str, environment: str) -> Record | None:
+def load(folder: Path, workspace: str, environment: str, app: str) -> Record | None:
     """The record of a deployment, None if this machine has none; raises DeployError."""
-    path = _path(folder, app, environment)
+    path = _path(folder, workspace, environment, app)
     try:
         return Record(**json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError):
@@ -89,14 +93,16 @@ def load(folder: Path, app: str, environment: str) -> Record | None:
         ) from error
 
 
-def _path(folder: Path, app: str, environment: str) -> Path:
-    return folder.expanduser() / "deployments" / environment / f"{app}.json"
+def _path(folder: Path, workspace: str, environment: str, app: str) -> Path:
+    """Names of apps repeat between workspaces: each has a folder of its own."""
+    parts = (quote(part, safe="").replace("..", "%2E.") for part in (workspace, environment))
+    return folder.expanduser().joinpath("deployments", *parts, f"{app}.json")
 
 
 def recorded(settings: Settings, app: str, environment: str | None) -> Record | None:
     """What this machine knows of a deployment; raises DeployError where that cannot be read."""
-    name = modal_api.environment_name(environment)
-    return load(settings.state_dir, app, name)
+    where = (modal_api.workspace_name(), modal_api.environment_name(environment))
+    return load(settings.state_dir, *where, app)
 
 
 def remember(
@@ -107,7 +113,7 @@ def remember(
     before: Mapping[str, dict[str, object]] | None = None,
 ) -> None:
     """Keep what another deploy needs; ``before`` is what is deployed until this is."""
-    name = modal_api.environment_name(spec.environment)
+    where = (modal_api.workspace_name(), modal_api.environment_name(spec.environment))
     versions = {**(before or {}), version: spec.options.model_dump(exclude_none=True)}
-    record = Record(spec.app, name, key.get_secret_value(), versions)
+    record = Record(spec.app, *where, key.get_secret_value(), versions)
     save(settings.state_dir, record)

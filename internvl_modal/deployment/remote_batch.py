@@ -17,6 +17,7 @@ from internvl_modal.deployment import modal_api, modal_build
 from internvl_modal.deployment.container_config import BUCKET, KEY, VOLUMES
 from internvl_modal.deployment.container_images import cpu_image
 from internvl_modal.deployment.modal_api import errors_of, modal_output
+from internvl_modal.deployment.modal_rules import check_name
 from internvl_modal.deployment.spec import BucketSpec, DeploymentSpec, FunctionSpec
 from internvl_modal.errors import ConfigError, DeployError
 from internvl_modal.schema.options import Options
@@ -181,6 +182,8 @@ def _source(asked: _Asked, text: str, secret: str | None) -> _Source:
 def _bucket(asked: _Asked, bucket: BucketSpec) -> _Source:
     """Its pictures, listed by a container: this machine may have no right to see them."""
     environment, secret = asked.spec.environment, bucket.secret
+    if secret is not None:
+        check_name("bucket_secret", secret)
     if secret is not None and not modal_api.secret_exists(secret, environment):
         values = " ".join(f"{name}=..." for name in bucket.variables)
         raise DeployError(

@@ -24,6 +24,50 @@ from internvl_modal.schema.validation import explain
 
 __all__ = ["LMDeployOptions"]
 
+OURS = {
+    "--api-keys": "api_key=",
+    "--cache-max-entry-count": "cache_max_entry_count=",
+    "--chat-template": "it is InternVL's",
+    "--download-dir": "the weights are on this disk",
+    "--log-level": "log_level=",
+    "--max-batch-size": "max_batch_size=",
+    "--model-format": "it follows from the model",
+    "--model-name": "it follows from the model",
+    "--quant-policy": "quant_policy=",
+    "--revision": "revision=",
+    "--server-name": "server_name=",
+    "--server-port": "server_port=",
+    "--session-len": "session_len=",
+    "--tp": "it follows from the GPUs",
+    "--vision-max-batch-size": "vision_max_batch_size=",
+}
+"""Options that are chosen here, and where."""
+FURTHER = (
+    "--adapters",
+    "--allow-credentials",
+    "--allow-headers",
+    "--allow-methods",
+    "--allow-origins",
+    "--backend",
+    "--cache-block-seq-len",
+    "--communicator",
+    "--device",
+    "--disable-fastapi-docs",
+    "--dtype",
+    "--eager-mode",
+    "--enable-prefix-caching",
+    "--max-concurrent-requests",
+    "--max-log-len",
+    "--max-prefill-iters",
+    "--max-prefill-token-num",
+    "--num-tokens-per-iter",
+    "--reasoning-parser",
+    "--rope-scaling-factor",
+    "--tool-call-parser",
+)
+"""The rest of ``lmdeploy serve api_server --help`` of 0.7.3, but for those that would let it answer
+elsewhere (``--proxy-url``, ``--ssl``)."""
+
 Word = Annotated[str, StringConstraints(pattern=r"^[^-\s]\S*$")]
 """What LMDeploy's parser takes for a value: no space in it and no dash before it."""
 
@@ -57,8 +101,8 @@ class LMDeployOptions(BaseModel):
     server_port: int = Field(23333, ge=1, le=65535)
     log_level: Literal["CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG"] = "ERROR"
     api_keys: tuple[SecretStr, ...] = ()
-    """Keys it accepts. LMDeploy takes them from its command line only, where they can be read by
-    whoever may list this machine's processes."""
+    """Keys it accepts. LMDeploy takes them from its command line only; ``LMDeployServer`` hands
+    them to it so that no list of processes shows them."""
 
     @field_validator("api_keys")
     @classmethod
@@ -89,6 +133,18 @@ class LMDeployOptions(BaseModel):
 
     def argv(self, executable: str = "lmdeploy") -> list[str]:
         """The command line; it holds the keys."""
+        return [*self.command(executable), *self.key_arguments]
+
+    @property
+    def key_arguments(self) -> list[str]:
+        """The end of the command line: the keys."""
+        keys = [key.get_secret_value() for key in self.api_keys]
+        if len(keys) == 1:
+            return [f"--api-keys={keys[0]}"]  # this form takes a leading dash
+        return ["--api-keys", *keys] if keys else []
+
+    def command(self, executable: str = "lmdeploy") -> list[str]:
+        """The command line without the keys."""
         given: dict[str, object] = {
             "--server-name": self.server_name,
             "--server-port": self.server_port,
@@ -107,10 +163,22 @@ class LMDeployOptions(BaseModel):
         for name, value in given.items():
             if value is not None:
                 command += [name, str(value)]
-        keys = [key.get_secret_value() for key in self.api_keys]
-        if len(keys) == 1:
-            return [*command, f"--api-keys={keys[0]}"]  # this form takes a leading dash
-        return [*command, "--api-keys", *keys] if keys else command
+        return command
+
+
+def check_engine_args(arguments: Sequence[str]) -> None:
+    """Refuse what is no further option of LMDeploy's server; raises ConfigError."""
+    if arguments and not arguments[0].startswith("--"):
+        raise ConfigError(f"engine_args: {arguments[0]!r} is the value of no option")
+    for name in (each.partition("=")[0] for each in arguments if each.startswith("-")):
+        if name in OURS:
+            raise ConfigError(
+                f"engine_args: {name} has a place of its own", hint=f"leave it out: {OURS[name]}"
+            )
+        if name not in FURTHER:
+            raise ConfigError(
+                f"engine_args: LMDeploy 0.7.3 has no {name}", hint=f"one of {', '.join(FURTHER)}"
+            )
 
 
 def _check_model(options: LMDeployOptions, spec: ModelSpec) -> None:

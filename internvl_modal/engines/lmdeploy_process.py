@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from internvl_modal._utils.child_process import ChildProcess
-from internvl_modal.engines.lmdeploy import LMDeployOptions
+from internvl_modal.engines import lmdeploy_main
+from internvl_modal.engines.lmdeploy import LMDeployOptions, check_engine_args
 from internvl_modal.errors import ConfigError, InternVLError, ServerUnavailableError
 
 
 class LMDeployServer:
-    """One LMDeploy process; it ends with this one, or at ``stop``."""
+    """One LMDeploy process; it ends with this one, or at ``stop``.
+
+    Its keys travel in its environment where ``executable`` is a Python script, as LMDeploy's own
+    command is; in front of another program they stand on its command line. ``engine_args`` are
+    further options of ``lmdeploy serve api_server``; ``on_line`` is called with each line that it
+    writes.
+    """
 
     def __init__(
         self,
@@ -22,8 +33,13 @@ class LMDeployServer:
         *,
         executable: str = "lmdeploy",
         env: Mapping[str, str] | None = None,
+        engine_args: Sequence[str] = (),
+        on_line: Callable[[str], None] | None = None,
     ) -> None:
+        check_engine_args(engine_args)
         self.options = options
+        self._engine_args = list(engine_args)
+        self._on_line = on_line
         self._executable = executable
         self._env = env
         self._process: ChildProcess | None = None
@@ -47,9 +63,11 @@ class LMDeployServer:
             return
         self.stop()
         self._check_port()
+        argv, env = self._command()
         self._process = ChildProcess(
-            self.options.argv(self._executable),
-            env=self._env,
+            argv,
+            env=env,
+            on_line=self._on_line,
             name="lmdeploy",
             redact=[key.get_secret_value() for key in self.options.api_keys],
         )
@@ -71,6 +89,18 @@ class LMDeployServer:
     def tail(self, lines: int = 20) -> str:
         """The last lines of its log, keys masked."""
         return self._process.tail(lines) if self._process else ""
+
+    def _command(self) -> tuple[list[str], Mapping[str, str] | None]:
+        """What to run, and its environment."""
+        environment = os.environ if self._env is None else self._env
+        script = shutil.which(self._executable, path=environment.get("PATH"))
+        python = _python_of(Path(script)) if script else None
+        if script is None or python is None:
+            argv = self.options.command(self._executable) + self._engine_args
+            return argv + self.options.key_arguments, self._env
+        hidden = {lmdeploy_main.ARGUMENTS: json.dumps(self.options.key_arguments)}
+        argv = [python, lmdeploy_main.__file__, *self.options.command(script)]
+        return argv + self._engine_args, {**environment, **hidden}
 
     def _check_port(self) -> None:
         """Refuse a port where another server would answer in LMDeploy's place."""
@@ -99,3 +129,15 @@ class LMDeployServer:
             return False
         name = self.options.model_name
         return name is None or any(entry.get("id") == name for entry in listed)
+
+
+def _python_of(script: Path) -> str | None:
+    """The Python that runs a script, None if none does.
+
+    Where its path is too long for a first line, pip writes one of sh and an ``exec`` below it.
+    """
+    with script.open("rb") as file:
+        first, second, *_ = [*file.read(4096).decode(errors="replace").splitlines(), "", ""]
+    found = re.match(r"#!\s*(\S*python[\d.]*)\s*$", first)
+    found = found or re.match(r"'''exec' [\"']?(\S*python[\d.]*)[\"']? ", second)
+    return found[1] if found else None

@@ -272,7 +272,9 @@ class Core:
             detail=checked.detail,
             tiling=dialect_of(capabilities).tiling(capabilities, checked.detail),
             max_pixels=checked.max_pixels,
+            max_bytes_decoded=checked.max_bytes_decoded,
             allow_private_urls=checked.allow_private_urls,
+            user_agent=checked.user_agent,
             fetch=fetch,
         )
         found: Estimate = yield Blocking(look)

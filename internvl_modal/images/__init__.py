@@ -4,8 +4,9 @@
 InternVL's arithmetic, ``encode`` makes what is sent. Imports ``schema`` and ``errors``.
 """
 
-from internvl_modal.images.encode import PreparedImage, estimate, prepare
+from internvl_modal.images.encode import estimate, prepare
 from internvl_modal.images.names import source_name
 from internvl_modal.images.tiles import Tiling
+from internvl_modal.schema.results import PreparedImage
 
 __all__ = ["PreparedImage", "Tiling", "estimate", "prepare", "source_name"]

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from internvl_modal.models.shapes import ModelSpec
 from internvl_modal.planning.gpus import Gpu
-from internvl_modal.planning.prices import Prices
 from internvl_modal.planning.throughput import BEST, WORST, Load, request_seconds, startup_seconds
 
 CORES = 8  # LMDeploy decodes and cuts pictures on one thread; the rest feed TurboMind and HTTP
 
 
 HOST_GIB = 32  # weights are read one file (5 GB) at a time
+
+
+@dataclass(frozen=True)
+class Prices:
+    """USD an hour: of each GPU type, of a CPU core, of a GiB of memory."""
+
+    gpus: Mapping[str, float]
+    core: float
+    gib: float
+    source: str
+
+    def per_hour(self, gpu: str, count: int, cores: float, gib: float) -> float:
+        """USD of one machine."""
+        return self.gpus[gpu] * count + self.core * cores + self.gib * gib
 
 
 @dataclass(frozen=True)

@@ -5,24 +5,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-
-@dataclass(frozen=True)
-class Prices:
-    """USD an hour: of each GPU type, of a CPU core, of a GiB of memory."""
-
-    gpus: Mapping[str, float]
-    core: float
-    gib: float
-    source: str
-
-    def per_hour(self, gpu: str, count: int, cores: float, gib: float) -> float:
-        """USD of one machine."""
-        return self.gpus[gpu] * count + self.core * cores + self.gib * gib
-
+from internvl_modal.planning.cost import Prices
 
 CATALOGUE_PRICES = Prices(
     gpus={

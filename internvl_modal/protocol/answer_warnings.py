@@ -16,6 +16,7 @@ def answer_warnings(
     found: list[str] = []
     if call.endpoint.notice:
         found.append(call.endpoint.notice)
+    found += [warning for image in call.images for warning in image.warnings]
     if any(turn.plain != turn.text for turn in call.turns):
         found.append("the prompt held control tokens; they were sent as plain text")
     if detail_unused(call):

@@ -11,8 +11,8 @@ from internvl_modal.protocol.turns import Turn
 from internvl_modal.schema.options import DescribeOptions
 
 if TYPE_CHECKING:
-    from internvl_modal.images.encode import PreparedImage
     from internvl_modal.models.families import Family
+    from internvl_modal.schema.results import PreparedImage
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from internvl_modal.protocol.dialects.registry import dialect_of
 from internvl_modal.protocol.http import HttpRequest, Json
 
 if TYPE_CHECKING:
-    from internvl_modal.images.encode import PreparedImage
+    from internvl_modal.schema.results import PreparedImage
 
 
 def chat_request(

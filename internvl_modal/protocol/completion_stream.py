@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 
 from internvl_modal.errors import EngineError, ServerError
@@ -66,8 +67,8 @@ class CompletionStream:
         """Yield the text that ``chunk`` brings; raises ServerError for an error in it."""
         if self._body is not None:
             self._body = self._body + chunk
-            start = self._body.removeprefix(b"\xef\xbb\xbf").lstrip()
-            if not start and len(self._body) < LONGEST_LINE:
+            start = self._body.removeprefix(BOM_UTF8).lstrip()
+            if (not start or BOM_UTF8.startswith(self._body)) and len(self._body) < LONGEST_LINE:
                 return
             if start.startswith(b"<"):
                 raise unreadable(HttpResponse(200, self._response.headers, start), "no events")
@@ -123,7 +124,9 @@ class CompletionStream:
             if self.done:
                 return
             self.done = event.data.strip() == DONE
-            piece = self._rest() if self.done else self._cut(self._taken(event))
+            piece = "" if self.done else self._cut(self._taken(event))
+            if self.done:
+                piece += self._rest()
             if piece:
                 yield piece
 
@@ -143,6 +146,9 @@ class CompletionStream:
             return
         whole = _loaded(event.data)
         for line in [event.data] if whole is not ... else event.data.splitlines():
+            if line.strip() == DONE:
+                self.done = True
+                return
             document = _loaded(line)
             if event.kind == "error":
                 yield _as_error(document, line)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from internvl_modal.images.encode import PreparedImage
+    from internvl_modal.schema.results import PreparedImage
 
 
 Label: TypeAlias = Literal["Image-", "Frame"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from pydantic import (
@@ -28,6 +29,16 @@ class ImageInfo(FrozenModel):
     tiles: int = Field(description="Tiles the model sees, thumbnail included.")
     tokens: int = Field(description="Prompt tokens the tiles cost.")
     max_tiles: int = Field(description="Most tiles allowed for this picture.")
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """The encoded picture to send and what is known of it."""
+
+    payload: bytes = field(repr=False)
+    info: ImageInfo
+    warnings: tuple[str, ...] = ()
+    """What a reader of a description should know of how the picture was shown."""
 
 
 class Estimate(FrozenModel):

@@ -22,7 +22,8 @@ def lmdeploy_executable(version: str = OLD) -> Path:
     """A stand-in for the ``lmdeploy`` command; installs about 2 GB the first time."""
     python = ensure(f"lmdeploy-{version}", HERE / f"requirements-{version}.txt")
     script = python.with_name("lmdeploy-standin")
-    text = f"#!/bin/sh\nexec '{python}' '{standin(version) / 'lmdeploy_standin.py'}' \"$@\"\n"
+    program = str(standin(version) / "lmdeploy_standin.py")
+    text = f"#!{python}\nimport runpy\nrunpy.run_path({program!r}, run_name='__main__')\n"
     if not script.exists() or script.read_text() != text:
         draft = script.with_name(f"lmdeploy-standin.{os.getpid()}")
         draft.write_text(text)

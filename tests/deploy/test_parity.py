@@ -15,6 +15,9 @@ from tests.deploy.test_deployment import QUICK, SMALL
 
 TICKS = """
 import asyncio, time
+async def waiting():
+    async with ivl.AsyncClient("modal", model="internvl2_5-1b") as client:
+        await client.wait_until_ready(6)
 async def main():
     longest, last, work = 0.0, time.monotonic(), asyncio.create_task(WORK)
     while not work.done():
@@ -35,7 +38,7 @@ def test_names_defaults_and_annotations(sync: Callable[..., object], twin: objec
     [
         "adeploy('me/My-InternVL', gpu='H100', wait=False)",
         "aconnect('internvl2_5-1b')",
-        "ivl.AsyncClient('modal', model='internvl2_5-1b').wait_until_ready(6)",
+        "waiting()",
     ],
 )
 def test_a_loop_goes_on(machine: Machine, work: str) -> None:

@@ -89,13 +89,13 @@ def test_the_module_replaces_no_key_of_another_machine(machine: Machine, other: 
     assert done.returncode
     assert "with a key that is not on this machine" in " ".join((done.stdout + done.stderr).split())
     assert machine.key in served_keys(machine)
-    assert not list(other.home.rglob("deployments/*/*.json"))
+    assert not list(other.home.rglob("deployments/*/*/*.json"))
 
 
 def test_the_module_without_modal_leaves_no_key(machine: Machine) -> None:
     machine.env = MODULES | {"MODAL_TOKEN_ID": "", "MODAL_TOKEN_SECRET": ""}
     assert machine.command(sys.executable, "-c", "import internvl_modal.modal_app").returncode
-    assert not list(machine.home.rglob("deployments/*/*.json"))
+    assert not list(machine.home.rglob("deployments/*/*/*.json"))
 
 
 def test_a_model_that_the_hub_has_no_more(machine: Machine, other: Machine) -> None:

@@ -31,7 +31,7 @@ def workspace(folder: Path, *models: str) -> Iterator[Plane]:
     """A plane whose containers find these models on the Hub, and LMDeploy in its place."""
     (folder / "bin").mkdir()
     command = folder / "bin" / "lmdeploy"
-    command.write_text(f'#!/bin/sh\nexec {lmdeploy_executable()} "$@"\n')
+    command.write_text(lmdeploy_executable().read_text())
     command.chmod(0o755)
     with LoopbackHub() as hub, Plane() as plane:
         for model in models:

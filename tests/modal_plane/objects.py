@@ -24,11 +24,15 @@ class Objects:
         self.mounts: dict[str, p.MountGetOrCreateRequest] = {}
         self.mount_files: dict[str, bytes] = {}
         self.images: dict[str, p.Image] = {}
+        self.workspace = "somebody"
         self.build_failure: list[str] = []
         """Log lines of the next image build, which fails; empty: builds succeed."""
 
     async def ClientHello(self: Plane, request: Any) -> p.ClientHelloResponse:
         return p.ClientHelloResponse()
+
+    async def WorkspaceNameLookup(self: Plane, request: Any) -> p.WorkspaceNameLookupResponse:
+        return p.WorkspaceNameLookupResponse(username=self.workspace)
 
     async def EnvironmentGetOrCreate(self: Plane, request: Any) -> p.EnvironmentGetOrCreateResponse:
         settings = p.EnvironmentSettings(image_builder_version=BUILDER)

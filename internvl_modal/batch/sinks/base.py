@@ -5,12 +5,12 @@ A sink is used from one thread, but for ``has``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol
 
 from internvl_modal.batch.outcome import Outcome, key_hash
 
-__all__ = ["Callback", "SeenKeys", "Sink"]
+__all__ = ["Callback", "Known", "SeenKeys", "Sink"]
 
 SYNC_SECONDS = 5.0
 """What a power cut may cost; a killed process loses nothing that was written."""
@@ -40,6 +40,14 @@ class Sink(Protocol):
         ...
 
 
+class Known(NamedTuple):
+    """What a later run wants to know of a line."""
+
+    key: str
+    run: object
+    failed: bool
+
+
 class SeenKeys:
     """Which keys were seen, in about 70 bytes each."""
 
@@ -53,6 +61,17 @@ class SeenKeys:
         self._seen.add(mark)
         if failed:
             self._failed.add(mark)
+
+    def note_known(self, known: Iterable[Known], run: str, *, retry: bool) -> bool:
+        """Keep those of ``run``, but for failures that are to be tried again: were there any?"""
+        stale = False
+        for each in known:
+            if each.run == run:
+                again = each.failed and retry
+                stale = stale or again
+                if not again:
+                    self.note(each.key, failed=each.failed)
+        return stale
 
     def has_failed(self, key: str) -> bool:
         """Whether ``key`` was noted as failed."""

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 from pathlib import Path
 
 from internvl_modal.batch.options import BatchSettings
 from internvl_modal.batch.sinks.base import Callback, Sink
 from internvl_modal.batch.sinks.jsonl import JsonLines
 from internvl_modal.batch.sinks.parquet import Parquet
+from internvl_modal.batch.sinks.remote import RemoteParts
 from internvl_modal.batch.sinks.text_files import Sidecars
 from internvl_modal.batch.sources.inputs import Images
+from internvl_modal.batch.sources.places import has_scheme, is_remote
 from internvl_modal.errors import ConfigError
+from internvl_modal.images.names import is_url, url_name
+
+_LOST_SLASH = re.compile(r"[a-z][a-z0-9+.-]+:/(?!/)", re.IGNORECASE)
+"""A ``Path`` makes one / of two."""
 
 
 def sink_for(settings: BatchSettings, images: Images) -> Sink:
@@ -20,9 +28,13 @@ def sink_for(settings: BatchSettings, images: Images) -> Sink:
     if out is None:
         return Callback(lambda _: None)
     if callable(out):
+        if inspect.iscoroutinefunction(out):
+            raise ConfigError("out= is a function to await", hint="give one that is called")
         return Callback(out)
     if not isinstance(out, str | os.PathLike):
         raise ConfigError(f"out is a {type(out).__name__}", hint="give a path or a callable")
+    if has_scheme(os.fspath(out)) or _LOST_SLASH.match(os.fspath(out)):
+        return _remote(out, settings)
     path = Path(out)
     kinds: dict[str, type[JsonLines | Parquet]] = {".jsonl": JsonLines, ".parquet": Parquet}
     kind = kinds.get(path.suffix.lower())
@@ -37,6 +49,24 @@ def sink_for(settings: BatchSettings, images: Images) -> Sink:
     if _is_read(path, images):
         raise ConfigError(f"out={str(out)!r} is the source itself", hint="choose another out=")
     return kind(path, resume=settings.resume, retry_errors=settings.retry_errors)
+
+
+def _remote(out: str | os.PathLike[str], settings: BatchSettings) -> Sink:
+    """Parts at an address; raises ConfigError for one where nothing can be written."""
+    address = os.fspath(out)
+    name = url_name(address)
+    if not has_scheme(address):
+        raise ConfigError("out= is an address that has lost a /", hint="give a str, not a Path")
+    if is_url(address) or not is_remote(address):
+        raise ConfigError(
+            f"nothing can be written to {name}", hint="give a path, or an address like s3://"
+        )
+    if Path(address).suffix.lower() not in (".jsonl", ".parquet"):
+        raise ConfigError(
+            f"out={name!r} says no format that is written there",
+            hint="end it in .jsonl or .parquet, a folder of parts; texts go to folders here",
+        )
+    return RemoteParts(address, resume=settings.resume, retry_errors=settings.retry_errors)
 
 
 def _is_read(path: Path, images: Images) -> bool:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from internvl_modal.errors import ConfigError, InternVLError
+
+logger = logging.getLogger("internvl_modal.batch")
 
 REFUSED = {
     errno.EACCES, errno.EEXIST, errno.EILSEQ, errno.EINVAL, errno.EISDIR,
@@ -35,7 +39,7 @@ def full(path: Path) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file that takes the place of ``path`` once it is on the disk."""
     new = beside(path)
-    with new.open("wb") as file:
+    with create(new) as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
@@ -45,3 +49,63 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def beside(path: Path) -> Path:
     """Where a file is written that takes the place of ``path``."""
     return path.with_name(f".{path.name}.new")
+
+
+def create(path: Path) -> BinaryIO:
+    """A new file in place of what a killed process left there, and never through a link."""
+    path.unlink(missing_ok=True)
+    return path.open("xb")
+
+
+def check_regular(path: Path) -> None:
+    """Raise ConfigError for a FIFO, a socket or a device, which keep nothing or wait for ever."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a folder the system speaks
+            raise ConfigError(f"{path} is no regular file", hint="choose another out=")
+
+
+def take(path: Path, *, follow: bool, told: bool = False) -> int:
+    """Open for appending and lock, so that no other batch writes the same file.
+
+    ``follow`` links: those that a user names, none at a name that anybody can guess. ``told``:
+    that nothing guards it has been said, where that is so.
+    """
+    check_regular(path)
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+    flags |= 0 if follow else getattr(os, "O_NOFOLLOW", 0)
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        if not _lock(descriptor, path) and not told:
+            unguarded(path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+
+def _lock(descriptor: int, path: Path) -> bool:
+    """Lock it, and say whether that is possible here."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # Windows
+        return False
+    except BlockingIOError as error:
+        raise ConfigError(
+            f"another batch is writing {path}", hint="wait for it, or choose another out="
+        ) from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return False
+    return True
+
+
+def unguarded(name: object) -> None:
+    """Say that two batches would write over each other there."""
+    logger.warning("nothing guards %s: no other batch may write there meanwhile", name)

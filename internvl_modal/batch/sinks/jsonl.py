@@ -10,17 +10,18 @@ from pathlib import Path
 
 from internvl_modal.batch.outcome import Outcome
 from internvl_modal.batch.sinks.base import SYNC_SECONDS, SeenKeys
-from internvl_modal.batch.sinks.files import full, replacing
+from internvl_modal.batch.sinks.files import full, replacing, take
 from internvl_modal.batch.sinks.lines import Line, encode, end_of_lines, read_lines, record
-from internvl_modal.errors import ConfigError
 
 
 class JsonLines(SeenKeys):
     """Appends a line for each outcome; whole lines only, so a reader never sees half of one."""
 
-    def __init__(self, path: Path, *, resume: bool, retry_errors: bool) -> None:
+    def __init__(self, path: Path, *, resume: bool, retry_errors: bool, named: bool = True) -> None:
+        """``named``: by the user, so that a link is meant."""
         super().__init__()
-        self._path, self._resume, self._retry = path, resume, retry_errors
+        self._path = Path(os.path.realpath(path)) if named and path.is_symlink() else path
+        self._resume, self._retry, self._named = resume, retry_errors, named
         self._descriptor = -1
 
     def open(self, run: str) -> None:
@@ -28,7 +29,7 @@ class JsonLines(SeenKeys):
         self._run = run
         with full(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = _take(self._path)
+            self._descriptor = take(self._path, follow=self._named)
             self._size = self._mend()
             if self._retry and self._resume:
                 self._forget_failures()
@@ -100,7 +101,7 @@ class JsonLines(SeenKeys):
             return
         with replacing(self._path) as file:
             file.writelines(line.raw for line in read_lines(self._path) if not stale(line))
-            taken = _take(Path(file.name))
+            taken = take(Path(file.name), follow=False, told=True)
         os.close(self._descriptor)
         self._descriptor, self._size = taken, os.fstat(taken).st_size
 
@@ -110,23 +111,3 @@ def _write(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _take(path: Path) -> int:
-    """Open for appending and lock, so that no other batch writes the same file."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _BINARY, 0o666)
-    try:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:  # Windows
-        pass
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise ConfigError(
-            f"another batch is writing {path}", hint="wait for it, or choose another out="
-        ) from error
-    return descriptor
-
-
-_BINARY = getattr(os, "O_BINARY", 0)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from internvl_modal.batch.outcome import Outcome
-from internvl_modal.errors import ConfigError, InternVLError
+from internvl_modal.batch.signed_urls import without_signature
+from internvl_modal.errors import ConfigError, InternVLError, ServerError
 
 _BEGINNING = b'{"key": '
 
@@ -24,8 +25,8 @@ class Line:
 
     @property
     def key(self) -> str:
-        """The input's key."""
-        return str(self.document["key"])
+        """The input's key, as it is today: 0.1.0 kept the signatures of URLs."""
+        return without_signature(str(self.document["key"]))
 
     @property
     def run(self) -> object:
@@ -95,13 +96,17 @@ def record(outcome: Outcome, run: str) -> dict[str, object]:
             "model": described.model,
             "finish_reason": described.finish_reason,
             "usage": described.usage.model_dump(),
+            "seen": described.seen,
+            "images": [{"tiles": each.tiles, "tokens": each.tokens} for each in described.images],
+            "warnings": list(described.warnings),
+            "request_id": described.request_id,
         }
-        if described.warnings:
-            found["warnings"] = list(described.warnings)
     else:
         error = outcome.error
         message = error.message if isinstance(error, InternVLError) else str(error)
         found = {"error": {"type": type(error).__name__, "message": message}}
+        if isinstance(error, ServerError):
+            found["request_id"] = error.request_id
     end = {"attempts": outcome.attempts, "seconds": round(outcome.seconds, 3), "run": run}
     return {"key": outcome.key, **found, **end}
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from internvl_modal.batch.outcome import Outcome
 from internvl_modal.batch.sinks.base import SeenKeys
-from internvl_modal.batch.sinks.files import full, replacing
+from internvl_modal.batch.sinks.files import check_regular, full, replacing
 from internvl_modal.batch.sinks.jsonl import JsonLines
 from internvl_modal.batch.sinks.lines import Line, read_lines
-from internvl_modal.errors import ConfigError, MissingExtraError
+from internvl_modal.batch.sinks.parts import ParquetFormat
+from internvl_modal.batch.sinks.rows import utf8
 
 PART_ROWS = 10_000
 JOURNAL = ".journal.jsonl"
-READ = ["key", "run", "error_type"]
-"""Columns that a later run reads."""
 
 
 class Parquet(SeenKeys):
@@ -24,15 +22,12 @@ class Parquet(SeenKeys):
 
     def __init__(self, folder: Path, *, resume: bool, retry_errors: bool) -> None:
         super().__init__()
-        try:
-            import pyarrow as arrow
-            from pyarrow import parquet
-        except ImportError as error:
-            raise MissingExtraError("pyarrow", "parquet") from error
-        self._arrow, self._parquet = arrow, parquet
+        self._format = ParquetFormat()
         self._folder, self._resume, self._retry = folder, resume, retry_errors
         self._journal_path = folder / JOURNAL
-        self._journal = JsonLines(self._journal_path, resume=resume, retry_errors=retry_errors)
+        self._journal = JsonLines(
+            self._journal_path, resume=resume, retry_errors=retry_errors, named=False
+        )
         self._rows = 0
 
     def open(self, run: str) -> None:
@@ -52,15 +47,15 @@ class Parquet(SeenKeys):
 
     def note(self, key: str, *, failed: bool = False) -> None:
         """Keep ``key``, as a part would hold it."""
-        super().note(_utf8(key), failed=failed)
+        super().note(utf8(key), failed=failed)
 
     def claim(self, key: str) -> bool:
         """Whether ``key`` was seen, as a part would hold it."""
-        return super().claim(_utf8(key))
+        return super().claim(utf8(key))
 
     def has_failed(self, key: str) -> bool:
         """Whether ``key`` was noted as failed, as a part would hold it."""
-        return super().has_failed(_utf8(key))
+        return super().has_failed(utf8(key))
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
         """Keep the rows; make a part of them when there are enough."""
@@ -86,82 +81,36 @@ class Parquet(SeenKeys):
         return sorted(self._folder.glob("part-*.parquet"))
 
     def _make_part(self) -> None:
-        rows = [_row(line.document) for line in read_lines(self._journal_path)]
+        documents = [line.document for line in read_lines(self._journal_path)]
         parts = self._parts()
         number = int(parts[-1].stem.partition("-")[2]) + 1 if parts else 0
-        table = self._arrow.Table.from_pylist(rows, schema=self._schema())
-        self._replace(self._folder / f"part-{number:05}.parquet", table)
+        self._replace(self._folder / f"part-{number:05}.parquet", self._format.encode(documents))
         self._journal.clear()
         self._rows = 0
 
-    def _replace(self, path: Path, table: Any) -> None:
+    def _replace(self, path: Path, data: bytes) -> None:
         with full(path), replacing(path) as file:
-            self._parquet.write_table(table, file, compression="zstd")
+            file.write(data)
 
     def _read(self, part: Path, run: str) -> None:
-        """Note the keys of this run, if it is to be resumed; raises ConfigError for other parts."""
-        stale = 0
-        try:
-            opened = self._parquet.ParquetFile(part)
-        except ValueError as error:
-            raise _foreign(part) from error
-        with opened as file:
-            if not set(READ) <= set(file.schema_arrow.names):
-                raise _foreign(part)
-            for batch in file.iter_batches(columns=READ) if self._resume else ():
-                for row in batch.to_pylist():
-                    failed = row["run"] == run and row["error_type"] is not None
-                    stale += failed
-                    if row["run"] == run and not (failed and self._retry):
-                        self.note(row["key"], failed=failed)
-        if stale and self._retry:
-            self._forget_failures(part, run)
+        """Note the keys of this run, if it is to be resumed; raises ConfigError for other parts.
 
-    def _forget_failures(self, part: Path, run: str) -> None:
-        """Write a part anew without this run's failures, which get a row of their own again."""
-        from pyarrow import compute
-
-        table = self._parquet.read_table(part)
-        failed = compute.and_(
-            compute.equal(table["run"], run), compute.is_valid(table["error_type"])
-        )
-        self._replace(part, table.filter(compute.invert(failed)))
+        What failed is left out of the part where it is tried again: it gets a row of its own.
+        """
+        check_regular(part)
+        with part.open("rb") as file:
+            known = self._format.read(file, str(part))
+            if not self._resume:
+                next(known, None)
+            elif self.note_known(known, run, retry=self._retry):
+                file.seek(0)
+                self._replace(part, self._format.without_failures(file, run))
 
     def _is_in_parts(self, line: Line) -> bool:
         """Whether a part holds the journal's first line: parts are made of whole journals."""
-        wanted = [("key", "=", _utf8(line.key)), ("run", "=", line.run)]
-        return any(
-            self._parquet.read_table(part, columns=["key"], filters=wanted).num_rows
-            for part in self._parts()[-1:]
-        )
-
-    def _schema(self) -> Any:
-        arrow = self._arrow
-        texts = ["key", "text", "model", "finish_reason", "error_type", "error_message", "run"]
-        return arrow.schema(
-            [(name, arrow.string()) for name in texts]
-            + [(name, arrow.int64()) for name in ("prompt_tokens", "completion_tokens", "attempts")]
-            + [("seconds", arrow.float64()), ("warnings", arrow.list_(arrow.string()))]
-        )
-
-
-def _foreign(part: Path) -> ConfigError:
-    return ConfigError(f"{part} is not one of a batch", hint="choose another out=, or remove it")
-
-
-def _row(document: dict[str, Any]) -> dict[str, Any]:
-    """A line of the journal, flat."""
-    usage, error = document.get("usage") or {}, document.get("error") or {}
-    flat = {
-        **document,
-        **usage,
-        "warnings": [_utf8(text) for text in document.get("warnings") or []] or None,
-        "error_type": error.get("type"),
-        "error_message": error.get("message"),
-    }
-    return {name: _utf8(value) if isinstance(value, str) else value for name, value in flat.items()}
-
-
-def _utf8(text: str) -> str:
-    """``text`` with what UTF-8 cannot hold, as in names of files that are no Unicode, escaped."""
-    return text.encode("utf-8", "backslashreplace").decode()
+        for part in self._parts()[-1:]:
+            with part.open("rb") as file:
+                wanted = (utf8(line.key), line.run)
+                known = self._format.read(file, str(part))
+                return any((each.key, each.run) == wanted for each in known)
+        return False

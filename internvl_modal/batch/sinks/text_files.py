@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from internvl_modal.batch.outcome import Outcome, key_hash
-from internvl_modal.batch.sinks.files import REFUSED, beside, full
+from internvl_modal.batch.sinks.files import REFUSED, beside, create, full
 from internvl_modal.batch.sinks.jsonl import JsonLines
 from internvl_modal.batch.sinks.lines import Line, read_lines, record
+from internvl_modal.batch.sources.folders import is_picture
 from internvl_modal.errors import InternVLError
 from internvl_modal.images.names import is_url
 
@@ -30,7 +32,7 @@ class Sidecars(JsonLines):
     """
 
     def __init__(self, folder: Path, *, resume: bool, retry_errors: bool) -> None:
-        super().__init__(folder / JOURNAL, resume=resume, retry_errors=retry_errors)
+        super().__init__(folder / JOURNAL, resume=resume, retry_errors=retry_errors, named=False)
         self._folder = folder
         self._owners: dict[int, int] = {}
 
@@ -83,7 +85,7 @@ class Sidecars(JsonLines):
     def _lay_out(self, key: str, text: str) -> str:
         """Write a text beside the first possible name that is the key's, or that nobody has."""
         mine = key_hash(key)
-        for file in _names(self._inside(key), f"{mine:016x}"):
+        for file in self._candidates(key, mine):
             path, name = self._folder / file, _name_hash(file)
             owner = self._owners.get(name)
             free = owner == mine or (owner is None and not os.path.lexists(path))
@@ -98,6 +100,20 @@ class Sidecars(JsonLines):
             f"{self._folder} takes no text for {key}",
             hint="make it writable or choose another out=",
         )
+
+    def _candidates(self, key: str, mine: int) -> Iterator[str]:
+        """What the text of ``cat.jpg`` may be called: cat.txt, cat.jpg.txt, cat.jpg.2.txt, ...
+
+        Only endings of pictures are cut; 0.1.0 cut any, and what it called a text stays called so.
+        """
+        inside = self._inside(key)
+        before = inside.with_suffix(".txt").as_posix()
+        if self._owners.get(_name_hash(before)) == mine:
+            yield before
+        shown = self._inside(re.split("[?#]", key, maxsplit=1)[0]) if is_url(key) else inside
+        if is_picture(shown.name):
+            yield shown.with_suffix(".txt").as_posix()
+        yield from _names(inside, f"{mine:016x}")
 
     def _is_in_a_text(self, file: Path) -> bool:
         """Whether a text is, or will be, where a folder of it should be."""
@@ -119,18 +135,19 @@ class Sidecars(JsonLines):
 
 def _lay(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside(path).write_bytes(f"{text}\n".encode("utf-8", "replace"))
+    with create(beside(path)) as file:
+        file.write(f"{text}\n".encode("utf-8", "replace"))
 
 
 def _names(path: Path, digest: str) -> Iterator[str]:
-    """What the text of ``cat.jpg`` may be called: cat.txt, cat.jpg.txt, cat.jpg.2.txt, ...
+    """Names with the whole key in them, then those of its ``digest``, at the top.
 
-    ``digest`` is the key's alone, and a name at the top in case no other is possible.
+    If somebody has that too, one follows that nobody can have.
     """
-    yield path.with_suffix(".txt").as_posix()
     for ending in ("", *(f".{number}" for number in range(2, 10)), f".{digest}"):
         yield f"{path.as_posix()}{ending}.txt"
     yield f"{digest}.txt"
+    yield f"{digest}-{secrets.token_hex(8)}.txt"
 
 
 def _cut(name: str) -> str:
@@ -160,6 +177,8 @@ def _unless_refused(path: Path) -> Iterator[None]:
     with full(path):
         try:
             yield
+        except ValueError:  # what Python takes for no name
+            pass
         except OSError as error:
             if error.errno not in REFUSED:
                 raise

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from internvl_modal.batch.signed_urls import without_signature
 from internvl_modal.batch.sources.choice import Choice
 from internvl_modal.batch.sources.known_keys import KnownKeys
 from internvl_modal.batch.sources.places import is_remote
@@ -33,9 +34,9 @@ class Item(NamedTuple):
 def item(given: Any, index: int) -> Item:
     """The input and its key: its name in a pair, its path or URL, else its number."""
     if isinstance(given, tuple) and len(given) == 2:
-        return Item(str(given[0]), given[1])
+        return Item(without_signature(str(given[0])), given[1])
     if isinstance(given, os.PathLike) or (isinstance(given, str) and not is_data(given)):
-        return Item(str(os.fsdecode(given)), given)
+        return Item(without_signature(os.fsdecode(given)), given)
     return Item(f"#{index}", given, numbered=True)
 
 

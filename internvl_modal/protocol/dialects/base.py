@@ -15,8 +15,8 @@ from internvl_modal.schema.options import DescribeOptions, Detail
 from internvl_modal.schema.results import Usage
 
 if TYPE_CHECKING:
-    from internvl_modal.images.encode import PreparedImage
     from internvl_modal.models.families import Family
+    from internvl_modal.schema.results import PreparedImage
 
 
 SAMPLING = (

@@ -14,8 +14,8 @@ from internvl_modal.protocol.verification import Sight
 from internvl_modal.schema.results import Seen, Usage
 
 if TYPE_CHECKING:
-    from internvl_modal.images.encode import PreparedImage
     from internvl_modal.models.families import Family
+    from internvl_modal.schema.results import PreparedImage
 
 
 class Gateway(Dialect):

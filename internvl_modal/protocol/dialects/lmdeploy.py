@@ -17,8 +17,8 @@ from internvl_modal.protocol.http import HttpResponse, Json, json_of
 from internvl_modal.protocol.turns import Turn
 
 if TYPE_CHECKING:
-    from internvl_modal.images.encode import PreparedImage
     from internvl_modal.models.families import Family
+    from internvl_modal.schema.results import PreparedImage
 
 CAPABILITIES = Capabilities("lmdeploy", tokens_per_tile=256, json_schema=False)
 """LMDeploy 0.7.3 with an InternVLChatModel repository, as this package deploys it."""

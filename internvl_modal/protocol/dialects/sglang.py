@@ -8,7 +8,7 @@ from internvl_modal.protocol.dialects.base import SAMPLING, Dialect
 from internvl_modal.protocol.http import Json
 
 if TYPE_CHECKING:
-    from internvl_modal.images.encode import PreparedImage
+    from internvl_modal.schema.results import PreparedImage
 
 
 class SGLang(Dialect):

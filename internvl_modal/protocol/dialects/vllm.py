@@ -15,7 +15,7 @@ from internvl_modal.protocol.turns import Turn
 from internvl_modal.schema.options import DETAIL_TILES, Detail
 
 if TYPE_CHECKING:
-    from internvl_modal.images.encode import PreparedImage
+    from internvl_modal.schema.results import PreparedImage
 
 IMAGE_TOKEN = "<image>"  # noqa: S105 - vLLM's placeholder (model_executor/models/internvl.py)
 

@@ -1,0 +1,88 @@
+"""Whose fault a failure is: the picture's, the server's, the key's, or this machine's."""
+
+from __future__ import annotations
+
+import errno
+from typing import TypeGuard
+
+from internvl_modal.errors import (
+    AuthenticationError,
+    ConfigError,
+    DeadlineExceededError,
+    EmptyAnswerError,
+    InternVLError,
+    RateLimitedError,
+    RequestRejectedError,
+    ServerError,
+    ServerUnavailableError,
+)
+
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_OF_ALL = (402, 404, 410, 429)
+"""No credit, no such model, model gone; 429 is rejected for good where a quota is used up."""
+
+
+def is_fatal(error: Exception) -> bool:
+    """Whether every other picture would fail the same way: key, credit, address, model."""
+    if isinstance(error, RequestRejectedError):
+        return error.status in _OF_ALL
+    if isinstance(error, AuthenticationError):
+        return not is_forbidden(error)
+    return isinstance(error, ConfigError)
+
+
+def is_forbidden(error: Exception | None) -> TypeGuard[ServerError]:
+    """Whether it is a 403, which is said of a key, and of a picture too."""
+    return isinstance(error, ServerError) and error.status == 403
+
+
+def is_shortage(error: BaseException | None) -> bool:
+    """Whether this machine lacks descriptors, threads or memory, and may have more in a while."""
+    return any(
+        isinstance(cause, MemoryError)
+        or (isinstance(cause, OSError) and cause.errno in _SHORTAGES)
+        or (isinstance(cause, RuntimeError) and "can't start new thread" in str(cause))
+        for cause in _causes(error)
+    )
+
+
+def local_trouble(error: Exception) -> InternVLError | None:
+    """What ends a batch where this machine has run out of something, which no picture has done."""
+    full = any(isinstance(cause, OSError) and cause.errno in _NO_ROOM for cause in _causes(error))
+    if not full and not is_shortage(error):
+        return None
+    message = error.message if isinstance(error, InternVLError) else str(error) or "out of memory"
+    hint = "this machine has run out of something; the same call goes on once there is more"
+    return InternVLError(message, hint=hint)
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    """An error and what it came of."""
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return found
+
+
+def is_unanswered(error: Exception | None) -> TypeGuard[ServerError]:
+    """Whether the server gave no answer about the picture: it failed, or was not there.
+
+    An empty answer is one: asked again once, it is what there is to record.
+    """
+    if isinstance(error, EmptyAnswerError):
+        return False
+    return isinstance(error, ServerError) and (
+        error.retryable or isinstance(error, DeadlineExceededError)
+    )
+
+
+def is_answer(error: Exception | None) -> bool:
+    """Whether the server said something about the picture, be it a refusal."""
+    return error is None or (isinstance(error, ServerError) and not is_unanswered(error))
+
+
+def is_absence(error: Exception | None) -> bool:
+    """Whether the server was not there, or took nothing on, which is not the picture's doing."""
+    return isinstance(error, ServerUnavailableError | RateLimitedError)

@@ -1,0 +1,28 @@
+"""LMDeploy's own command, with arguments that no list of processes shows.
+
+LMDeploy 0.7.3 takes its keys on its command line only. Run by LMDeploy's Python, which need not
+have this package, as ``python lmdeploy_main.py SCRIPT ARGUMENT...``; the rest of the arguments
+comes in the environment, as JSON. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import sys
+
+ARGUMENTS = "INTERNVL_MODAL_ENGINE_ARGUMENTS"
+
+
+def main() -> None:
+    """Become LMDeploy's command."""
+    script, *arguments = sys.argv[1:]
+    sys.argv = [script, *arguments, *json.loads(os.environ.pop(ARGUMENTS))]
+    # Python puts this file's folder first, where lmdeploy.py would stand before LMDeploy itself.
+    sys.path[0] = os.path.dirname(script)  # noqa: PTH120 - nothing but what every Python has
+    runpy.run_path(script, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
