@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from internvl_modal.batch.sinks.lines import read_lines
+from internvl_modal.cli.common import say
 from internvl_modal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def batch(
         words += f", {done.skipped:,} there before"
     if done.failed_before:
         words += f" ({done.failed_before:,} failed: --retry-errors asks again)"
-    typer.echo(f"{words} -> {out}")
+    say(f"{words} -> {out}")
     return 1 if done.failed or done.failed_before else 0
 
 
@@ -82,7 +83,7 @@ def _report(batch: Batch) -> BatchProgress:
         if not outcome.ok:
             name = url_name(outcome.key) if is_url(outcome.key) else outcome.key
             words = " ".join(str(outcome.error).split()).removeprefix(f"{name}: ")
-            typer.echo(f"{name}: {type(outcome.error).__name__}: {words}", err=True)
+            say(f"{name}: {type(outcome.error).__name__}: {words}", err=True)
     return batch.summary
 
 
