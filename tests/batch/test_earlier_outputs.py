@@ -75,8 +75,6 @@ def left_by_the_old(out: str) -> None:
             file = Path(out, each["file"])
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text("A cat.\n")
-        elif not out.endswith("/"):
-            each = {name: value for name, value in each.items() if name != "file"}
         journal = Path(f"{out}.internvl-modal.jsonl" if out.endswith("/") else out)
         with journal.open("a") as written:
             written.write(json.dumps(each) + "\n")
