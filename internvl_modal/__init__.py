@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from internvl_modal.errors import ImageNotSeenError as ImageNotSeenError
     from internvl_modal.errors import InternVLError as InternVLError
     from internvl_modal.errors import MissingExtraError as MissingExtraError
+    from internvl_modal.errors import OutOfResourcesError as OutOfResourcesError
     from internvl_modal.errors import OutputInvalidError as OutputInvalidError
     from internvl_modal.errors import PlanError as PlanError
     from internvl_modal.errors import RateLimitedError as RateLimitedError

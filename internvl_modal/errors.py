@@ -4,6 +4,7 @@ InternVLError                  .hint says what to do next; .retryable
 |- ConfigError                 a setting, option or argument is wrong
 |- MissingExtraError           an optional dependency is not installed
 |- ImageError                  a picture cannot be used; .source names it
+|- OutOfResourcesError         memory, file descriptors or disk ran out here
 |- WeightsError                model files cannot be had; .files names them, .destination the folder
 |  `- WeightsInterruptedError  Ctrl-C stopped a download; it is a KeyboardInterrupt as well
 |- PlanError                   a deployment cannot work as asked
@@ -41,6 +42,7 @@ __all__ = [
     "ImageNotSeenError",
     "InternVLError",
     "MissingExtraError",
+    "OutOfResourcesError",
     "OutputInvalidError",
     "PlanError",
     "RateLimitedError",
@@ -56,6 +58,8 @@ class InternVLError(Exception):
     """Root of all errors of this package."""
 
     retryable: bool = False
+    most_attempts: int | None = None
+    """After so many it will not get better; None where only the caller's patience counts."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(f"{message} ({hint})" if hint else message)
@@ -81,10 +85,10 @@ class ConfigError(InternVLError):
 class MissingExtraError(InternVLError):
     """An optional dependency is not installed."""
 
-    def __init__(self, package: str, extra: str) -> None:
+    def __init__(self, package: str, extra: str, *, hint: str = "") -> None:
         super().__init__(
             f"the package {package!r} is not installed",
-            hint=f"pip install 'internvl-modal[{extra}]'",
+            hint=hint or f"pip install 'internvl-modal[{extra}]'",
         )
         self.package = package
         self.extra = extra
@@ -96,6 +100,10 @@ class ImageError(InternVLError):
     def __init__(self, message: str, *, source: str, hint: str = "") -> None:
         super().__init__(f"{source}: {message}", hint=hint)
         self.source = source
+
+
+class OutOfResourcesError(InternVLError):
+    """Memory, file descriptors or disk ran out on this machine: no picture is to blame."""
 
 
 class WeightsError(InternVLError):
@@ -215,7 +223,6 @@ class EmptyAnswerError(EngineError):
     """
 
     most_attempts = 2
-    """After so many, the same answer is the answer."""
 
     def __init__(
         self,

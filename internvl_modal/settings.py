@@ -45,7 +45,9 @@ class Settings(BaseSettings):
         populate_by_name=True,
     )
 
-    base_url: str | None = Field(None, description="URL of an OpenAI-compatible server.")
+    base_url: str | None = Field(
+        None, repr=False, description="URL of an OpenAI-compatible server."
+    )  # may hold a password
     api_key: SecretStr | None = Field(None, description="Key of that server, sent as a bearer.")
     model: str | None = Field(None, description="Model to ask for, or to run locally.")
     gateway_key: SecretStr | None = Field(

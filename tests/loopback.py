@@ -83,15 +83,16 @@ def event(document: object) -> bytes:
 def stream_events(
     *pieces: str, finish: str = "stop", prompt_tokens: int = 5000, done: bool = True
 ) -> list[bytes]:
-    """A streamed completion, one chunk per event."""
+    """A streamed completion, one chunk per event; without ``done`` it breaks off."""
     events = [
         event({"model": "m", "choices": [{"delta": {"content": p}, "finish_reason": None}]})
         for p in pieces
     ]
+    if not done:
+        return events
     events.append(event({"choices": [{"delta": {}, "finish_reason": finish}]}))
     usage = {"prompt_tokens": prompt_tokens, "completion_tokens": len(pieces)}
-    events.append(event({"choices": [], "usage": usage}))
-    return [*events, b"data: [DONE]\n\n"] if done else events
+    return [*events, event({"choices": [], "usage": usage}), b"data: [DONE]\n\n"]
 
 
 def models_list(owner: str = "lmdeploy", *names: str) -> dict[str, Any]:

@@ -227,10 +227,10 @@ class TestDescribe:
 
 
 class TestDiscovery:
-    def test_the_first_model_is_asked_for(self, loopback: Loopback) -> None:
-        loopback.models = Reply(body=models_list("vllm", "a", "b"))
+    def test_the_only_model_is_asked_for(self, loopback: Loopback) -> None:
+        loopback.models = Reply(body=models_list("vllm", "a"))
         with ivl.Client(base_url=loopback.url) as client:
-            assert client.models() == ["a", "b"]
+            assert client.models() == ["a"]
             client.describe(PICTURE)
             client.describe(PICTURE)
         assert [heard.json["model"] for heard in loopback.chats] == ["a", "a"]
@@ -355,7 +355,7 @@ class TestSettings:
         assert loopback.chats[0].headers["authorization"] == "Bearer sk-hidden"
 
     @pytest.mark.parametrize(
-        "url", ["ftp://x", "http://", "http://u:p@h/v1", "http://h:port", "h:1"]
+        "url", ["ftp://x", "http://", "ftp://u:p@h/v1", "http://u:p@/", "http://u:p@h:port", "h:1"]
     )
     def test_a_wrong_url(self, url: str) -> None:
         with pytest.raises(ivl.ConfigError, match="base_url") as caught:
@@ -507,7 +507,7 @@ class TestExtract:
         assert client.extract(PICTURE, Sign, "Read it.") == Sign(text="STOP", colour="red")
         sent = loopback.chats[0].json
         assert '"enum":["red","green"]' in sent["messages"][0]["content"][0]["text"]
-        assert "response_format" not in sent
+        assert sent["response_format"]["json_schema"]["schema"] == Sign.model_json_schema()
 
     def test_a_repair_quotes_what_was_wrong(self, client: ivl.Client, loopback: Loopback) -> None:
         wrong = completion('{"text": "STOP", "colour": "blue"}')

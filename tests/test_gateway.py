@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
 import re
 import socket
 import subprocess
@@ -137,7 +138,7 @@ def test_a_large_picture_is_shrunk_before_it_is_sent(
 ) -> None:
     files = {"image": picture(6000, 4000)}
     gateway.post("/", files=files, data={"detail": "1"}, headers=BEARER)
-    content = loopback.chats[-1].json["messages"][0]["content"]
+    content = loopback.chats[-1].json["messages"][-1]["content"]
     url = next(part["image_url"]["url"] for part in content if part["type"] == "image_url")
     sent = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
     assert sent.width < 1000
@@ -333,7 +334,9 @@ def test_a_body_over_the_limit(gateway: httpx.Client, chunked: bool) -> None:
         ((429, {"Retry-After": "3"}), 429, "3"),
         ((401, {}), 502, None),
         ((500, {}), 502, "30"),
-        ((400, {}), 502, None),
+        ((404, {}), 502, None),
+        ((400, {}), 422, None),
+        ((413, {}), 422, None),
     ],
 )
 def test_the_servers_failures(
@@ -377,17 +380,32 @@ def test_request_ids(loopback: Loopback, gateway: httpx.Client) -> None:
     assert failed.json()["error"]["request_id"] == failed.headers["X-Request-ID"] != "abc"
 
 
-def test_health_and_docs_need_no_key_and_wake_nobody(
-    loopback: Loopback, gateway: httpx.Client
-) -> None:
+def test_health_needs_no_key_and_wakes_nobody(loopback: Loopback, gateway: httpx.Client) -> None:
     assert gateway.get("/health").json() == {"status": "ok"}
-    assert gateway.get("/docs").status_code == 200
-    assert "image_data" in gateway.get("/openapi.json").text
     assert not loopback.heard
 
 
+@pytest.mark.parametrize("page", ["/docs", "/openapi.json"])
+def test_the_docs_ask_for_the_key_as_browsers_do(
+    loopback: Loopback, gateway: httpx.Client, page: str
+) -> None:
+    refused = gateway.get(page)
+    assert refused.status_code == 401
+    assert refused.headers["WWW-Authenticate"].startswith("Basic realm=")
+    assert gateway.get(page, auth=("", KEY)).status_code == 200
+    assert gateway.get(page, headers=BEARER).status_code == 200
+    assert not loopback.heard
+
+
+@pytest.mark.parametrize("path", ["/health/", "/docs/", "/v1/models/x/", "/metrics/"])
+def test_nobody_is_sent_to_the_host_that_they_name(gateway: httpx.Client, path: str) -> None:
+    answer = gateway.get(path, headers={**BEARER, "Host": "evil.test"})
+    assert answer.status_code == 404
+    assert "location" not in answer.headers
+
+
 def test_the_docs_can_be_tried_out(gateway: httpx.Client) -> None:
-    document = gateway.get("/openapi.json").json()
+    document = gateway.get("/openapi.json", headers=BEARER).json()
     schemes = document["components"]["securitySchemes"]
     assert {scheme["scheme"] for scheme in schemes.values()} == {"bearer", "basic"}
     for path, method in [("/", "post"), ("/v1/chat/completions", "post"), ("/v1/models", "get")]:
@@ -400,7 +418,7 @@ def test_the_docs_can_be_tried_out(gateway: httpx.Client) -> None:
     assert form.keys() - {"image"} == content["application/json"]["schema"]["properties"].keys() - {
         "image_data"
     }
-    for reference in re.findall(r'"\$ref":"([^"]+)"', gateway.get("/openapi.json").text):
+    for reference in re.findall(r'"\$ref": "([^"]+)"', json.dumps(document)):
         node = document
         for step in reference.removeprefix("#/").split("/"):
             node = node[step]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from internvl_modal.engines.lmdeploy import LMDeployOptions
 from internvl_modal.errors import ConfigError, PlanError
 from internvl_modal.models.catalogue import MODELS, VIT_6B
 from internvl_modal.models.shapes import LlmShape, ModelSpec
@@ -143,6 +144,7 @@ def test_a_b200_has_the_memory_but_the_engine_lacks_its_kernels():
     [
         ("internvl2_5-78b", "H100:3", {}, "64 heads and 8 key-value heads"),
         ("internvl2_5-1b", "L4:4", {}, "14 heads and 2 key-value heads"),
+        ("internvl2_5-4b", "L4:3", {}, "16 heads and 2 key-value heads"),
         ("internvl2_5-8b", "A10:8", {}, "at most 4 A10"),
         ("internvl2_5-8b", "H100:16", {}, "at most 8 H100"),
         ("internvl2_5-1b", "H100", {"quant_policy": 8}, "these are 64 wide"),
@@ -199,6 +201,35 @@ def test_nothing_works_for_a_request_longer_than_the_context():
     assert plan.choices == ()
     with pytest.raises(PlanError, match="a shorter session_len"):
         plan.require()
+
+
+def test_a_session_too_short_is_no_gpus_fault():
+    plan = planned("internvl2_5-8b", session_len=1000)
+    with pytest.raises(PlanError, match="cannot be served so: one request takes 3,636") as caught:
+        plan.require()
+    assert not any(gpu in caught.value.message for gpu in GPUS)
+    working = planned("internvl2_5-8b")
+    best = f"{working.gpu_string}, {working.cost.per_hour:.2f} USD an hour"
+    assert caught.value.hint == f"without session_len=1000: {best}"
+    assert "cannot be served so" in str(plan)
+
+
+def test_the_cheapest_that_works_is_named():
+    with pytest.raises(PlanError) as caught:
+        planned("internvl2_5-78b", "A100-80GB").require()
+    choices = planned("internvl2_5-78b").choices
+    cheapest = min(choices, key=lambda choice: choice.cost.per_hour)
+    assert f"{cheapest.gpu_string}, {cheapest.cost.per_hour:.2f} USD" in caught.value.hint
+
+
+def test_more_gpus_than_key_value_heads():
+    """TurboMind repeats the heads (turbomind/deploy/target_model/base.py): each GPU has one."""
+    plan = planned("internvl2_5-4b", "L4:4")
+    assert plan.fits
+    assert plan.spec.llm.kv_heads == 2
+    assert LMDeployOptions.parse(**plan.settings).tp == 4
+    tokens = plan.memory.kv // (plan.spec.kv_bytes_per_token(0) // 2)
+    assert plan.capacity.kv_tokens <= tokens < plan.capacity.kv_tokens + 64
 
 
 def test_recommended_settings_have_the_names_of_lmdeploys_options():
@@ -336,7 +367,8 @@ def test_more_gpus_never_plan_less_capacity(model, gpu, quant_policy, images):
         planned(model, f"{gpu}:{n}", quant_policy=quant_policy, images_per_request=images)
         for n in COUNTS
     ]
-    working = [plan for plan in plans if plan.fits]
+    shared = [plan for plan in plans if plan.count <= plan.spec.llm.kv_heads]  # not repeated
+    working = [plan for plan in shared if plan.fits]
     for fewer, more in pairwise(working):
         assert more.capacity.kv_tokens >= fewer.capacity.kv_tokens
         assert more.capacity.sessions >= fewer.capacity.sessions

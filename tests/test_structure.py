@@ -220,3 +220,33 @@ def test_no_file_names_a_registry() -> None:
             and name != "tests/test_structure.py"
         ):
             assert not pattern.search(path.read_text()), name
+
+
+def test_options_are_keywords_of_the_signature_each_with_a_line() -> None:
+    from internvl_modal.batch.options import BatchOptions, BatchSettings
+    from internvl_modal.deployment.options import DeployArguments, DeployOptions
+    from internvl_modal.schema.options import DescribeOptions, Options
+
+    shown = inspect.signature(internvl_modal.Client.describe_many).parameters
+    assert {"detail", "max_tokens", "out", "concurrency"} <= set(shown)
+    assert shown["max_tokens"].default == 1024
+    assert "gpu" in inspect.signature(internvl_modal.adeploy).parameters
+    for kind, models in (
+        (Options, (DescribeOptions,)),
+        (BatchOptions, (BatchSettings,)),
+        (DeployArguments, (DeployOptions,)),
+    ):
+        (tree,) = ast.parse(inspect.getsource(kind)).body
+        assert isinstance(tree, ast.ClassDef)
+        told = [
+            (key.target.id, line.value.value)
+            for key, line in zip(tree.body, tree.body[1:], strict=False)
+            if isinstance(key, ast.AnnAssign)
+            and isinstance(key.target, ast.Name)
+            and isinstance(line, ast.Expr)
+            and isinstance(line.value, ast.Constant)
+        ]
+        keys = [each for each in tree.body if isinstance(each, ast.AnnAssign)]
+        assert len(told) == len(keys), kind
+        known = {name: info.description for m in models for name, info in m.model_fields.items()}
+        assert {name: known[name] for name, _ in told} == dict(told)

@@ -20,7 +20,7 @@ def main() -> None:
     done = subprocess.run(
         command, input="\n".join(required()), capture_output=True, text=True, check=True
     )
-    Path(PINS).write_text(HEADER + done.stdout)
+    Path(str(PINS)).write_text(HEADER + done.stdout)
 
 
 if __name__ == "__main__":

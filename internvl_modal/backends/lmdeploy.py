@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import socket
+import sys
 import threading
 from pathlib import Path
 from typing import TypedDict
@@ -19,6 +20,8 @@ from internvl_modal.protocol.endpoint import Endpoint
 from internvl_modal.settings import Settings
 
 HOST = "127.0.0.1"
+TOO_NEW = (3, 13)
+"""LMDeploy 0.7.3 has no wheels for this Python and later ones."""
 
 
 class ServerOptions(TypedDict, total=False):
@@ -80,7 +83,7 @@ class LMDeployBackend:
     def start(self) -> Endpoint:
         """Start LMDeploy unless it runs; raises ServerUnavailableError with its log's end."""
         if shutil.which(self._executable) is None:
-            raise MissingExtraError(self._executable, "lmdeploy")
+            raise MissingExtraError(self._executable, "lmdeploy", hint=how_to_install())
         with self._starting:
             server = self._server
             if server is None or server.poll() is not None:
@@ -125,6 +128,18 @@ class LMDeployBackend:
             self._settings.cache_dir, token=token.get_secret_value() if token else None
         )
         return cache.ensure(self._options.model).path
+
+
+def how_to_install(version: tuple[int, ...] = sys.version_info[:2]) -> str:
+    """What a Python of ``version`` can do to have LMDeploy."""
+    if version < TOO_NEW:
+        return "pip install 'internvl-modal[lmdeploy]'"
+    limit = ".".join(map(str, TOO_NEW))
+    return (
+        f"LMDeploy 0.7.3 needs a Python below {limit}, and this is {version[0]}.{version[1]}: "
+        "there pip install 'internvl-modal[lmdeploy]', or give executable= the path of a "
+        "`lmdeploy` elsewhere"
+    )
 
 
 def _free_port() -> int:

@@ -9,6 +9,7 @@ from internvl_modal.errors import (
     AuthenticationError,
     ConfigError,
     DeadlineExceededError,
+    EmptyAnswerError,
     InternVLError,
     RateLimitedError,
     RequestRejectedError,
@@ -66,7 +67,12 @@ def _causes(error: BaseException | None) -> list[BaseException]:
 
 
 def is_unanswered(error: Exception | None) -> TypeGuard[ServerError]:
-    """Whether the server gave no answer about the picture: it failed, or was not there."""
+    """Whether the server gave no answer about the picture: it failed, or was not there.
+
+    An empty answer is one: asked again once, it is what there is to record.
+    """
+    if isinstance(error, EmptyAnswerError):
+        return False
     return isinstance(error, ServerError) and (
         error.retryable or isinstance(error, DeadlineExceededError)
     )

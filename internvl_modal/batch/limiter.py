@@ -90,7 +90,7 @@ class Limiter:
             self._changed.notify_all()
 
     def ease(self) -> None:
-        """Too much is going on for this machine: fewer requests at once, where their number is ours."""
+        """Send fewer at once, where their number is ours: it is too much for this machine."""
         if self._climber is not None:
             self._climber.halve()
             self._next_round()

@@ -3,42 +3,55 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from internvl_modal._utils.signatures import showing
+from internvl_modal.batch.outcome import Outcome
+from internvl_modal.batch.progress import BatchProgress
 from internvl_modal.batch.sources.choice import Choice
 from internvl_modal.errors import ConfigError
 from internvl_modal.schema.inputs import DEFAULT_PROMPT
 from internvl_modal.schema.options import DescribeOptions, Options, listed
 from internvl_modal.schema.validation import explain
 
-if TYPE_CHECKING:
-    from internvl_modal.batch.outcome import Outcome
-    from internvl_modal.batch.progress import BatchProgress
-
-Out: TypeAlias = "str | os.PathLike[str] | Callable[[Outcome], object]"
+Out: TypeAlias = str | os.PathLike[str] | Callable[[Outcome], object]
 
 
 class BatchOptions(Options, total=False):
     """Keyword options of ``describe_many``: those of ``describe``, and how the batch is run."""
 
     concurrency: int | Literal["auto"]
+    """Requests under way at once."""
     max_concurrency: int | None
+    """Most that 'auto' may try."""
     out: Out | None
+    """A .jsonl or .parquet path, a folder, or a callable."""
     resume: bool
+    """Skip what `out` holds; False starts it anew."""
     retry_errors: bool
+    """Try again what failed in an earlier run."""
     on_error: Literal["record", "raise"]
+    """'raise' stops at one."""
     ordered: bool
+    """Outcomes in the order of the inputs."""
     dedupe: bool
+    """Describe what is sent as the same bytes once."""
     column: str | None
+    """Column of the table that holds the pictures."""
     key: str | None
+    """Column of the table that holds the keys."""
     delimiter: str | None
-    pages: str | None
+    """What divides CSV."""
+    pages: str | int | Sequence[int] | None
+    """Pages of a PDF, as in '1-20'."""
     grace: float
+    """Seconds for requests under way when stopped."""
     progress: bool | Callable[[BatchProgress], object] | None
+    """None: a bar on terminals; or a bool or a callable."""
 
 
 class BatchSettings(BaseModel):
@@ -57,7 +70,9 @@ class BatchSettings(BaseModel):
     column: str | None = Field(None, description="Column of the table that holds the pictures.")
     key: str | None = Field(None, description="Column of the table that holds the keys.")
     delimiter: str | None = Field(None, max_length=1, min_length=1, description="What divides CSV.")
-    pages: str | None = Field(None, description="Pages of a PDF, as in '1-20'.")
+    pages: str | int | tuple[int, ...] | None = Field(
+        None, description="Pages of a PDF, as in '1-20'."
+    )
     grace: float = Field(20.0, ge=0, description="Seconds for requests under way when stopped.")
     progress: Any = Field(None, description="None: a bar on terminals; or a bool or a callable.")
 
@@ -68,6 +83,16 @@ class BatchSettings(BaseModel):
 
 
 BatchOptions.__doc__ = f"{BatchOptions.__doc__}{listed(DescribeOptions)}{listed(BatchSettings)}"
+
+with_batch_options = showing(
+    BatchOptions,
+    {
+        name: info.default
+        for model in (DescribeOptions, BatchSettings)
+        for name, info in model.model_fields.items()
+    },
+)
+"""Shows ``**options: Unpack[BatchOptions]`` as keywords."""
 
 
 @dataclass(frozen=True)

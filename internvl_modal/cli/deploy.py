@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,6 +26,9 @@ def deploy(
     name: Annotated[str | None, typer.Option(help="Name of the app.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be made.")] = False,
     wait: Annotated[bool, typer.Option(help="Wait until the model answers.")] = True,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave a new app that does not answer.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Even if the plan refuses.")] = False,
     option: Annotated[
         list[str] | None,
@@ -35,8 +38,9 @@ def deploy(
     """Put a model on Modal, or update its deployment."""
     from internvl_modal.deployment.api import deploy as make
 
-    others = dict(_pair(text) for text in option or [])
-    made = make(model, gpu=gpu, name=name, dry_run=dry_run, wait=wait, force=force, **others)  # type: ignore[arg-type]
+    others: dict[str, Any] = dict(_pair(text) for text in option or [])
+    others |= {"gpu": gpu, "name": name, "wait": wait, "keep": keep, "force": force}
+    made = make(model, dry_run=dry_run, **others)
     if dry_run:
         typer.echo(made.spec)
     else:

@@ -25,6 +25,10 @@ EXTRAS = {
     "gateway": "fastapi",
     "parquet": "pyarrow",
     "plot": "matplotlib",
+    "socks": "aiohttp-socks",
+    "remote": "fsspec",
+    "pdf": "pypdfium2",
+    "fast": "opencv-python-headless",
     "openai": "openai",
     "lmdeploy": "lmdeploy",
 }

@@ -12,30 +12,29 @@ from internvl_modal.errors import ConfigError, MissingExtraError
 
 
 def serve(
-    backend: Annotated[str | None, typer.Option(help="local, lmdeploy, modal or an URL.")] = None,
+    backend: Annotated[str | None, typer.Option(help="local, lmdeploy, modal or a URL.")] = None,
     model: Annotated[str | None, typer.Option(help="Model to serve.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
 ) -> None:
     """Run the gateway on this machine; its key is INTERNVL_MODAL_GATEWAY_KEY, else a new one."""
     try:
-        import uvicorn
-
         from internvl_modal.gateway.app import create_app
+        from internvl_modal.gateway.listening import run
     except ImportError as error:
         raise MissingExtraError(error.name or "fastapi", "gateway") from error
     from internvl_modal.client.aio import AsyncClient
     from internvl_modal.settings import Settings
 
     given, made = Settings.load().gateway_key, secrets.token_urlsafe(32)
-    app = create_app(AsyncClient(backend, model=model), api_key=given or made)
+    client = AsyncClient(backend, model=model)
+    app = create_app(client, api_key=given or made)
     with _listen(host, port) as listening:
         if given is None:
             typer.echo(f"key: {made}", err=True)
         shown = f"[{host}]" if ":" in host else host
         typer.echo(f"listening on http://{shown}:{listening.getsockname()[1]}/", err=True)
-        config = uvicorn.Config(app, log_level="warning", ws="none")
-        uvicorn.Server(config).run(sockets=[listening])
+        run(app, listening, client)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import anyio.to_thread
-from pydantic import BaseModel
 from typing_extensions import Self, Unpack
 
 from internvl_modal._utils.lazy_module import LazyModule
 from internvl_modal.batch.iterate import AsyncBatch
-from internvl_modal.batch.options import BatchOptions, Job
+from internvl_modal.batch.options import BatchOptions, Job, with_batch_options
 from internvl_modal.batch.sources.inputs import Images
-from internvl_modal.client.base import ClientBase, of_type
+from internvl_modal.client.base import ClientBase, M, T, of_type
 from internvl_modal.client.streams import AsyncStream
 from internvl_modal.flows.steps import Flow, adrive
 from internvl_modal.protocol.endpoint import Backend, Capabilities
 from internvl_modal.schema.inputs import ImageInputs, ImageSource, Message
-from internvl_modal.schema.options import Options
+from internvl_modal.schema.options import Options, with_options
 from internvl_modal.schema.results import Description, Estimate
 from internvl_modal.transport.aio import AsyncTransport
 from internvl_modal.transport.retry import Retry
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
     import httpx
 else:  # imported only for those who bring a client of their own
     httpx = LazyModule("httpx")
-
-T = TypeVar("T")
-M = TypeVar("M", bound=BaseModel)
 
 
 class AsyncClient(ClientBase):
@@ -66,12 +62,14 @@ class AsyncClient(ClientBase):
             of_type("http_client", http_client, httpx.AsyncClient)
         self._transport = AsyncTransport(http_client, self._retry)
 
+    @with_options
     async def describe(
         self, image: ImageInputs, prompt: str | None = None, **options: Unpack[Options]
     ) -> Description:
         """Describe a picture, or several together when given a list."""
         return await self._run(self._core.describe(image, prompt, options))
 
+    @with_options
     def stream(
         self, image: ImageInputs, prompt: str | None = None, **options: Unpack[Options]
     ) -> AsyncStream:
@@ -79,12 +77,14 @@ class AsyncClient(ClientBase):
         flow = self._core.open_stream(image, prompt, options)
         return AsyncStream(self._run, self._transport, flow)
 
+    @with_options
     async def chat(
         self, messages: Sequence[Message | Mapping[str, object]], **options: Unpack[Options]
     ) -> Description:
         """Answer the last of several turns; pictures may be in any turn of the user."""
         return await self._run(self._core.chat(messages, options))
 
+    @with_options
     def stream_chat(
         self, messages: Sequence[Message | Mapping[str, object]], **options: Unpack[Options]
     ) -> AsyncStream:
@@ -92,6 +92,7 @@ class AsyncClient(ClientBase):
         flow = self._core.open_chat_stream(messages, options)
         return AsyncStream(self._run, self._transport, flow)
 
+    @with_options
     async def extract(
         self,
         image: ImageInputs,
@@ -104,6 +105,7 @@ class AsyncClient(ClientBase):
         """Read a picture into a pydantic model; see ``Client.extract``."""
         return await self._run(self._core.extract(image, schema, prompt, repairs, options))
 
+    @with_options
     async def describe_video(
         self,
         path: str | Path,
@@ -117,6 +119,7 @@ class AsyncClient(ClientBase):
         """Describe ``frames`` evenly spaced frames between ``start`` and ``end`` (seconds)."""
         return await self._run(self._core.describe_video(path, prompt, frames, start, end, options))
 
+    @with_batch_options
     def describe_many(
         self, images: Images, prompt: str | None = None, **options: Unpack[BatchOptions]
     ) -> AsyncBatch:
@@ -135,6 +138,7 @@ class AsyncClient(ClientBase):
         """Return once the server answers; ``timeout`` in seconds, the client's by default."""
         await self._run(self._core.wait_until_ready(timeout))
 
+    @with_options
     async def estimate(self, image: ImageSource, **options: Unpack[Options]) -> Estimate:
         """Tiles, tokens and bytes of a picture; see ``Client.estimate``."""
         return await self._run(self._core.estimate(image, options))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from pydantic import BaseModel
+
 from internvl_modal.client.resolve import resolve
 from internvl_modal.errors import ConfigError
 from internvl_modal.flows.core import Core
@@ -12,6 +14,8 @@ from internvl_modal.settings import Settings
 from internvl_modal.transport.retry import Retry
 
 H = TypeVar("H")
+M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 
 class ClientBase:

@@ -14,14 +14,14 @@ import weakref
 from typing_extensions import Unpack
 
 from internvl_modal.batch.iterate import AsyncBatch, Batch
-from internvl_modal.batch.options import BatchOptions
+from internvl_modal.batch.options import BatchOptions, with_batch_options
 from internvl_modal.batch.sources.inputs import Images
 from internvl_modal.client.aio import AsyncClient
 from internvl_modal.client.sync import Client
 from internvl_modal.errors import ConfigError
 from internvl_modal.protocol.endpoint import Backend, Endpoint, preview
 from internvl_modal.schema.inputs import ImageInputs
-from internvl_modal.schema.options import Options
+from internvl_modal.schema.options import Options, with_options
 from internvl_modal.schema.results import Description
 from internvl_modal.settings import Settings
 
@@ -71,6 +71,7 @@ class _Lent:
         return preview(self._there())
 
 
+@with_options
 def describe(
     image: ImageInputs,
     prompt: str | None = None,
@@ -89,6 +90,7 @@ def describe(
     return _client(backend, model).describe(image, prompt, **options)
 
 
+@with_options
 async def adescribe(
     image: ImageInputs,
     prompt: str | None = None,
@@ -103,6 +105,7 @@ async def adescribe(
         return await client.describe(image, prompt, **options)
 
 
+@with_batch_options
 def describe_many(
     images: Images,
     prompt: str | None = None,
@@ -118,6 +121,7 @@ def describe_many(
     return Client(_kept(backend, model), model=model).describe_many(images, prompt, **options)
 
 
+@with_batch_options
 def adescribe_many(
     images: Images,
     prompt: str | None = None,

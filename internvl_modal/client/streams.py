@@ -30,9 +30,18 @@ class _Collected:
 
     def __init__(self, flow: Flow[Opened]) -> None:
         self._flow: Flow[Opened] | None = flow
+        self._opened: Opened | None = None
         self._description: Description | None = None
         self._first: float | None = None
         self._closed = False
+
+    def logprobs(self) -> dict[str, list[object] | None] | None:
+        """Those since the last call, for the gateway; None where the server gives none."""
+        if self._opened is None or not (found := self._opened.collected.logprobs):
+            return None
+        told = {"content": list(found), "refusal": None}
+        found.clear()
+        return told
 
     @property
     def description(self) -> Description:
@@ -128,7 +137,7 @@ class AsyncStream(_Collected):
         self._under_way: aio.Streaming[str | None] | None = None
 
     async def __aiter__(self) -> AsyncGenerator[str, None]:
-        opened = await self._run(self._take())
+        opened = self._opened = await self._run(self._take())
         self._under_way = stream = await self._transport.stream(opened.step)
         opened.collected.request_id = stream.begun.value
         try:

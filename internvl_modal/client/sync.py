@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel
 from typing_extensions import Self, Unpack
 
 from internvl_modal._utils.lazy_module import LazyModule
 from internvl_modal.batch.iterate import Batch
-from internvl_modal.batch.options import BatchOptions, Job
+from internvl_modal.batch.options import BatchOptions, Job, with_batch_options
 from internvl_modal.batch.sources.inputs import Images
-from internvl_modal.client.base import ClientBase, of_type
+from internvl_modal.client.base import ClientBase, M, T, of_type
 from internvl_modal.client.streams import Stream
 from internvl_modal.flows.steps import Flow, drive
 from internvl_modal.protocol.endpoint import Backend, Capabilities
 from internvl_modal.schema.inputs import ImageInputs, ImageSource, Message
-from internvl_modal.schema.options import Options
+from internvl_modal.schema.options import Options, with_options
 from internvl_modal.schema.results import Description, Estimate
 from internvl_modal.transport.retry import Retry
 from internvl_modal.transport.sync import Transport
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     import httpx
 else:  # imported only for those who bring a client of their own
     httpx = LazyModule("httpx")
-
-T = TypeVar("T")
-M = TypeVar("M", bound=BaseModel)
 
 
 class Client(ClientBase):
@@ -70,12 +66,14 @@ class Client(ClientBase):
         self._http_client = http_client
         self._transport = Transport(http_client, self._retry)
 
+    @with_options
     def describe(
         self, image: ImageInputs, prompt: str | None = None, **options: Unpack[Options]
     ) -> Description:
         """Describe a picture, or several together when given a list."""
         return self._run(self._core.describe(image, prompt, options))
 
+    @with_options
     def stream(
         self, image: ImageInputs, prompt: str | None = None, **options: Unpack[Options]
     ) -> Stream:
@@ -83,12 +81,14 @@ class Client(ClientBase):
         flow = self._core.open_stream(image, prompt, options)
         return Stream(self._run, self._transport, flow)
 
+    @with_options
     def chat(
         self, messages: Sequence[Message | Mapping[str, object]], **options: Unpack[Options]
     ) -> Description:
         """Answer the last of several turns; pictures may be in any turn of the user."""
         return self._run(self._core.chat(messages, options))
 
+    @with_options
     def stream_chat(
         self, messages: Sequence[Message | Mapping[str, object]], **options: Unpack[Options]
     ) -> Stream:
@@ -96,6 +96,7 @@ class Client(ClientBase):
         flow = self._core.open_chat_stream(messages, options)
         return Stream(self._run, self._transport, flow)
 
+    @with_options
     def extract(
         self,
         image: ImageInputs,
@@ -112,6 +113,7 @@ class Client(ClientBase):
         """
         return self._run(self._core.extract(image, schema, prompt, repairs, options))
 
+    @with_options
     def describe_video(
         self,
         path: str | Path,
@@ -125,6 +127,7 @@ class Client(ClientBase):
         """Describe ``frames`` evenly spaced frames between ``start`` and ``end`` (seconds)."""
         return self._run(self._core.describe_video(path, prompt, frames, start, end, options))
 
+    @with_batch_options
     def describe_many(
         self, images: Images, prompt: str | None = None, **options: Unpack[BatchOptions]
     ) -> Batch:
@@ -146,6 +149,7 @@ class Client(ClientBase):
         """Return once the server answers; ``timeout`` in seconds, the client's by default."""
         self._run(self._core.wait_until_ready(timeout))
 
+    @with_options
     def estimate(self, image: ImageSource, **options: Unpack[Options]) -> Estimate:
         """Tiles, tokens and bytes of a picture; nothing is sent and no pixel decoded.
 

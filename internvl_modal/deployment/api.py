@@ -16,7 +16,7 @@ from internvl_modal.deployment.handle import Deployment
 from internvl_modal.deployment.keys import app_secrets, check_key, key_for, required_proxy
 from internvl_modal.deployment.modal_api import outside_loop
 from internvl_modal.deployment.modal_rules import check_environment, check_options
-from internvl_modal.deployment.options import DeployArguments, DeployOptions
+from internvl_modal.deployment.options import DeployArguments, DeployOptions, with_deploy_arguments
 from internvl_modal.deployment.planned import planned
 from internvl_modal.deployment.publish import Publication
 from internvl_modal.deployment.records import new_version, recorded, remember
@@ -26,7 +26,11 @@ from internvl_modal.settings import Settings
 if TYPE_CHECKING:
     import modal
 
+TIDYING = 10.0
+"""Seconds that a cancelled ``adeploy`` may take to stop what it has started."""
 
+
+@with_deploy_arguments
 def deploy(
     model: str | None = None,
     *,
@@ -35,6 +39,7 @@ def deploy(
     api_key: str | None = None,
     dry_run: bool = False,
     wait: bool = True,
+    keep: bool = False,
     force: bool = False,
     **options: Unpack[DeployArguments],
 ) -> Deployment:
@@ -45,13 +50,15 @@ def deploy(
     returns once the model answers; ``dry_run`` says what would be made, in ``.spec``, without a
     call to Modal; ``force`` deploys what the plan refuses. Raises ConfigError, DeployError,
     PlanError and WeightsError; what fails leaves the old one serving, or with ``wait`` puts it
-    back when the new one does not answer.
+    back when the new one does not answer. A new app that does not answer is stopped, unless
+    ``keep``.
     """
     chosen = DeployOptions.load(model=model, gpu=gpu, name=name, **options)
-    work = Publication(chosen, api_key, wait=wait, force=force, dry_run=dry_run)
+    work = Publication(chosen, api_key, wait=wait, force=force, dry_run=dry_run, keep=keep)
     return outside_loop(work.run, work.stop)
 
 
+@with_deploy_arguments
 async def adeploy(
     model: str | None = None,
     *,
@@ -60,16 +67,21 @@ async def adeploy(
     api_key: str | None = None,
     dry_run: bool = False,
     wait: bool = True,
+    keep: bool = False,
     force: bool = False,
     **options: Unpack[DeployArguments],
 ) -> Deployment:
     """``deploy`` for asyncio, with the same arguments; it works in a thread."""
     chosen = DeployOptions.load(model=model, gpu=gpu, name=name, **options)
-    work = Publication(chosen, api_key, wait=wait, force=force, dry_run=dry_run)
+    work = Publication(chosen, api_key, wait=wait, force=force, dry_run=dry_run, keep=keep)
+    work_done = asyncio.wrap_future(in_daemon(work.run))
     try:
-        return await asyncio.wrap_future(in_daemon(work.run))
-    finally:
+        return await asyncio.shield(work_done)
+    except asyncio.CancelledError:
         work.stop.set()
+        work_done.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait([work_done], timeout=TIDYING)  # stopping a new app takes a moment
+        raise
 
 
 def connect(

@@ -37,6 +37,10 @@ BUCKET = "/mnt/bucket"
 PORT = 23333
 
 
+NOT_THE_ENGINES = ("MODAL_", "INTERNVL_MODAL_")
+"""What the names of variables begin with that the engine does not get."""
+
+
 @dataclass(frozen=True)
 class ContainerConfig:
     """What the functions need to know, carried in one variable as JSON; times in seconds."""
@@ -50,6 +54,19 @@ class ContainerConfig:
     startup_timeout: int
     settings: dict[str, Any] = field(repr=False)
     """Of the LMDeploy server, by the names of its options."""
+    engine_args: tuple[str, ...] = ()
+    """Further ones, as on its command line."""
+    env: dict[str, str] = field(default_factory=dict, repr=False)
+    """Variables of the engine beside the image's."""
+    liveness: float = 0
+    """How long the engine may be silent while requests run; 0: for ever."""
+    version: str = ""
+    """Of the deploy; it marks lines in the log."""
+
+    @property
+    def mark(self) -> str:
+        """What lines that tell of a start begin with."""
+        return f"internvl-modal {self.version}: "
 
     def to_environment(self) -> dict[str, str]:
         """Variables for a container."""

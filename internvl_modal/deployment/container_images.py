@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, requires
-from pathlib import Path
+from importlib.resources import files
 
 from internvl_modal.errors import DeployError
 
@@ -29,14 +29,14 @@ version alone pip would take the sources, and compile them for an hour where no 
 # dependencies pip might exchange its torch.
 LMDEPLOY_PACKAGES = (
     "/opt/py3/bin/python -m pip install --no-cache-dir --no-deps timm==1.0.15",
-    f"/opt/py3/bin/python -m pip install --no-cache-dir --no-deps '{FLASH_ATTENTION}'",
+    f"/opt/py3/bin/python -m pip install --no-cache-dir --no-deps 'flash-attn @ {FLASH_ATTENTION}'",
 )
 
 
 EXTRAS = ("gateway", "formats")
 NOT_THERE = ("modal", "typer", "uvicorn")
 """Modal brings its client and serves web apps itself; nobody types commands in a container."""
-PINS = Path(__file__).with_name("image_packages.txt")
+PINS = files("internvl_modal.deployment") / "image_packages.txt"
 """One version of each package, with all that they require in turn."""
 
 

@@ -12,20 +12,22 @@ import queue
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from internvl_modal.deployment.container_config import (
     BUCKET,
     KEY,
+    NOT_THE_ENGINES,
     PORT,
     VERSION_KEY,
     VOLUMES,
     ContainerConfig,
 )
+from internvl_modal.deployment.watchdog import Watchdog, ask_one_token, end_container
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -37,8 +39,6 @@ if TYPE_CHECKING:
 
 LMDEPLOY = "/opt/py3/bin/lmdeploy"
 """LMDeploy's command in its image, in a Python of its own."""
-KEPT = ("HOME", "LANG", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_VISIBLE_DEVICES")
-"""Variables that LMDeploy gets of the container's."""
 
 
 def serve() -> None:
@@ -47,11 +47,24 @@ def serve() -> None:
     config = ContainerConfig.from_environment()
     from internvl_modal.weights.cache import WeightsCache
 
+    _tell(config, "checking the weights")
     cache = WeightsCache.volume(config.volume, environment=config.environment)
     weights = cache.ensure(config.model, config.revision, offline=True, progress=None)
-    server = _start_lmdeploy(config, str(weights))
-    _warm_up(config)
-    threading.Thread(target=_end_with, args=(server.poll, server.tail), daemon=True).start()
+    _tell(
+        config,
+        f"loading the weights; LMDeploy runs the Python code of {config.model} at commit "
+        f"{weights.commit}",
+    )
+    dog = Watchdog(
+        liveness=config.liveness,
+        ask=partial(ask_one_token, PORT, os.environ[KEY], config.served, config.liveness),
+        look=partial(_show_a_picture, config),
+    )
+    server = _start_lmdeploy(config, str(weights), dog.heed)
+    _tell(config, "warming up")
+    _show_a_picture(config)
+    dog.begin()
+    threading.Thread(target=_watch_over, args=(server, dog), daemon=True).start()
 
 
 def web_process_image() -> FastAPI:
@@ -162,11 +175,10 @@ def _download(
         tell(error)
 
 
-def _start_lmdeploy(config: ContainerConfig, weights: str) -> LMDeployServer:
-    """LMDeploy, ready to answer on all interfaces, in an environment of its own.
-
-    Modal's variables and Python path stay out of it: it runs on another Python.
-    """
+def _start_lmdeploy(
+    config: ContainerConfig, weights: str, on_line: Callable[[str], None]
+) -> LMDeployServer:
+    """LMDeploy, ready to answer on all interfaces."""
     from internvl_modal.engines.lmdeploy import LMDeployOptions
     from internvl_modal.engines.lmdeploy_process import LMDeployServer
     from internvl_modal.errors import DeployError
@@ -174,14 +186,32 @@ def _start_lmdeploy(config: ContainerConfig, weights: str) -> LMDeployServer:
     settings = {**config.settings, "model": weights, "server_port": PORT}
     keys = [os.environ[name] for name in (KEY, VERSION_KEY) if name in os.environ]
     options = LMDeployOptions.parse(api_keys=keys, **settings)
-    env = {name: os.environ[name] for name in KEPT if name in os.environ}
-    env |= {"PATH": f"/opt/py3/bin:{os.defpath}", "HF_HUB_OFFLINE": "1"}
-    server = LMDeployServer(options, executable=LMDEPLOY, env=env)
+    server = LMDeployServer(
+        options,
+        executable=LMDEPLOY,
+        env=engine_environment(os.environ, config.env),
+        engine_args=config.engine_args,
+        on_line=on_line,
+    )
     server.start(config.startup_timeout, error=DeployError)
     return server
 
 
-def _warm_up(config: ContainerConfig) -> None:
+def engine_environment(container: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
+    """The image's variables and ``more``: Modal's and ours stay out, and Modal's Python path.
+
+    The image sets what NCCL and Triton need (NCCL_LAUNCH_MODE, TRITON_PTXAS_PATH, library paths).
+    """
+    image = {
+        name: value
+        for name, value in container.items()
+        if not name.startswith(NOT_THE_ENGINES) and name != "PYTHONPATH"
+    }
+    path = f"/opt/py3/bin:{image.get('PATH', os.defpath)}"
+    return {**image, **more, "PATH": path, "HF_HUB_OFFLINE": "1"}
+
+
+def _show_a_picture(config: ContainerConfig) -> None:
     """Describe a picture of three tiles; raises ImageNotSeenError if it did not reach the model."""
     from internvl_modal.client.sync import Client
     from internvl_modal.deployment.served_app import FixedBackend
@@ -189,7 +219,7 @@ def _warm_up(config: ContainerConfig) -> None:
     backend = FixedBackend(f"http://127.0.0.1:{PORT}/v1", os.environ[KEY], config.served)
     with Client(backend, timeout=config.startup_timeout) as client:
         answer = client.describe(_test_picture(), max_tokens=8)
-    print(f"warm-up: {answer.usage.prompt_tokens} prompt tokens, {answer.text!r}", flush=True)  # noqa: T201
+    print(f"a picture: {answer.usage.prompt_tokens} prompt tokens, {answer.text!r}", flush=True)  # noqa: T201
 
 
 def _test_picture() -> bytes:
@@ -202,12 +232,13 @@ def _test_picture() -> bytes:
     return file.getvalue()
 
 
-def _end_with(poll: Callable[[], int | None], tail: Callable[[], str]) -> None:
-    """End this container when LMDeploy ends: one that cannot answer must take no requests."""
-    while (code := poll()) is None:
-        time.sleep(0.5)
-    print(f"lmdeploy ended with code {code}; its last lines:\n{tail()}", flush=True)  # noqa: T201
-    os._exit(1)
+def _watch_over(server: LMDeployServer, dog: Watchdog) -> None:
+    end_container(dog.watch(server, PORT), server.tail())
+
+
+def _tell(config: ContainerConfig, phase: str) -> None:
+    """A line of the log that says to who waits how far it is."""
+    print(f"{config.mark}{phase}", flush=True)  # noqa: T201
 
 
 def _log_to_stdout() -> None:

@@ -10,8 +10,8 @@ from internvl_modal.deployment.container_config import MOUNT, PORT, ContainerCon
 from internvl_modal.deployment.container_images import cpu_image, gpu_image
 from internvl_modal.deployment.modal_rules import check_name
 from internvl_modal.deployment.options import DeployOptions
-from internvl_modal.deployment.spec import HUGGING_FACE, DeploymentSpec, FunctionSpec, WebSpec
-from internvl_modal.engines.lmdeploy import LMDeployOptions
+from internvl_modal.deployment.spec import HUB, HUGGING_FACE, DeploymentSpec, FunctionSpec, WebSpec
+from internvl_modal.engines.lmdeploy import LMDeployOptions, check_engine_args
 from internvl_modal.planning.gpus import parse_gpu
 from internvl_modal.planning.plan import Plan
 
@@ -30,6 +30,7 @@ def make_spec(options: DeployOptions, planned: Plan) -> DeploymentSpec:
     Raises ConfigError for what LMDeploy itself would refuse, DeployError for what Modal would.
     """
     LMDeployOptions.parse(**planned.settings)
+    check_engine_args(options.engine_args)
     app = options.name or f"multimodal-{planned.spec.name}"
     check_name("name", app)
     startup_timeout = _startup_timeout(options, planned)
@@ -49,6 +50,9 @@ def make_spec(options: DeployOptions, planned: Plan) -> DeploymentSpec:
         volume=options.volume,
         settings=planned.settings,
         startup_timeout=startup_timeout,
+        engine_args=options.engine_args,
+        env=options.env,
+        liveness=options.liveness,
     )
     functions = (
         _serve(options, planned, container),
@@ -113,7 +117,7 @@ def _download(options: DeployOptions, container: ContainerConfig) -> FunctionSpe
     return FunctionSpec(
         name="download_weights",
         image=cpu_image(),
-        secrets=(HUGGING_FACE,),
+        secrets=(HUGGING_FACE, HUB),
         volumes={MOUNT: options.volume},
         read_only=False,
         gpu=_gpu(options.download_gpu) if options.download_gpu else None,

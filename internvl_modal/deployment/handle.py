@@ -27,7 +27,7 @@ from internvl_modal.errors import ConfigError, DeployError, MissingExtraError
 from internvl_modal.models.catalogue import find_model
 from internvl_modal.planning.cost import Cost
 from internvl_modal.planning.plan import Plan
-from internvl_modal.schema.options import Options
+from internvl_modal.schema.options import Options, with_options
 
 if TYPE_CHECKING:
     import openai
@@ -176,6 +176,7 @@ class Deployment:
             },
         )
 
+    @with_options
     def map(
         self,
         source: str,

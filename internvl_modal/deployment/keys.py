@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Mapping
 
@@ -13,13 +14,16 @@ from internvl_modal.deployment.container_config import KEY, VERSION_KEY
 from internvl_modal.deployment.modal_build import Secrets
 from internvl_modal.deployment.options import DeployOptions
 from internvl_modal.deployment.records import Record
-from internvl_modal.deployment.spec import HUGGING_FACE, DeploymentSpec
+from internvl_modal.deployment.spec import HUB, HUGGING_FACE, DeploymentSpec
 from internvl_modal.engines.lmdeploy import LMDeployOptions
 from internvl_modal.errors import (
     ConfigError,
     DeployError,
 )
 from internvl_modal.settings import Settings
+
+LOCAL = ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_XET_CACHE")
+"""Variables that are about this machine."""
 
 
 def check_key(spec: DeploymentSpec, key: SecretStr | str) -> None:
@@ -75,11 +79,25 @@ def app_secrets(
     if version_key is not None:
         variables[VERSION_KEY] = version_key.get_secret_value()
     found: dict[str, dict[str, str] | None] = {KEY: variables}
+    if switches := hub_switches(os.environ):
+        found[HUB] = switches
     if modal_api.secret_exists(HUGGING_FACE, spec.environment):
         found[HUGGING_FACE] = None
     elif settings.hf_token is not None:
         found[HUGGING_FACE] = {"HF_TOKEN": settings.hf_token.get_secret_value()}
     return found
+
+
+def hub_switches(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables by which huggingface_hub is told where the Hub is and how to ask it.
+
+    A token belongs to the Hub that this machine asks: the container must ask the same.
+    """
+    return {
+        name: value
+        for name, value in environment.items()
+        if name == "HF_ENDPOINT" or (name.startswith(("HF_HUB_", "HF_XET_")) and name not in LOCAL)
+    }
 
 
 def required_proxy(

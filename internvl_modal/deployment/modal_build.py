@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -27,6 +28,7 @@ def build(spec: DeploymentSpec, secrets: Secrets, version: str) -> modal.App:
     """
     import modal
 
+    spec = replace(spec, container=replace(spec.container, version=version))
     told = {
         "model": spec.container.model,
         "gpu": spec.plan.gpu_string,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, cast
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from internvl_modal._utils.signatures import showing
+from internvl_modal.deployment.container_config import NOT_THE_ENGINES
 from internvl_modal.errors import ConfigError
 from internvl_modal.planning.cost import CORES, HOST_GIB
 from internvl_modal.planning.options import PlanOptions
@@ -20,16 +24,37 @@ class DeployArguments(PlanOptions, total=False):
     """Keyword arguments of ``deploy()`` beside those it names; see ``DeployOptions``."""
 
     revision: str | None
+    """Branch, tag or commit of its repository."""
     volume: str
+    """Volume that holds the weights."""
     environment: str | None
+    """Modal environment."""
     region: str | None
+    """Where containers may run; costs more."""
     min_containers: int
+    """GPU containers that always run."""
     max_containers: int
+    """Most GPU containers: a limit to the bill."""
     buffer_containers: int
+    """Spare ones while any is busy."""
     timeout: int
+    """Seconds for one request."""
     startup_timeout: int | None
+    """Seconds to load; by the weights' size by default."""
     download_gpu: str | None
+    """GPU for the download; none is needed."""
     proxy_auth: bool
+    """Ask for Modal-Key and Modal-Secret as well."""
+    liveness: int
+    """Silent seconds until a hanging server is ended; 0: never."""
+    env: Mapping[str, str] | str
+    """More variables of the engine: NAME=VALUE ..."""
+    engine_args: Sequence[str]
+    """Further options of `lmdeploy serve api_server`."""
+
+
+FIXED = ("PATH", "PYTHONPATH", "PYTHONHOME", "HF_HUB_OFFLINE")
+"""Variables that are the container's business."""
 
 
 class DeployOptions(BaseSettings):
@@ -67,6 +92,15 @@ class DeployOptions(BaseSettings):
     )
     download_gpu: str | None = Field(None, description="GPU for the download; none is needed.")
     proxy_auth: bool = Field(False, description="Ask for Modal-Key and Modal-Secret as well.")
+    liveness: int = Field(
+        180, ge=0, le=86400, description="Silent seconds until a hanging server is ended; 0: never."
+    )
+    env: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict, description="More variables of the engine: NAME=VALUE ..."
+    )
+    engine_args: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Further options of `lmdeploy serve api_server`."
+    )
     images_per_request: int = Field(1, description="Pictures in one request, for the plan.")
     max_tiles: int = Field(12, description="Most tiles of a picture, for the plan.")
     prompt_tokens: int = Field(100, description="Tokens of a prompt, for the plan.")
@@ -84,6 +118,32 @@ class DeployOptions(BaseSettings):
             raise ValueError("must be at least min_containers")
         return value
 
+    @field_validator("env", mode="before")
+    @classmethod
+    def _variables(cls, value: object) -> object:
+        """Those of a shell, ``A=1 B="2 3"``, are taken too."""
+        if not isinstance(value, str):
+            return value
+        pairs = [each.partition("=") for each in shlex.split(value)]
+        if any(not equals for _, equals, _ in pairs):
+            raise ValueError("give NAME=VALUE, separated by spaces")
+        return {name: setting for name, _, setting in pairs}
+
+    @field_validator("env")
+    @classmethod
+    def _the_engines(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, setting in value.items():
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\0" in setting:
+                raise ValueError(f"{name!r} is no variable")
+            if name.startswith(NOT_THE_ENGINES) or name in FIXED:
+                raise ValueError(f"{name} is set for the engine already")
+        return value
+
+    @field_validator("engine_args", mode="before")
+    @classmethod
+    def _words(cls, value: object) -> object:
+        return tuple(shlex.split(value)) if isinstance(value, str) else value
+
     @classmethod
     def load(cls, **arguments: object) -> DeployOptions:
         """Options with ``arguments`` that are not None on top; raises ConfigError."""
@@ -100,13 +160,26 @@ class DeployOptions(BaseSettings):
     def kept(cls, options: Mapping[str, object]) -> DeployOptions:
         """Options that were checked when they were kept; the environment says nothing to them."""
         known = {name: value for name, value in options.items() if name in cls.model_fields}
+        words = cast(list[str], known.get("engine_args", ()))
+        known["engine_args"] = tuple(words)  # JSON has lists only
         return cls.model_construct(**known)  # type: ignore[arg-type]
+
+
+with_deploy_arguments = showing(
+    DeployArguments,
+    {
+        name: info.get_default(call_default_factory=True)
+        for name, info in DeployOptions.model_fields.items()
+    },
+)
+"""Shows ``**options: Unpack[DeployArguments]`` as keywords."""
 
 
 def options_table() -> str:
     """All options as a Markdown table: name, default, meaning."""
     rows = ["| Option | Default | Meaning |", "|---|---|---|"]
     for name, info in DeployOptions.model_fields.items():
-        default = "" if info.default is None else f"`{info.default}`"
+        plain = info.default not in (None, ()) and info.default_factory is None
+        default = f"`{info.default}`" if plain else ""
         rows.append(f"| `{name}` | {default} | {info.description} |")
     return "\n".join(rows) + "\n"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import warnings
+from dataclasses import replace
+from typing import NoReturn
 
 from pydantic import SecretStr
 
@@ -19,14 +22,16 @@ from internvl_modal.deployment.modal_rules import check_options
 from internvl_modal.deployment.options import DeployOptions
 from internvl_modal.deployment.planned import planned
 from internvl_modal.deployment.readiness import wait_for_answer
-from internvl_modal.deployment.records import new_version, recorded, remember
+from internvl_modal.deployment.records import Record, new_version, recorded, remember
 from internvl_modal.deployment.spec import DeploymentSpec
-from internvl_modal.deployment.volume_weights import download, on_volume
+from internvl_modal.deployment.volume_weights import commit_on_volume, download
 from internvl_modal.errors import (
     DeployError,
     InternVLError,
 )
 from internvl_modal.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 class Publication:
@@ -40,10 +45,11 @@ class Publication:
         wait: bool,
         force: bool,
         dry_run: bool,
+        keep: bool = False,
     ) -> None:
         self.stop = threading.Event()
         self._options, self._api_key = options, api_key
-        self._wait, self._force, self._dry_run = wait, force, dry_run
+        self._wait, self._force, self._dry_run, self._keep = wait, force, dry_run, keep
         self._settings = Settings.load()
         self._proxy = required_proxy(self._settings, options)
 
@@ -63,9 +69,8 @@ class Publication:
             remember(spec, key, settings, version)  # before Modal has it
         with errors_of(f"deploying {spec.app}"), modal_output():
             given = app_secrets(spec, settings, key, self._proxy, version_key)
-            if self._wait and not on_volume(spec):
-                for line in download(spec, given, self.stop):
-                    print(line, file=sys.stderr, flush=True)  # noqa: T201
+            if self._wait:
+                spec = self._with_weights(spec, given)
             if self.stop.is_set():
                 raise DeployError(f"deploying {spec.app}: interrupted", hint="nothing was changed")
             _publish(spec, given, version)
@@ -73,16 +78,56 @@ class Publication:
         urls = modal_api.urls_of(spec.app, spec.environment)
         deployment = Deployment.of(spec, key, self._proxy, urls)
         if version_key is not None:
+            mark = replace(spec.container, version=version).mark
             try:
-                wait_for_answer(deployment, version_key, self.stop, update=tags is not None)
-            except InternVLError as error:
+                wait_for_answer(deployment, version_key, mark, self.stop, update=tags is not None)
+            except (InternVLError, KeyboardInterrupt) as error:
                 before = record.options_of(tags) if record else None
-                gone = self.stop.is_set() or not _is_live(spec, version)
-                if record is None or before is None or gone:
-                    raise
-                options = DeployOptions.kept({**before, "environment": spec.environment})
-                raise _restored(options, SecretStr(record.api_key), error, settings) from error
+                self._give_up(deployment, version, record, before, error, update=tags is not None)
         return deployment
+
+    def _with_weights(self, spec: DeploymentSpec, given: Secrets) -> DeploymentSpec:
+        """``spec`` with the commit that is on the Volume, downloaded where it is missing."""
+        commit = commit_on_volume(spec)
+        if commit is None:
+            for line in download(spec, given, self.stop):
+                print(line, file=sys.stderr, flush=True)  # noqa: T201
+            commit = commit_on_volume(spec)
+        if commit is None:
+            return spec
+        log.info(
+            "LMDeploy will run the Python code of %s at commit %s", spec.container.model, commit
+        )
+        return replace(spec, container=replace(spec.container, revision=commit))
+
+    def _give_up(
+        self,
+        deployment: Deployment,
+        version: str,
+        record: Record | None,
+        before: dict[str, object] | None,
+        error: InternVLError | KeyboardInterrupt,
+        *,
+        update: bool,
+    ) -> NoReturn:
+        """Leave nothing that costs money without an answer; raises ``error``, with what was done.
+
+        What was there before is deployed again where this machine knows it. Nothing is done when
+        somebody has stopped the app or deployed something else meanwhile.
+        """
+        spec = deployment.spec
+        if self._keep or not _is_live(spec, version):
+            raise error
+        interrupted = self.stop.is_set() or not isinstance(error, InternVLError)
+        if record is not None and before is not None and not interrupted:
+            options = DeployOptions.kept({**before, "environment": spec.environment})
+            outcome = _put_back(options, SecretStr(record.api_key), self._settings)
+        else:
+            outcome = _tidied(deployment, update=update)
+        if not isinstance(error, InternVLError):
+            print(outcome, file=sys.stderr, flush=True)  # noqa: T201
+            raise error
+        raise DeployError(f"{error.message}\n{outcome}", hint=error.hint) from error
 
     def _design(self) -> DeploymentSpec:
         """What will be made, checked as far as it can be without Modal."""
@@ -111,9 +156,7 @@ def _is_live(spec: DeploymentSpec, version: str) -> bool:
         return False
 
 
-def _restored(
-    options: DeployOptions, key: SecretStr, error: InternVLError, settings: Settings
-) -> DeployError:
+def _put_back(options: DeployOptions, key: SecretStr, settings: Settings) -> str:
     """Deploy again what was deployed before: its images are built and its weights there."""
     version = new_version(key.get_secret_value())
     try:
@@ -123,8 +166,19 @@ def _restored(
                 spec, app_secrets(spec, settings, key, required_proxy(settings, options)), version
             )
     except InternVLError as failure:
-        outcome = f"what was deployed before could not be put back: {failure.message}"
-    else:
-        remember(spec, key, settings, version)
-        outcome = f"what was deployed before ({spec.plan.gpu_string}) is deployed again"
-    return DeployError(f"{error.message}\n{outcome}", hint=error.hint)
+        return f"what was deployed before could not be put back: {failure.message}"
+    remember(spec, key, settings, version)
+    return f"what was deployed before ({spec.plan.gpu_string}) is deployed again"
+
+
+def _tidied(deployment: Deployment, *, update: bool) -> str:
+    """Stop an app that is new; let the containers of an older one end by themselves."""
+    name = deployment.name
+    try:
+        if not update:
+            deployment.stop()
+            return f"{name} is stopped, so that it costs nothing (keep=True leaves it)"
+        deployment.scale(min=0)
+        return f"{name} is left without an idle container; internvl-modal stop {name} stops it"
+    except InternVLError as failure:
+        return f"{name} could not be stopped and may cost money: {failure.message}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from dataclasses import dataclass, field
 
 from internvl_modal.deployment.container_config import ContainerConfig
@@ -21,6 +23,8 @@ BUCKETS: dict[str, tuple[str | None, tuple[str, str]]] = {
 
 
 HUGGING_FACE = "huggingface-secret"
+HUB = "huggingface-switches"
+"""Where the Hub is and how to ask it, made of this machine's variables where there are any."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class DeploymentSpec:
     @property
     def argv(self) -> list[str]:
         """The command that serves the model, with the repository where the path will stand."""
-        return self.plan.argv
+        return [*self.plan.argv, *self.container.engine_args]
 
     @property
     def cost_per_hour(self) -> float:
@@ -125,14 +129,22 @@ class DeploymentSpec:
         lines = [f"app       {self.app}", f"model     {self.container.model}"]
         for function in self.functions:
             lines += _function_lines(function)
+        variables = self.container.env
         surcharge = ", and Modal's surcharge for a region" if self.options.region else ""
         lines += [
-            f"command   {' '.join(self.argv)}",
+            f"command   {shlex.join(self.argv)}",
+            *(f"          with {name}={shown(name, each)}" for name, each in variables.items()),
             f"cost      {self.cost_per_hour:.2f} USD an hour while a GPU container runs, "
             f"at most {self.options.max_containers}{surcharge}",
             *_cheapest_lines(self.plan),
         ]
         return "\n".join(lines)
+
+
+def shown(name: str, value: str) -> str:
+    """A variable's value to print, masked where its name says that it is a secret."""
+    secret = re.search(r"TOKEN|KEY|SECRET|PASS|AUTH|CREDENTIAL", name, re.IGNORECASE)
+    return "***" if secret else shlex.quote(value)
 
 
 def _cheapest_lines(plan: Plan) -> list[str]:

@@ -17,6 +17,11 @@ from internvl_modal.errors import (
 
 def on_volume(spec: DeploymentSpec) -> bool:
     """Whether ``serve`` will find its weights."""
+    return commit_on_volume(spec) is not None
+
+
+def commit_on_volume(spec: DeploymentSpec) -> str | None:
+    """The commit of the weights that ``serve`` will find, None where they are not whole."""
     from internvl_modal.weights.cache import WeightsCache
 
     container = spec.container
@@ -24,8 +29,9 @@ def on_volume(spec: DeploymentSpec) -> bool:
     try:
         found = cache.verify(container.model, container.revision or "main")
     except WeightsError:
-        return False
-    return found.ok and bool({"safetensors", "bin"} & set(found.variants))
+        return None
+    whole = found.ok and {"safetensors", "bin"} & set(found.variants)
+    return found.commit if whole else None
 
 
 def download(spec: DeploymentSpec, given: Secrets, stop: threading.Event) -> Iterator[str]:
@@ -42,7 +48,10 @@ def download(spec: DeploymentSpec, given: Secrets, stop: threading.Event) -> Ite
         shown = 0.0
         for event in function.remote_gen():
             if "commit" in event:
-                yield f"{container.model} is on the Volume {container.volume}"
+                yield (
+                    f"{container.model} is on the Volume {container.volume}; LMDeploy runs the "
+                    f"Python code in it, of commit {event['commit']}"
+                )
                 return
             if stop.is_set():
                 break

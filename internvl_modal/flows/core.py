@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
@@ -38,11 +39,12 @@ from internvl_modal.protocol.endpoint import Backend, Capabilities, Endpoint, pr
 from internvl_modal.protocol.http import Json
 from internvl_modal.schema.inputs import ImageInputs, ImageSource, Message
 from internvl_modal.schema.options import DescribeOptions, Options
-from internvl_modal.schema.results import Description, Estimate, Timings
+from internvl_modal.schema.results import Description, Estimate, Timings, Usage
 from internvl_modal.transport.exchange import Exchange, Exchanged
 from internvl_modal.transport.retry import Retry
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 TIMEOUT = 600.0
 """Seconds for a call where nobody says how many; a cold start on Modal takes minutes."""
@@ -56,6 +58,26 @@ class Asked(NamedTuple):
     call: ChatCall
     deadline: float
     prepared: float
+
+
+@dataclass(frozen=True)
+class Wanted(Generic[T]):
+    """An object that an answer shall hold, and how often a wrong one is sent back."""
+
+    document: Json
+    """Its JSON schema."""
+    read: Callable[[Json], T]
+    """Raises ValueError with the reason where an object is not wanted."""
+    repairs: int = 2
+
+
+@dataclass(frozen=True)
+class Typed(Generic[T]):
+    """What was read from the last answer, that answer with the tokens of all, and what is wrong."""
+
+    found: T | None
+    answer: Description
+    why: str = ""
 
 
 class Opened(NamedTuple):
@@ -142,22 +164,31 @@ class Core:
         """Read a picture into ``schema``, asking again with the reason where it does not fit."""
         document = structured_output.schema_of(schema, repairs)
         asked = structured_output.first_prompt(prompt, document)
-        call, deadline, _ = yield from self._call(one_turn(image, asked), options, "Image-")
-        for repair in range(repairs + 1):
-            answer = yield from self._typed(call, deadline, document)
+        call, deadline, _ = yield from self.asked(one_turn(image, asked), options)
+        wanted = Wanted(document, structured_output.fitting(schema), repairs)
+        typed = yield from self.typed(call, deadline, wanted)
+        if typed.found is None:
+            raise structured_output.invalid(schema.__name__, typed.why, typed.answer)
+        return typed.found
+
+    def typed(self, call: ChatCall, deadline: float, wanted: Wanted[T]) -> Flow[Typed[T]]:
+        """Ask until the answer is what is ``wanted``, or no repair is left or would help."""
+        spent = Usage()
+        for repair in range(wanted.repairs + 1):
+            answer = yield from self._held(call, deadline, wanted.document)
+            spent = answer.usage.after(spent)
+            answer = answer.model_copy(update={"usage": spent})
             try:
-                return structured_output.read_answer(answer.text, schema)
+                return Typed(structured_output.read_answer(answer.text, wanted.read), answer)
             except ValueError as error:
                 why = str(error)
-                cut = answer.finish_reason == "length"  # and would be again
-                if cut:
-                    why = cut_off(answer.usage, call)
-                if cut or repair == repairs:
-                    raise structured_output.invalid(schema, why, answer) from error
+            if answer.finish_reason == "length":  # and would be again
+                return Typed(None, answer, cut_off(answer.usage, call))
+            if repair < wanted.repairs:
                 call = structured_output.repaired(call, answer.text, why)
-        raise AssertionError("unreachable")
+        return Typed(None, answer, why)
 
-    def _typed(self, call: ChatCall, deadline: float, schema: Json) -> Flow[Description]:
+    def _held(self, call: ChatCall, deadline: float, schema: Json) -> Flow[Description]:
         """Ask with the schema where the server may take it; again without it if it does not."""
         known, key = call.capabilities.json_schema, json.dumps(schema, sort_keys=True)
         sent: Exchanged[Description]
@@ -176,20 +207,31 @@ class Core:
 
     def open_stream(self, image: ImageInputs, prompt: str | None, options: Options) -> Flow[Opened]:
         """Make a streamed ``describe`` ready to be opened."""
-        return (yield from self._open(one_turn(image, prompt), options))
+        return (yield from self.opened(one_turn(image, prompt), options))
 
     def open_chat_stream(
         self, messages: Sequence[Message | Mapping[str, object]], options: Options
     ) -> Flow[Opened]:
         """Make a streamed ``chat`` ready to be opened."""
-        return (yield from self._open(checked_messages(messages), options))
+        return (yield from self.opened(checked_messages(messages), options))
 
-    def _open(self, messages: Sequence[Message], options: Options) -> Flow[Opened]:
+    def opened(
+        self,
+        messages: Sequence[Message],
+        options: Options,
+        relayed: Mapping[str, object] | None = None,
+    ) -> Flow[Opened]:
+        """Make a streamed call ready to be opened; ``relayed``: see ``ChatCall``."""
         begun = time.monotonic()
-        call, deadline, prepared = yield from self._call(messages, options, "Image-")
+        call, deadline, prepared = yield from self.asked(messages, options, relayed=relayed)
         request, collected = chat_request(call, stream=True), CompletionStream(call)
         step = Exchange(call.endpoint.base_url, request, collected.opened, deadline)
         return Opened(step, collected, begun, prepared)
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where the backend answers, once that has been asked."""
+        return self._ready.endpoint if self._ready else None
 
     @property
     def timeout(self) -> float:
@@ -230,7 +272,9 @@ class Core:
             detail=checked.detail,
             tiling=dialect_of(capabilities).tiling(capabilities, checked.detail),
             max_pixels=checked.max_pixels,
+            max_bytes_decoded=checked.max_bytes_decoded,
             allow_private_urls=checked.allow_private_urls,
+            user_agent=checked.user_agent,
             fetch=fetch,
         )
         found: Estimate = yield Blocking(look)
@@ -241,7 +285,7 @@ class Core:
         self, messages: Sequence[Message], options: Options, label: Any = "Image-"
     ) -> Flow[Description]:
         begun = time.monotonic()
-        call, deadline, prepared = yield from self._call(messages, options, label)
+        call, deadline, prepared = yield from self.asked(messages, options, label)
         sent: Exchanged[Description] = yield self._chat_step(call, deadline)
         timings = Timings(
             prepare=prepared,
@@ -251,8 +295,14 @@ class Core:
         )
         return sent.value.model_copy(update={"timings": timings})
 
-    def _call(self, messages: Sequence[Message], options: Options, label: Any) -> Flow[Asked]:
-        """Find the endpoint and prepare the pictures for it."""
+    def asked(
+        self,
+        messages: Sequence[Message],
+        options: Options,
+        label: Any = "Image-",
+        relayed: Mapping[str, object] | None = None,
+    ) -> Flow[Asked]:
+        """Find the endpoint and prepare the pictures for it; ``relayed``: see ``ChatCall``."""
         checked = DescribeOptions.parse(options)
         ready, deadline = yield from self._endpoint(checked.timeout)
         if any(message.images for message in messages):
@@ -262,8 +312,9 @@ class Core:
             partial(prepared_turns, messages, checked, ready.capabilities, label, deadline)
         )
         endpoint, capabilities, model, family = ready
-        turns = with_system(turns, checked, family, model)
-        call = ChatCall(endpoint, capabilities, model, turns, checked, family)
+        if relayed is None:
+            turns = with_system(turns, checked, family, model)
+        call = ChatCall(endpoint, capabilities, model, turns, checked, family, relayed)
         return Asked(call, deadline, time.monotonic() - begun)
 
     def _endpoint(self, timeout: float | None) -> Flow[tuple[Ready, float]]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from internvl_modal.errors import (
+    AnswerLostError,
     DeadlineExceededError,
     RateLimitedError,
     ServerError,
@@ -44,8 +45,13 @@ def models_step(
     retry: Retry | None = None,
     decode: Callable[[HttpResponse], list[Json]] = decode_models,
 ) -> Exchange[list[Json]]:
-    """Ask for the list of models."""
-    request = HttpRequest("GET", endpoint.path("models"), endpoint.headers)
+    """Ask for the list of models.
+
+    A server without TLS may be llama.cpp, of which no idle connection must hold a thread.
+    """
+    plain = {"connection": "close"} if endpoint.base_url.startswith("http:") else {}
+    headers = {**endpoint.headers, **plain}
+    request = HttpRequest("GET", endpoint.path("models"), headers)
     return Exchange(endpoint.base_url, request, decode, deadline, retry)
 
 
@@ -93,7 +99,8 @@ def _listed(endpoint: Endpoint, deadline: float, *, needed: bool) -> Flow[list[J
     try:
         sent = yield step
     except (RateLimitedError, ServerUnavailableError) as error:
-        if needed or error.status is None:  # nobody is there
+        unheard = error.status is None and not isinstance(error, AnswerLostError)
+        if needed or unheard:  # unheard: nobody is there
             raise
         return []
     listed: list[Json] = sent.value

@@ -81,17 +81,23 @@ def prepared_turns(
             background=options.background,
             timeout=min(FETCH_TIMEOUT, remaining(deadline)),
             max_pixels=options.max_pixels,
+            max_bytes_decoded=options.max_bytes_decoded,
             allow_private_urls=options.allow_private_urls,
+            user_agent=options.user_agent,
             fetch=fetch,
         )
 
-    return tuple(
-        Turn(
-            message.role,
-            message.text,
-            tuple(map(ready, message.images)),
-            label,
-            grounding=options.grounding,
+    turns = []
+    for message in messages:
+        # Not map(): a StopIteration that a file raises would end it, and lose the picture.
+        pictures = [ready(each) for each in message.images]
+        turns.append(
+            Turn(
+                message.role,
+                message.text,
+                tuple(pictures),
+                label,
+                grounding=options.grounding,
+            )
         )
-        for message in messages
-    )
+    return tuple(turns)

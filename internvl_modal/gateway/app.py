@@ -12,42 +12,67 @@ from internvl_modal.credentials import checked_key
 from internvl_modal.errors import ConfigError, MissingExtraError
 
 try:
-    from fastapi import Depends, FastAPI
+    from fastapi import FastAPI
     from prometheus_client import CollectorRegistry
 except ImportError as missing:
     raise MissingExtraError(missing.name or "fastapi", "gateway") from missing
-from internvl_modal.gateway.auth import key_check
+from internvl_modal.gateway.admission import (
+    BODY_SECONDS,
+    MAX_BODY,
+    MAX_REQUESTS,
+    Admission,
+    Limits,
+)
+from internvl_modal.gateway.asking import Model
+from internvl_modal.gateway.auth import KEYED
 from internvl_modal.gateway.describe_route import describe_router
 from internvl_modal.gateway.errors import add_errors
 from internvl_modal.gateway.metrics import Metrics
 from internvl_modal.gateway.middleware import Observed
 from internvl_modal.gateway.openai_routes import openai_router
-
-MAX_BODY = 32 * 1024 * 1024
-"""Bytes of a request body; base64 makes a picture a third larger."""
+from internvl_modal.gateway.telling import Telling
+from internvl_modal.protocol.endpoint import preview
 
 
 def create_app(
-    client: AsyncClient, *, api_key: SecretStr | str, max_body: int = MAX_BODY
+    client: AsyncClient,
+    *,
+    api_key: SecretStr | str,
+    max_body: int = MAX_BODY,
+    max_requests: int | None = None,
+    body_timeout: float = BODY_SECONDS,
 ) -> FastAPI:
-    """The gateway as an ASGI app that asks ``client``, which it closes when it ends.
+    """The gateway as an ASGI app that asks ``client``, which stays its caller's to close.
 
     Callers show ``api_key`` as a bearer or as the password of HTTP basic authentication; an empty
-    one raises ConfigError.
+    one raises ConfigError. ``max_body``: bytes of a request, ``body_timeout``: seconds in which it
+    must be there. ``max_requests``: how many are under way at most, by default twice as many as
+    the model's server answers at once, 128 where that is not known.
     """
     key = checked_key(api_key, "the gateway's key")
     if key is None:
         raise ConfigError(
             "the gateway's key is empty", hint="choose a long one: whoever has it may ask the model"
         )
-    metrics = Metrics(CollectorRegistry())
+    metrics, model = Metrics(CollectorRegistry()), Model(client)
+    if max_requests is None:
+        max_requests = 2 * (preview(client.backend).sessions or 0) or MAX_REQUESTS
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await client.aclose()
+        model.close()
 
-    app = FastAPI(title="InternVL gateway", lifespan=lifespan, redoc_url=None)
+    app = FastAPI(
+        title="InternVL gateway",
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    app.state.telling = Telling(client, key)
+    limits = Limits(max_body, max_requests, body_timeout)
+    app.add_middleware(Admission, key=key, limits=limits)
     app.add_middleware(Observed, metrics=metrics)
     add_errors(app)
 
@@ -56,7 +81,6 @@ def create_app(
         """Say that the gateway runs; the model's server is not asked, so none is woken."""
         return {"status": "ok"}
 
-    keyed = [Depends(key_check(key))]
-    app.include_router(describe_router(client, metrics, max_body), dependencies=keyed)
-    app.include_router(openai_router(client, metrics, max_body), dependencies=keyed)
+    app.include_router(describe_router(model, metrics), dependencies=KEYED)
+    app.include_router(openai_router(model, metrics), dependencies=KEYED)
     return app

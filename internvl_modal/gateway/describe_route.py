@@ -15,18 +15,20 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from internvl_modal.client.aio import AsyncClient
 from internvl_modal.errors import MissingExtraError
 
 try:
     from fastapi import APIRouter, Request, Response
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
     from starlette.datastructures import FormData, UploadFile
+    from starlette.responses import PlainTextResponse
 except ImportError as missing:
     raise MissingExtraError(missing.name or "fastapi", "gateway") from missing
+from internvl_modal.gateway.asking import Model
+from internvl_modal.gateway.bodies import first_of, read_json
+from internvl_modal.gateway.documents import ASKING, KEYED, inlined
 from internvl_modal.gateway.errors import RefusedError
 from internvl_modal.gateway.metrics import Metrics
-from internvl_modal.gateway.middleware import limited
 from internvl_modal.images.names import is_url
 from internvl_modal.schema.inputs import DEFAULT_PROMPT
 from internvl_modal.schema.options import Detail, Options
@@ -39,10 +41,12 @@ class DescribeBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    image_data: str = Field(description="The picture in base64, or as a data URL.")
+    image_data: str = Field(
+        description="The picture in base64, or as a data URL.", json_schema_extra={"format": "byte"}
+    )
     prompt: str = DEFAULT_PROMPT
     detail: Detail = "medium"
-    max_tokens: int = Field(1024, ge=1)
+    max_tokens: int = Field(1024, ge=1, lt=2**31)
     temperature: float = Field(0.0, ge=0, le=2)
 
     @property
@@ -61,20 +65,20 @@ class Answer(BaseModel):
     warnings: tuple[str, ...] = ()
 
 
-def describe_router(client: AsyncClient, metrics: Metrics, max_body: int) -> APIRouter:
+def describe_router(model: Model, metrics: Metrics) -> APIRouter:
     """``POST /``, ``GET /metrics``: the routes of a plain REST caller."""
     router = APIRouter()
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=PlainTextResponse, responses=KEYED)
     async def show_metrics() -> Response:
         """Counters and latencies in Prometheus' format."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    @router.post("/", openapi_extra=_REQUEST_BODY)
+    @router.post("/", openapi_extra=_REQUEST_BODY, responses=ASKING)
     async def describe(request: Request) -> Answer:
         """Describe one picture, sent as JSON or as a multipart upload named ``image``."""
-        image, body = await _read(request, max_body)
-        found = await client.describe(image, body.prompt, **body.options)
+        image, body = await _read(request)
+        found = await model.describe(image, body.prompt, body.options)
         metrics.tokens.inc(found.usage.completion_tokens)
         return Answer(
             description=found.text,
@@ -94,7 +98,7 @@ def _form_schema(schema: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": {"image": upload, **others}, "required": ["image"]}
 
 
-_JSON_SCHEMA = DescribeBody.model_json_schema()
+_JSON_SCHEMA = inlined(DescribeBody)
 _REQUEST_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -106,20 +110,21 @@ _REQUEST_BODY: dict[str, Any] = {
 }
 
 
+MOST_FIELD = 2**40
+"""Bytes of a part of a form: the limit of the whole body has been kept before."""
 _HOW = "send JSON with image_data, or a multipart form with a file named image"
 
 
-async def _read(request: Request, max_body: int) -> tuple[bytes, DescribeBody]:
+async def _read(request: Request) -> tuple[bytes, DescribeBody]:
     """The picture's bytes and the rest of the body; raises RefusedError."""
-    request = limited(request, max_body)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         if kind == "multipart/form-data":
-            async with request.form(max_files=1, max_fields=8, max_part_size=max_body) as form:
+            async with request.form(max_files=1, max_fields=8, max_part_size=MOST_FIELD) as form:
                 return await _read_form(form)
-        body = DescribeBody.model_validate_json(await request.body())
+        body = await read_json(await request.body(), DescribeBody)
     except ValidationError as error:
-        absent = error.errors()[0]["type"] in ("json_invalid", "missing")
+        absent = first_of(error)[0] in ("json_invalid", "missing")
         raise RefusedError(422, explain(error) + (f" ({_HOW})" if absent else "")) from error
     return _decode(body.image_data), body
 
@@ -128,7 +133,8 @@ async def _read_form(form: FormData) -> tuple[bytes, DescribeBody]:
     upload = form.get("image")
     fields = {name: value for name, value in form.items() if isinstance(value, str)}
     if detail := fields.get("detail", "").strip():
-        fields["detail"] = int(detail) if detail.isdecimal() else detail  # type: ignore[assignment]
+        number = len(detail) < 4 and detail.isdecimal()
+        fields["detail"] = int(detail) if number else detail  # type: ignore[assignment]
     if not isinstance(upload, UploadFile):
         body = DescribeBody.model_validate(fields)
         return _decode(body.image_data), body
@@ -141,7 +147,7 @@ async def _read_form(form: FormData) -> tuple[bytes, DescribeBody]:
 def _decode(image_data: str) -> bytes:
     """Bytes of a picture from base64, with or without a data URL around it."""
     if is_url(image_data):
-        text = "image_data is an URL, not base64; POST /v1/chat/completions fetches URLs"
+        text = "image_data is a URL, not base64; POST /v1/chat/completions fetches URLs"
         raise RefusedError(422, text)
     encoded = image_data.partition(",")[2] if image_data.startswith("data:") else image_data
     try:

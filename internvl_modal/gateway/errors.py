@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 
 from fastapi import FastAPI
@@ -19,6 +19,7 @@ from internvl_modal.errors import (
     ImageError,
     InternVLError,
     RateLimitedError,
+    RequestRejectedError,
     ServerError,
     ServerUnavailableError,
 )
@@ -40,6 +41,8 @@ STATUS: tuple[tuple[type[InternVLError], int, str | None], ...] = (
     (DeadlineExceededError, 504, None),
 )
 """Status and code of each error; any other of TOLD is a BAD_GATEWAY."""
+CALLERS = (400, 403, 413, 422)
+"""Statuses of a server that refuses what the caller has asked, moderation included."""
 BAD_GATEWAY = 502
 """The model's server is at fault; what helps, a hint for whoever runs the gateway, is logged."""
 TOLD = (ImageError, ServerError)
@@ -79,8 +82,10 @@ class Failure:
         """Of any error; what the caller cannot have caused is told to the log only."""
         if isinstance(error, TOLD):
             found = cls._of_ours(error)
-            if found.status == BAD_GATEWAY:
+            if found.status >= 500:
                 log.warning("request %s: %s", request.state.request_id, error)
+            if isinstance(error, ServerError):
+                found = replace(found, message=request.app.state.telling.masked(found.message))
             return found
         if isinstance(error, RefusedError):
             kind = HTTPStatus(error.status).name.lower()
@@ -95,18 +100,15 @@ class Failure:
     def _of_ours(cls, error: ImageError | ServerError) -> Failure:
         found = ((status, code) for kind, status, code in STATUS if isinstance(error, kind))
         status, code = next(found, (BAD_GATEWAY, None))
+        if isinstance(error, RequestRejectedError) and error.status in CALLERS:
+            status = 422
         headers: Mapping[str, str] = {}
         if error.retryable or isinstance(error, DeadlineExceededError):
             wait = getattr(error, "retry_after", None) or RETRY_AFTER
             headers = {"Retry-After": str(int(wait))}
         elif status >= 500:
             headers = NO_RETRY
-        told = str(error)
-        if isinstance(error, ImageError):
-            told = f"{error.message} ({SEND})"
-        elif status == BAD_GATEWAY:
-            told = error.message
-        return cls(status, told, type(error).__name__, code=code, headers=headers)
+        return cls(status, _words(error), type(error).__name__, code=code, headers=headers)
 
     def document(self, request: Request) -> dict[str, dict[str, str | None]]:
         """The body that says it."""
@@ -119,6 +121,15 @@ class Failure:
         return JSONResponse(
             self.document(request), 400 if openai else self.status, dict(self.headers)
         )
+
+
+def _words(error: ImageError | ServerError) -> str:
+    """What callers read of it: hints are for whoever runs the gateway."""
+    if isinstance(error, ImageError):
+        return f"{error.message} ({SEND})"
+    if isinstance(error, ServerUnavailableError) and error.status is None:
+        return "the model's server does not answer"
+    return str(error) if isinstance(error, ContextLengthError) else error.message
 
 
 def as_openai(request: Request) -> None:

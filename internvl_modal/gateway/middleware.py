@@ -1,4 +1,4 @@
-"""What stands before every route: request ids, the log, the limit of a body."""
+"""What stands before everything else: request ids, counting, and the answer to any error."""
 
 from __future__ import annotations
 
@@ -43,26 +43,8 @@ class Observed:
         except Exception as error:
             if not status:
                 await Failure.of(error, request).response(request)(scope, receive, watch)
-            raise  # for the server's log
+            if not isinstance(error, RefusedError):
+                raise  # for the server's log
         finally:
             told = getattr(request.state, "failed", status)
             self._metrics.observe(request, told, time.monotonic() - begun)
-
-
-def limited(request: Request, max_body: int) -> Request:
-    """The same request, which refuses to be read beyond ``max_body`` bytes."""
-    declared = request.headers.get("content-length", "0")
-    left = max_body
-
-    async def receive() -> Message:
-        nonlocal left
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise RefusedError(400, "the caller left before the body was whole")
-        left -= len(message.get("body", b""))
-        if left < 0 or int(declared) > max_body:
-            text = f"the body is larger than {max_body} bytes; send a smaller picture"
-            raise RefusedError(413, text)
-        return message
-
-    return Request(request.scope, receive)

@@ -1,166 +1,174 @@
-"""OpenAI's chat completions on the gateway, for the ``openai`` package.
+"""OpenAI's chat completions on the gateway, for the ``openai`` package and others like it.
 
 Pictures are read, checked and shrunk before the model's server is asked, and no answer is given
-that was written without them; otherwise it is what LMDeploy itself would say.
+that was written without them; otherwise it is what that server itself would say.
 """
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import ValidationError
 from starlette.responses import JSONResponse, StreamingResponse
 
-from internvl_modal.client.aio import AsyncClient
-from internvl_modal.client.streams import AsyncStream
-from internvl_modal.gateway.errors import TOLD, Failure, RefusedError, as_openai
+from internvl_modal.flows.core import Wanted
+from internvl_modal.flows.relay import Relayed
+from internvl_modal.gateway.asking import Model
+from internvl_modal.gateway.bodies import first_of, read_json
+from internvl_modal.gateway.documents import ASKING, KNOWING, Problem, inlined
+from internvl_modal.gateway.errors import RefusedError, as_openai
+from internvl_modal.gateway.json_schema import reader
 from internvl_modal.gateway.metrics import Metrics
-from internvl_modal.gateway.middleware import limited
-from internvl_modal.gateway.openai_schema import ChatBody, unsupported
-from internvl_modal.schema.inputs import Message
-from internvl_modal.schema.results import Description
+from internvl_modal.gateway.openai_answers import (
+    Completion,
+    Events,
+    ModelCard,
+    ModelList,
+    completion,
+)
+from internvl_modal.gateway.openai_parameters import passed_on, unsupported
+from internvl_modal.gateway.openai_schema import AnyObject, ChatBody, SchemaObject
+from internvl_modal.protocol.dialects.registry import dialect_of
+from internvl_modal.protocol.http import Json
 from internvl_modal.schema.validation import explain
 
+_STREAM = {"schema": {"type": "string", "description": "Server-sent events, with stream=true."}}
+_CHAT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": _STREAM}}}
+_NOT_FOUND: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "No such model."}
+}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": inlined(ChatBody)}},
+    }
+}
 
-def openai_router(client: AsyncClient, metrics: Metrics, max_body: int) -> APIRouter:
+
+def openai_router(model: Model, metrics: Metrics) -> APIRouter:
     """The addresses below ``/v1``."""
     router = APIRouter(prefix="/v1", dependencies=[Depends(as_openai)])
 
-    @router.get("/models")
-    async def models() -> dict[str, object]:
+    @router.get("/models", responses=KNOWING)
+    async def models() -> ModelList:
         """The model that answers; its server is asked unless its name is known, as on Modal."""
-        entry = {"object": "model", "created": 0, "owned_by": "internvl-modal"}
-        return {"object": "list", "data": [{"id": await _model_of(client), **entry}]}
+        return ModelList(data=[ModelCard(id=(await model.ready()).model)])
 
-    @router.post("/chat/completions", openapi_extra=_request_body())
+    @router.get("/models/{name:path}", responses={**KNOWING, **_NOT_FOUND})
+    async def one_model(name: str) -> ModelCard:
+        """The same by its name."""
+        return ModelCard(id=_served(name, (await model.ready()).model))
+
+    @router.post(
+        "/chat/completions",
+        response_model=Completion,
+        responses={**ASKING, **_NOT_FOUND, **_CHAT},
+        openapi_extra=_BODY,
+    )
     async def chat_completions(request: Request) -> Response:
         """Answer a conversation, at once or as a stream, as OpenAI's API does."""
-        body, messages = await _read(request, max_body)
-        model = await _model_of(client)
-        if body.model not in ("", model):
-            text = f"the model {body.model!r:.100} is not served here; {model!r} is"
-            raise RefusedError(404, text, param="model", code="model_not_found")
-        if body.stream:
-            answer = client.stream_chat(messages, **body.options)
-            pieces = aiter(answer)
-            first = await anext(pieces, "")  # an error before it is a plain one
-            said = _Said(request, metrics, model, usage=body.stream_options.include_usage)
-            events = said.events(first, pieces, answer)
-            headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-            return StreamingResponse(events, media_type="text/event-stream", headers=headers)
-        found = await client.chat(messages, **body.options)
-        metrics.tokens.inc(found.usage.completion_tokens)
-        return JSONResponse(_completion(request, found))
+        return await _Question(request, model, metrics).answer(await _read(request))
+
+    @router.api_route("/responses", methods=_ANY, include_in_schema=False)
+    @router.api_route("/responses/{rest:path}", methods=_ANY, include_in_schema=False)
+    async def responses() -> Response:
+        """Say that OpenAI's newer protocol is another one."""
+        raise RefusedError(
+            404, "the Responses API is not served here; use /v1/chat/completions", code="not_found"
+        )
 
     return router
 
 
-async def _model_of(client: AsyncClient) -> str:
-    """The one model that the client asks for, whatever else its server offers."""
-    return (await client._run(client._core.ready())).model
+_ANY = ["GET", "POST", "DELETE"]
 
 
-async def _read(request: Request, max_body: int) -> tuple[ChatBody, list[Message]]:
+def _served(name: str | None, known: str) -> str:
+    if name and name != known:
+        text = f"the model {name!r:.100} is not served here; {known!r} is"
+        raise RefusedError(404, text, param="model", code="model_not_found")
+    return known
+
+
+async def _read(request: Request) -> ChatBody:
     try:
-        body = ChatBody.model_validate_json(await limited(request, max_body).body())
+        body = await read_json(await request.body(), ChatBody)
         body.check()
-        return body, [message.turn for message in body.messages]
+        for message in body.messages:
+            _ = message.turn
+        return body
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or None
-        if where and first["type"] == "extra_forbidden":
+        kind, where = first_of(error)
+        if where and kind == "extra_forbidden":
             raise unsupported(where) from error
-        raise RefusedError(422, explain(error), param=where) from error
+        raise RefusedError(422, explain(error), param=where and where[:200]) from error
 
 
-def _usage(found: Description) -> dict[str, int]:
-    return {**found.usage.model_dump(), "total_tokens": found.usage.total_tokens}
+class _Question:
+    """One request for an answer, or for several."""
+
+    def __init__(self, request: Request, model: Model, metrics: Metrics) -> None:
+        self._request, self._model, self._metrics = request, model, metrics
+
+    async def answer(self, body: ChatBody) -> Response:
+        """The whole answer, or the stream of it."""
+        wanted = _wanted(body)
+        ready = await self._model.ready()
+        model = _served(body.model, ready.model)
+        fields = passed_on(body.engine, dialect_of(ready.capabilities))
+        told = body.stream_options is not None and body.stream_options.include_usage is True
+        events = Events(self._request, self._metrics, model, usage=told)
+        if body.stream and wanted is None and (body.n or 1) == 1:
+            return await self._streamed(body, fields, events)
+        seeds = range(body.n or 1)
+        found = await _all([self._one(body, fields, wanted, number) for number in seeds])
+        self._metrics.tokens.inc(sum(one.description.usage.completion_tokens for one in found))
+        if body.stream:
+            return _event_stream(events.of_answers(found))
+        return JSONResponse(completion(self._request, found).model_dump())
+
+    async def _one(
+        self, body: ChatBody, fields: Json, wanted: Wanted[Json] | None, number: int
+    ) -> Relayed:
+        """One of ``n`` answers, with a seed of its own where the caller gave one."""
+        messages, options = [message.turn for message in body.messages], body.options
+        seed = options.get("seed")
+        if seed is not None:
+            options["seed"] = (seed + number) % 2**32
+        if wanted is None:
+            return await self._model.answer(messages, options, fields)
+        return await self._model.answer_object(messages, options, fields, wanted)
+
+    async def _streamed(self, body: ChatBody, fields: Json, events: Events) -> Response:
+        messages = [message.turn for message in body.messages]
+        answer = self._model.stream(messages, body.options, fields)
+        pieces = aiter(answer)
+        first = await anext(pieces, "")  # an error before it is a plain one
+        return _event_stream(events.of_stream(first, pieces, answer))
 
 
-def _proof(found: Description) -> dict[str, object]:
-    """Our own fields beside OpenAI's."""
-    return {"seen": found.seen, "warnings": found.warnings}
+async def _all(asked: Sequence[Coroutine[Any, Any, Relayed]]) -> list[Relayed]:
+    """Every answer; one that fails ends the others."""
+    tasks = [asyncio.create_task(one) for one in asked]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
-def _completion(request: Request, found: Description) -> dict[str, object]:
-    message = {"role": "assistant", "content": found.text, "refusal": None}
-    choice = {"index": 0, "message": message, "logprobs": None}
-    return {
-        "id": f"chatcmpl-{request.state.request_id}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": found.model,
-        "choices": [{**choice, "finish_reason": found.finish_reason}],
-        "usage": _usage(found),
-        **_proof(found),
-    }
+def _event_stream(events: AsyncIterator[bytes]) -> Response:
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
-class _Said:
-    """One streamed answer as server-sent events."""
-
-    def __init__(self, request: Request, metrics: Metrics, model: str, *, usage: bool) -> None:
-        self._request, self._metrics, self._tell_usage = request, metrics, usage
-        self._head = {
-            "id": f"chatcmpl-{request.state.request_id}",
-            "object": "chat.completion.chunk",
-            "created": int(time.time()),
-            "model": model,
-        }
-
-    async def events(
-        self, first: str, pieces: AsyncGenerator[str, None], answer: AsyncStream
-    ) -> AsyncIterator[bytes]:
-        """``first``, the other pieces and the end; an error is an event without ``[DONE]``."""
-        async with aclosing(pieces):
-            try:
-                yield self._chunk({"role": "assistant", "content": first})
-                async for piece in pieces:
-                    yield self._chunk({"content": piece})
-                for event in self._end(answer.description):
-                    yield event
-            except Exception as error:
-                failure = Failure.of(error, self._request)
-                self._request.state.failed = failure.status
-                yield _event(failure.document(self._request))
-                if not isinstance(error, TOLD):
-                    raise
-
-    def _end(self, found: Description) -> list[bytes]:
-        self._metrics.tokens.inc(found.usage.completion_tokens)
-        events = [self._chunk({}, found.finish_reason, **_proof(found))]
-        if self._tell_usage:
-            events.append(_event({**self._head, "choices": [], "usage": _usage(found)}))
-        return [*events, b"data: [DONE]\n\n"]
-
-    def _chunk(self, delta: dict[str, str], finish: str | None = None, **more: object) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        usage = {"usage": None} if self._tell_usage else {}
-        return _event({**self._head, "choices": [choice], **usage, **more})
-
-
-def _event(document: object) -> bytes:
-    return f"data: {json.dumps(document)}\n\n".encode()
-
-
-def _request_body() -> dict[str, Any]:
-    schema = ChatBody.model_json_schema()
-    content = {"application/json": {"schema": _inlined(schema, schema["$defs"])}}
-    return {"requestBody": {"required": True, "content": content}}
-
-
-def _inlined(node: Any, definitions: dict[str, Any]) -> Any:
-    """A JSON schema without references, so that it can stand inside another document."""
-    if isinstance(node, list):
-        return [_inlined(item, definitions) for item in node]
-    if not isinstance(node, dict):
-        return node
-    if "$ref" in node:
-        return _inlined(definitions[node["$ref"].rpartition("/")[2]], definitions)
-    left_out = ("$defs", "discriminator")
-    return {k: _inlined(item, definitions) for k, item in node.items() if k not in left_out}
+def _wanted(body: ChatBody) -> Wanted[Json] | None:
+    """The object that the caller asks for, if one."""
+    form = body.response_format
+    if isinstance(form, SchemaObject):
+        schema = form.json_schema.schema_
+        return Wanted(schema, reader(schema))
+    return Wanted({"type": "object"}, lambda found: found) if isinstance(form, AnyObject) else None

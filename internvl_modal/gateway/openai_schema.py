@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, cast
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from internvl_modal.gateway.errors import RefusedError
+from internvl_modal.gateway.openai_parameters import (
+    IGNORED,
+    NEUTRAL,
+    NOTHING,
+    UNSET,
+    is_neutral,
+    unsupported,
+)
 from internvl_modal.images.names import is_url
 from internvl_modal.schema.inputs import Message
 from internvl_modal.schema.options import DETAIL_TILES, DescribeOptions, Detail, Options
 
 MAX_PICTURES = 16
 """Pictures of one request: each address may hold 100 MiB, and a context few pictures."""
-
-
-NEUTRAL: dict[str, tuple[object, ...]] = {
-    "frequency_penalty": (0,),
-    "function_call": ("none", "auto"),
-    "logprobs": (False,),
-    "modalities": (["text"],),
-    "n": (1,),
-    "presence_penalty": (0,),
-    "response_format": ({"type": "text"},),
-    "tool_choice": ("none", "auto"),
-    "top_logprobs": (0,),
-}
-"""Fields that are not supported, and their values that ask for nothing."""
+MAX_MESSAGES = 1024
+MAX_PARTS = 256
+MAX_ANSWERS = 8
+"""Most that ``n`` may ask for."""
 
 
 class _Sent(BaseModel):
-    """A part of a request; what is null or empty counts as not sent."""
+    """A part of a request; what is null counts as not sent."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
     ignored: ClassVar[frozenset[str]] = frozenset()
     """Fields that change no answer."""
 
@@ -44,15 +41,38 @@ class _Sent(BaseModel):
         return {
             name: item
             for name, item in value.items()
-            if name not in cls.ignored and item not in (None, [], {})
+            if name not in cls.ignored
+            and not (item is None if name in cls._names() else is_neutral(name, item))
         }
+
+    @classmethod
+    def _names(cls) -> set[str]:
+        """Fields as requests name them."""
+        return {field.alias or name for name, field in cls.model_fields.items()}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> Any:
+        """The schema of what is taken, with what is taken and left alone."""
+        schema = handler.resolve_ref_schema(handler(core))
+        others: dict[str, Any] = {name: {} for name in sorted(cls.ignored)}
+        schema["properties"] = {**others, **cls.neutral(), **schema["properties"]}
+        schema["additionalProperties"] = {"enum": NOTHING}
+        return schema
+
+    @classmethod
+    def neutral(cls) -> dict[str, Any]:
+        """Schemas of fields whose neutral values alone are taken."""
+        return {}
 
 
 class ImageUrl(_Sent):
     """Where a picture is, and how closely to look at it."""
 
-    url: str = Field(description="A data: or http(s) URL.")
-    detail: Detail = "medium"
+    url: str = Field(
+        description="A data: or http(s) URL.",
+        json_schema_extra={"format": "uri"},
+    )
+    detail: Detail | None = "medium"
 
     @field_validator("url")
     @classmethod
@@ -73,34 +93,36 @@ class TextPart(_Sent):
     """Text in a message."""
 
     type: Literal["text"]
-    text: str = ""
+    text: str | None = ""
+
+
+Part: TypeAlias = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
 class ChatMessage(_Sent):
-    """One turn."""
+    """One turn; pictures in the user's only."""
 
     ignored = frozenset({"annotations", "name", "reasoning_content", "refusal"})
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: list[Annotated[TextPart | ImagePart, Field(discriminator="type")]] = []
-
-    @field_validator("content", mode="before")
-    @classmethod
-    def _in_parts(cls, content: object) -> object:
-        return [{"type": "text", "text": content}] if isinstance(content, str) else content
+    content: str | Annotated[list[Part], Field(max_length=MAX_PARTS)] | None = None
 
     @property
     def pictures(self) -> list[ImageUrl]:
         """Its pictures, in order."""
-        return [part.image_url for part in self.content if isinstance(part, ImagePart)]
+        return [part.image_url for part in self._parts if isinstance(part, ImagePart)]
 
     @property
     def turn(self) -> Message:
         """The same as the client takes it."""
-        texts = [part.text for part in self.content if isinstance(part, TextPart)]
+        texts = [part.text or "" for part in self._parts if isinstance(part, TextPart)]
+        text = self.content if isinstance(self.content, str) else "\n".join(texts)
         role: Any = "system" if self.role == "developer" else self.role
-        images = tuple(picture.url for picture in self.pictures)
-        return Message(role=role, text="\n".join(texts), images=images)
+        return Message(role=role, text=text, images=tuple(one.url for one in self.pictures))
+
+    @property
+    def _parts(self) -> list[Part]:
+        return self.content if isinstance(self.content, list) else []
 
 
 class StreamOptions(_Sent):
@@ -108,38 +130,79 @@ class StreamOptions(_Sent):
 
     model_config = ConfigDict(extra="ignore")
 
-    include_usage: bool = False
+    include_usage: bool | None = False
+
+
+class AnyText(_Sent):
+    """An answer as it comes."""
+
+    type: Literal["text"]
+
+
+class AnyObject(_Sent):
+    """An answer that is a JSON object."""
+
+    type: Literal["json_object"]
+
+
+class NamedSchema(_Sent):
+    """A JSON schema of objects."""
+
+    ignored = frozenset({"strict"})
+
+    name: str | None = "answer"
+    description: str | None = None
+    schema_: dict[str, Any] = Field(alias="schema")
+
+
+class SchemaObject(_Sent):
+    """An answer that is a JSON object of a schema, strictly, whatever ``strict`` says."""
+
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+
+Format: TypeAlias = Annotated[AnyText | AnyObject | SchemaObject, Field(discriminator="type")]
+Count: TypeAlias = Annotated[int, Field(lt=2**31)]
 
 
 class ChatBody(_Sent):
-    """The body of ``POST /v1/chat/completions``."""
+    """The body of ``POST /v1/chat/completions``; what it leaves out is as the engine has it."""
 
     model_config = ConfigDict(extra="allow")
-    ignored = frozenset(
-        {
-            "metadata",
-            "parallel_tool_calls",
-            "prompt_cache_key",
-            "prompt_cache_retention",
-            "safety_identifier",
-            "service_tier",
-            "store",
-            "user",
-        }
-    )
+    ignored = IGNORED
 
-    model: str = ""
-    messages: list[ChatMessage]
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    temperature: float | None = Field(None, description="0, greedy, by default.")
-    top_p: float | None = None
-    top_k: int | None = None
-    seed: int | None = None
-    stop: str | list[str] | None = None
-    repetition_penalty: float | None = None
-    stream: bool = False
-    stream_options: StreamOptions = StreamOptions()
+    model: str | None = ""
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: Annotated[Count, Field(ge=-1)] | None = None
+    seed: Annotated[int, Field(ge=-1, lt=2**32)] | None = None
+    stop: str | Annotated[list[str], Field(max_length=8)] | None = None
+    repetition_penalty: float | None = Field(None, gt=0, le=2)
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    response_format: Format | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_ANSWERS)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    logit_bias: Annotated[dict[str, float], Field(max_length=1024)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    min_tokens: Annotated[Count, Field(ge=0)] | None = None
+    min_new_tokens: Annotated[Count, Field(ge=0)] | None = None
+    ignore_eos: bool | None = None
+    skip_special_tokens: bool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_question(cls, value: object) -> object:
+        if isinstance(value, dict) and isinstance(value.get("messages"), str):
+            return {**value, "messages": [{"role": "user", "content": value["messages"]}]}
+        return value
 
     @field_validator("messages")
     @classmethod
@@ -155,25 +218,44 @@ class ChatBody(_Sent):
     def options(self) -> Options:
         """The options as the client takes them; the finest ``detail`` of all pictures."""
         names = ("temperature", "top_p", "top_k", "seed", "stop", "repetition_penalty")
-        given = {name: getattr(self, name) for name in names}
-        newer = self.max_completion_tokens
-        given["max_tokens"] = self.max_tokens if newer is None else newer
+        given = {name: getattr(self, name) for name in (*names, "max_tokens")}
+        if self.max_completion_tokens is not None:
+            given["max_tokens"] = self.max_completion_tokens
         details = [picture.detail for message in self.messages for picture in message.pictures]
-        given["detail"] = max(details, key=_fineness, default=None)
-        return cast(Options, {name: value for name, value in given.items() if value is not None})
+        said = [detail for detail in details if detail is not None]
+        given["detail"] = max(said, key=_fineness, default=None)
+        unset = {"temperature": None, "max_tokens": None}
+        found = {
+            name: value
+            for name, value in given.items()
+            if value is not None and value not in UNSET.get(name, ())
+        }
+        return cast(Options, unset | found)
+
+    @property
+    def engine(self) -> dict[str, object]:
+        """What is for the server behind, under the names of OpenAI, LMDeploy and vLLM."""
+        names = (
+            *("logprobs", "top_logprobs", "frequency_penalty", "presence_penalty", "logit_bias"),
+            *("min_p", "min_tokens", "min_new_tokens", "ignore_eos", "skip_special_tokens"),
+        )
+        given = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in given.items() if not is_neutral(name, value)}
 
     def check(self) -> None:
         """Raise what is wrong with fields that cannot be honoured, or not with their values."""
-        for name, value in (self.model_extra or {}).items():
-            if value not in NEUTRAL.get(name, ()):
-                raise unsupported(name, " with this value")
+        for name in self.model_extra or {}:
+            raise unsupported(name, " with this value" if name in NEUTRAL else "")
         DescribeOptions.model_validate(self.options)
 
-
-def unsupported(param: str, how: str = "") -> RefusedError:
-    """The error for a parameter that cannot be honoured."""
-    text = f"{param!r:.100} is not supported{how}; leave it out"
-    return RefusedError(422, text, param=param, code="unsupported_parameter")
+    @classmethod
+    def neutral(cls) -> dict[str, Any]:
+        """Schemas of fields whose neutral values alone are taken."""
+        return {
+            name: {"enum": [*values, *NOTHING]}
+            for name, values in NEUTRAL.items()
+            if name not in cls.model_fields
+        }
 
 
 def _fineness(detail: Detail) -> float:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from io import BytesIO
-from typing import TypedDict
+from typing import NamedTuple
 
 from PIL import Image, ImageChops
 from typing_extensions import Unpack
 
-from internvl_modal.images.load import Picture, open_picture
-from internvl_modal.images.sources import Fetch
+from internvl_modal.images.fast import is_installed, shrink
+from internvl_modal.images.load import Picture, open_picture, out_of_memory
+from internvl_modal.images.names import source_name
+from internvl_modal.images.pixels import checked_colour
+from internvl_modal.images.render import (
+    MAX_BYTES,
+    check_memory,
+    least_size,
+    memory_needed,
+    render,
+    size_stored,
+)
+from internvl_modal.images.sources import Reading
 from internvl_modal.images.tiles import Layout, Tiling, plan_layout
 from internvl_modal.schema.inputs import ImageSource
 from internvl_modal.schema.options import Detail
@@ -25,15 +36,6 @@ BYTES_PER_PIXEL = 0.4
 _JPEG_LONGEST = 65_500
 
 
-class Reading(TypedDict, total=False):
-    """How a source is read; see ``prepare``."""
-
-    fetch: Fetch | None
-    timeout: float
-    allow_private_urls: bool
-    max_pixels: int
-
-
 def prepare(
     source: ImageSource,
     *,
@@ -46,12 +48,19 @@ def prepare(
     """Read, turn, flatten, shrink and encode one picture; raises ImageError.
 
     ``formats`` are the media types the server reads. ``fetch`` gets the bytes of URLs, in
-    ``timeout`` seconds; pictures of more than ``max_pixels`` are refused.
+    ``timeout`` seconds; pictures of more than ``max_pixels``, and those that take more than
+    ``max_bytes_decoded``, are refused. Raises OutOfResourcesError where this machine has no
+    memory left.
     """
-    picture = _open(source, reading)
-    layout = plan_layout(*picture.size, detail, tiling)
-    payload, media_type = _encode(picture, layout.size, background, formats)
-    return PreparedImage(payload, _info(picture, layout, payload, media_type))
+    try:
+        picture = open_picture(source, reading)
+        layout = plan_layout(*picture.size, detail, tiling)
+        most = reading.get("max_bytes_decoded", MAX_BYTES)
+        sent = _encode(picture, layout.size, background, formats, most)
+    except MemoryError as error:
+        raise out_of_memory(source_name(source)) from error
+    info = _info(picture, layout, sent)
+    return PreparedImage(sent.payload, info, (*picture.warnings, *sent.warnings))
 
 
 def estimate(
@@ -63,7 +72,10 @@ def estimate(
     **reading: Unpack[Reading],
 ) -> Estimate:
     """Tiles, tokens and expected payload of one picture, from its header alone."""
-    picture = _open(source, reading)
+    try:
+        picture = open_picture(source, reading)
+    except MemoryError as error:
+        raise out_of_memory(source_name(source)) from error
     layout = plan_layout(*picture.size, detail, tiling)
     return Estimate(
         source=picture.name,
@@ -76,17 +88,32 @@ def estimate(
     )
 
 
-def _open(source: ImageSource, reading: Reading) -> Picture:
-    return open_picture(
-        source,
-        max_pixels=reading.get("max_pixels", 200_000_000),
-        fetch=reading.get("fetch"),
-        timeout=reading.get("timeout", 30.0),
-        allow_private=reading.get("allow_private_urls", False),
-    )
+def memory(
+    source: ImageSource,
+    *,
+    detail: Detail = "medium",
+    tiling: Tiling = Tiling(),  # noqa: B008, it is frozen
+    formats: frozenset[str] = frozenset({JPEG, PNG}),
+    **reading: Unpack[Reading],
+) -> int:
+    """Bytes that ``prepare`` takes beside the file, from its header alone; raises ImageError.
+
+    For whoever prepares several at once within a budget.
+    """
+    picture = open_picture(source, reading)
+    layout = plan_layout(*picture.size, detail, tiling)
+    if _goes_as_it_is(picture, layout.size, formats):
+        return 0
+    return memory_needed(picture, layout.size)
 
 
-def _info(picture: Picture, layout: Layout, payload: bytes, media_type: str) -> ImageInfo:
+class _Sent(NamedTuple):
+    payload: bytes
+    media_type: str
+    warnings: tuple[str, ...] = ()
+
+
+def _info(picture: Picture, layout: Layout, sent: _Sent) -> ImageInfo:
     width, height = picture.stored_size
     return ImageInfo(
         source=picture.name,
@@ -97,8 +124,8 @@ def _info(picture: Picture, layout: Layout, payload: bytes, media_type: str) -> 
         frames=picture.frames,
         sent_width=layout.size[0],
         sent_height=layout.size[1],
-        sent_format=media_type,
-        bytes_sent=len(payload),
+        sent_format=sent.media_type,
+        bytes_sent=len(sent.payload),
         grid=layout.grid,
         tiles=layout.tiles,
         tokens=layout.tokens,
@@ -107,28 +134,45 @@ def _info(picture: Picture, layout: Layout, payload: bytes, media_type: str) -> 
 
 
 def _encode(
-    picture: Picture, size: tuple[int, int], background: str, formats: frozenset[str]
-) -> tuple[bytes, str]:
-    if picture.data is not None and _goes_as_it_is(picture, size, formats):
-        picture.decode()  # a damaged file must not leave the house
-        return picture.data, f"image/{picture.format.lower()}"
-    image = picture.render(size, background)
+    picture: Picture, size: tuple[int, int], background: str, formats: frozenset[str], most: int
+) -> _Sent:
+    checked_colour(background)
+    picture.check_whole()
+    if _goes_as_it_is(picture, size, formats):
+        return _as_it_is(picture, size, most)
+    if JPEG in formats and max(size) <= _JPEG_LONGEST and (payload := _fast(picture, size, most)):
+        return _Sent(payload, JPEG)
+    image, warnings = render(picture, size, background, most)
     out = BytesIO()
     lossy = picture.format in ("JPEG", "MPO") or not (
         image.mode == "L" or picture.image.mode in ("1", "P") or _is_flat(image)
     )
     if JPEG in formats and lossy and max(size) <= _JPEG_LONGEST:
         image.save(out, "JPEG", quality=QUALITY, subsampling=0)
-        return out.getvalue(), JPEG
-    image.save(out, "PNG")
-    return out.getvalue(), PNG
+        return _Sent(out.getvalue(), JPEG, warnings)
+    (image.convert("RGB") if image.mode == "YCbCr" else image).save(out, "PNG")
+    return _Sent(out.getvalue(), PNG, warnings)
+
+
+def _fast(picture: Picture, size: tuple[int, int], most: int) -> bytes | None:
+    """A colour JPEG made smaller by the packages of the extra ``fast``, where they are there."""
+    photograph = picture.format in ("JPEG", "MPO") and picture.image.mode == "RGB"
+    if picture.survey is None or not photograph or picture.icc is not None:
+        return None
+    stored = size_stored(picture, size)
+    least = least_size(picture, stored)
+    if stored == picture.image.size or not is_installed():
+        return None
+    check_memory(picture, least, stored, most)
+    return shrink(picture.survey.data, least, stored, picture.orientation, QUALITY)
 
 
 def _goes_as_it_is(picture: Picture, size: tuple[int, int], formats: frozenset[str]) -> bool:
     """Whether any server sees in the file itself what it would see in ours."""
     image = picture.image
     return (
-        picture.format in ("JPEG", "PNG")
+        picture.survey is not None
+        and picture.format in ("JPEG", "PNG")
         and f"image/{picture.format.lower()}" in formats
         and size == picture.size
         and picture.orientation == 1
@@ -136,8 +180,17 @@ def _goes_as_it_is(picture: Picture, size: tuple[int, int], formats: frozenset[s
         and image.mode in ("RGB", "L", "P")
         and not image.has_transparency_data
         and picture.icc is None
-        and len(picture.data or b"") <= 4 * _area(size) + 65_536  # no video behind it
     )
+
+
+def _as_it_is(picture: Picture, size: tuple[int, int], most: int) -> _Sent:
+    """The file, without what follows the picture in it, such as a phone's film."""
+    assert picture.survey is not None
+    if picture.survey.odd:
+        check_memory(picture, size, size, most)
+        picture.decode()  # its structure does not say that it is whole
+    data = picture.survey.data[: picture.survey.end]
+    return _Sent(data, f"image/{picture.format.lower()}")
 
 
 def _is_flat(image: Image.Image) -> bool:
@@ -160,12 +213,13 @@ def _is_flat(image: Image.Image) -> bool:
 
 def _expected_bytes(picture: Picture, layout: Layout, formats: frozenset[str]) -> int:
     """The file's own density says how much detail there is; shrinking packs it tighter."""
-    if picture.data is None:
+    if picture.survey is None:
         return int(_area(layout.size) * BYTES_PER_PIXEL)
+    length = len(picture.survey.data[: picture.survey.end])
     if _goes_as_it_is(picture, layout.size, formats):
-        return len(picture.data)
+        return length
     shrink = _area(picture.size) / _area(layout.size)
-    density = len(picture.data) / _area(picture.size) * shrink ** (1 / 3)
+    density = length / _area(picture.size) * shrink ** (1 / 3)
     return int(_area(layout.size) * min(density, BYTES_PER_PIXEL))
 
 

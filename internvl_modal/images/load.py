@@ -1,44 +1,26 @@
-"""Open any picture and render it as the model should see it: upright, 8-bit, RGB or grey."""
+"""Open any picture: its header is read, its structure judged, its pixels not yet decoded."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import cast
 
-from PIL import (
-    BmpImagePlugin,
-    ExifTags,
-    GifImagePlugin,
-    Image,
-    Jpeg2KImagePlugin,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import ExifTags, Image
 
-from internvl_modal.errors import ImageError
+from internvl_modal._utils.local_trouble import is_local_trouble
+from internvl_modal.errors import ImageError, InternVLError, OutOfResourcesError
+from internvl_modal.images.arrays import from_array
+from internvl_modal.images.formats import format_of
 from internvl_modal.images.names import source_name
-from internvl_modal.images.pixels import flatten, from_array, is_srgb, to_srgb
-from internvl_modal.images.sources import Fetch, read_bytes
+from internvl_modal.images.pixels import is_srgb
+from internvl_modal.images.sources import Reading, read_bytes
+from internvl_modal.images.survey import Survey, UnfitError
+from internvl_modal.images.survey.png import wrong_checksum
+from internvl_modal.images.survey.tiff import is_sound
 from internvl_modal.schema.inputs import BinaryFile, ImageSource
 
-Opener = Callable[[BytesIO], Image.Image]
-
-_TURN = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What turns a picture with this EXIF orientation upright."""
+MAX_PIXELS = 200_000_000
 
 
 @dataclass(frozen=True)
@@ -47,13 +29,14 @@ class Picture:
 
     name: str
     image: Image.Image = field(repr=False)
-    data: bytes | None = field(repr=False)
-    """The encoded file, None for pictures that came as pixels."""
+    survey: Survey | None = field(repr=False)
+    """The encoded file and what is known of it, None for pictures that came as pixels."""
     format: str
     size: tuple[int, int]
     """Width and height, upright."""
     orientation: int
     frames: int
+    warnings: tuple[str, ...] = ()
 
     @property
     def stored_size(self) -> tuple[int, int]:
@@ -63,98 +46,90 @@ class Picture:
     @property
     def icc(self) -> bytes | None:
         """The embedded colour profile, unless it is sRGB."""
-        profile = self.image.info.get("icc_profile")
+        profile = (self.survey and self.survey.profile) or self.image.info.get("icc_profile")
         return profile if isinstance(profile, bytes) and not is_srgb(profile) else None
+
+    def check_whole(self) -> None:
+        """Raise ImageError for a file that is cut off or whose chunks changed, undecoded."""
+        if self.survey is None:
+            return
+        fault = self.survey.cut
+        if not fault and self.format == "PNG" and (kind := wrong_checksum(self.survey.data)):
+            fault = f"the checksum of its part {kind} is wrong"
+        if fault:
+            raise damaged(self.name, ValueError(fault))
 
     def decode(self) -> Image.Image:
         """Decode the pixels, in the file's own mode; raises ImageError for damaged files."""
         try:
             self.image.load()
         except Exception as error:  # decoders raise anything
-            raise _damaged(self.name, error) from error
+            raise damaged(self.name, error) from error
+        if self.image.format == "WEBP":  # whose decoder holds two canvases until it is let go
+            self.image._decoder = None  # type: ignore[attr-defined]
         return self.image
 
-    def render(self, size: tuple[int, int], background: str) -> Image.Image:
-        """The picture upright at ``size``, 8-bit, in mode RGB or L, without metadata."""
-        turn = None if self.format == "TIFF" else _TURN.get(self.orientation)  # Pillow turns TIFFs
-        stored = size[::-1] if turn is not None and self.orientation >= 5 else size
-        if self.data is not None and self.format in ("JPEG", "MPO"):
-            width, height = self.image.size
-            self.image.draft(None, (_draft(stored[0], width), _draft(stored[1], height)))
-        icc = self.icc
-        image = flatten(self.decode(), background, self.name)
-        if image.size != stored:
-            image = image.resize(stored, Image.Resampling.BICUBIC)
-        image = to_srgb(image, icc)
-        if turn is not None:
-            image = image.transpose(turn)
-        image = image.copy() if image is self.image else image
-        image.info = {}
-        return image
 
-
-def _draft(wanted: int, stored: int) -> int:
-    """The least the JPEG decoder may shrink a side to: it halves well, and quarters badly."""
-    return min(2 * wanted, max(wanted, stored // 3))
-
-
-def open_picture(
-    source: ImageSource,
-    *,
-    max_pixels: int,
-    fetch: Fetch | None,
-    timeout: float,
-    allow_private: bool,
-) -> Picture:
+def open_picture(source: ImageSource, reading: Reading) -> Picture:
     """Read a picture's header; raises ImageError for what is not a usable picture."""
     name = source_name(source)
-    data = None
+    survey: Survey | None = None
+    warnings: tuple[str, ...] = ()
     if isinstance(source, Image.Image):
         image, kind = source, source.format or "PIL"
     elif isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview, BinaryFile)):
-        data = read_bytes(source, fetch=fetch, timeout=timeout, allow_private=allow_private)
-        image = _open_file(data, name)
-        kind = image.format or ""
+        image, survey = _open_file(read_bytes(source, reading), name)
+        kind = "MPO" if survey.previews else image.format or ""
     elif hasattr(source, "__array_interface__"):  # after texts: numpy's own have it too
-        image, kind = from_array(source, name), "array"
+        (image, warnings), kind = from_array(source, name), "array"
     else:
         raise ImageError(
             "not a kind of picture that can be read",
             source=name,
             hint="give a path, URL, data URL, bytes, binary file, PIL image or numpy array",
         )
-    _check_size(image, kind, name, max_pixels)
-    orientation = _orientation(image, data)
+    _check_size(image, kind, name, reading.get("max_pixels", MAX_PIXELS))
+    orientation = _orientation(image, survey)
     size = image.size[::-1] if orientation >= 5 and kind != "TIFF" else image.size
-    frames = _count_frames(image, name) if data is not None else 1
-    return Picture(name, image, data, kind, size, orientation, frames)
+    frames = _frames(image, survey) if survey else 1
+    return Picture(name, image, survey, kind, size, orientation, frames, warnings)
 
 
-def _open_file(data: bytes, name: str) -> Image.Image:
-    opener = _opener(data, name)
+def _open_file(data: bytes, name: str) -> tuple[Image.Image, Survey]:
+    found = format_of(data, name)
     try:
-        return opener(BytesIO(data))
-    except ImageError:
+        survey = found.survey(data)
+        return found.open(BytesIO(survey.data), name), survey
+    except UnfitError as error:
+        raise ImageError(f"not decoded: {error}", source=name, hint=error.hint) from error
+    except InternVLError:
         raise
     except Exception as error:  # decoders raise anything
-        raise _damaged(name, error) from error
+        raise damaged(name, error) from error
 
 
-def _count_frames(image: Image.Image, name: str) -> int:
-    if image.format == "MPO":  # the others are previews, depth or gain maps of the first
-        return 1
-    try:
-        return int(getattr(image, "n_frames", 1))
-    except Exception as error:  # decoders raise anything
-        raise _damaged(name, error) from error
+def _frames(image: Image.Image, survey: Survey) -> int:
+    """Of AVIF and HEIF only the decoder knows, and from the header."""
+    return getattr(image, "n_frames", 1) if image.format in ("AVIF", "HEIF") else survey.frames
 
 
-def _damaged(name: str, error: Exception) -> ImageError:
+def damaged(name: str, error: Exception) -> InternVLError:
+    """What a decoder's error means."""
+    if is_local_trouble(error) or "out of memory" in str(error).lower():
+        return out_of_memory(name)
     hint = "the file is damaged or cut off; save or download it again"
     if isinstance(error, Image.DecompressionBombError):
         hint = "shrink it; Pillow refuses to decode it"
     detail = str(error) or type(error).__name__
     return ImageError(f"cannot be decoded: {detail:.200}", source=name, hint=hint)
+
+
+def out_of_memory(name: str) -> OutOfResourcesError:
+    """The trouble is this machine's, not the picture's."""
+    return OutOfResourcesError(
+        f"no memory is left to decode {name}",
+        hint="prepare fewer pictures at once, or lower max_pixels or max_bytes_decoded",
+    )
 
 
 def _check_size(image: Image.Image, kind: str, name: str, max_pixels: int) -> None:
@@ -171,87 +146,19 @@ def _check_size(image: Image.Image, kind: str, name: str, max_pixels: int) -> No
         )
 
 
-def _opener(data: bytes, name: str) -> Opener:
-    """Choose the decoder by the file's first bytes, never by its name."""
-    for start, opener in _OPENERS:
-        if data.startswith(start):
-            return opener
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return WebPImagePlugin.WebPImageFile
-    if data[4:8] == b"ftyp":
-        brands = {data[at : at + 4] for at in range(8, min(64, int.from_bytes(data[:4], "big")), 4)}
-        if brands & {b"avif", b"avis"}:
-            return lambda file: _open_avif(file, name)
-        if brands & _HEIF:
-            return lambda file: _open_heif(file, name)
-    raise _unknown(data, name)
-
-
-_OPENERS: tuple[tuple[bytes, Opener], ...] = (
-    (b"\xff\xd8\xff", JpegImagePlugin.jpeg_factory),
-    (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
-    (b"GIF87a", GifImagePlugin.GifImageFile),
-    (b"GIF89a", GifImagePlugin.GifImageFile),
-    (b"BM", BmpImagePlugin.BmpImageFile),
-    (b"II*\0", TiffImagePlugin.TiffImageFile),
-    (b"MM\0*", TiffImagePlugin.TiffImageFile),
-    (b"II+\0", TiffImagePlugin.TiffImageFile),
-    (b"MM\0+", TiffImagePlugin.TiffImageFile),
-    (b"\0\0\0\x0cjP  \r\n\x87\n", Jpeg2KImagePlugin.Jpeg2KImageFile),
-    (b"\xff\x4f\xff\x51", Jpeg2KImagePlugin.Jpeg2KImageFile),
-    *((b"P%d" % kind, PpmImagePlugin.PpmImageFile) for kind in range(1, 7)),
-)
-_HEIF = frozenset(
-    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
-)
-"""What HEIF files call themselves (ISO/IEC 23008-12); an MP4 begins the same but for these."""
-
-
-def _open_avif(file: BytesIO, name: str) -> Image.Image:
-    try:
-        from PIL import AvifImagePlugin
-
-        supported = AvifImagePlugin.SUPPORTED
-    except ImportError:
-        supported = False
-    if not supported:
-        hint = "pip install --upgrade pillow (11.3 or newer reads AVIF)"
-        raise ImageError("this Pillow cannot read AVIF", source=name, hint=hint)
-    return AvifImagePlugin.AvifImageFile(file)
-
-
-def _open_heif(file: BytesIO, name: str) -> Image.Image:
-    try:
-        from pillow_heif.as_plugin import HeifImageFile
-    except ImportError as error:
-        hint = "pip install 'internvl-modal[formats]', or convert it to JPEG"
-        raise ImageError("HEIC needs the package pillow-heif", source=name, hint=hint) from error
-    return cast(Image.Image, HeifImageFile(file))  # type: ignore[no-untyped-call]
-
-
-def _unknown(data: bytes, name: str) -> ImageError:
-    start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if b"<svg" in start:
-        what, hint = "SVG is a drawing, not pixels", "render it to PNG first (resvg, CairoSVG)"
-    elif start.startswith((b"<!doctype html", b"<html")):
-        what, hint = "a web page, not a picture", "give the address of the picture itself"
-    elif start.startswith(b"%pdf"):
-        what, hint = "a PDF, not a picture", "render its pages to PNG first (pypdfium2)"
-    else:
-        what, hint = "not a picture in a known format", "convert it to JPEG or PNG"
-        if data[4:8] == b"ftyp":
-            hint += "; a video goes to describe_video"
-    return ImageError(what, source=name, hint=hint)
-
-
-def _orientation(image: Image.Image, data: bytes | None) -> int:
+def _orientation(image: Image.Image, survey: Survey | None) -> int:
     """EXIF orientation 1-8; 1 where it is missing or makes no sense."""
+    block = image.info.get("exif")
+    if isinstance(block, bytes) and not is_sound(block.removeprefix(b"Exif\0\0")):
+        return 1
     try:
-        if data is not None and b"eXIf" not in data:  # else Pillow decodes a PNG to look behind it
+        if survey is not None and b"eXIf" not in survey.data:  # else Pillow decodes a PNG for it
             exif = Image.Image.getexif(image)
         else:
             exif = image.getexif()
         value = exif.get(ExifTags.Base.Orientation, 1)
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001, broken EXIF must not cost the picture
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1

@@ -1,55 +1,145 @@
-"""Bring pixels of any mode, depth and colour space to 8-bit sRGB or grey."""
+"""Bring pixels of any mode, depth and colour space to 8-bit sRGB or grey, in bounded memory."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Iterator
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, cast
+from typing import cast
 
 from PIL import Image, ImageCms, ImageColor
 
-from internvl_modal.errors import ConfigError, ImageError
-from internvl_modal.schema.inputs import ArrayInterface
+from internvl_modal.errors import ConfigError
+from internvl_modal.images.depth import own_range, sixteen_bit_range
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+STRIP = 4_000_000
+"""Pixels converted at once."""
+_PLAIN = ("L", "RGB", "CMYK", "LAB")
+
+Convert = Callable[[Image.Image], Image.Image]
+"""Brings a strip to 8 bits and to its smaller size."""
 
 
-def flatten(image: Image.Image, background: str, name: str) -> Image.Image:
-    """Bring any mode to L, RGB, CMYK or LAB, with ``background`` under what is transparent."""
+def is_plain(image: Image.Image) -> bool:
+    """Whether ``flatten`` has nothing to do."""
+    return image.mode in _PLAIN and not image.has_transparency_data
+
+
+def flatten(
+    image: Image.Image, background: str, name: str, *, full: bool = False, factor: int = 1
+) -> tuple[Image.Image, str]:
+    """Bring any mode to L, RGB, CMYK or LAB, with ``background`` under what is transparent.
+
+    ``full``: whole numbers are known to reach from 0 to 65,535. The result is ``factor`` times
+    smaller, by means of squares. Beside it a warning where values were stretched.
+    """
+    warning = ""
+    if is_plain(image):
+        return _smaller(image, factor), warning
     if image.mode.startswith("I") or image.mode == "F":
-        return _to_8_bit(image, name)
-    if image.has_transparency_data:
-        layered = image.convert("LA") if image.mode == "La" else image
-        layered = layered.convert("RGBA")
-        canvas = Image.new("RGB", image.size, _color(background))
-        canvas.paste(layered, mask=layered.getchannel("A"))
-        return canvas
-    if image.mode == "1":
-        return image.convert("L")
-    return image if image.mode in ("L", "RGB", "CMYK", "LAB") else image.convert("RGB")
+        convert, warning = _deep(image, name, full, factor)
+    else:
+        convert = _shallow(image, background, factor)
+    canvas: Image.Image | None = None
+    for top, strip in _strips(image, factor):
+        part = convert(strip)
+        if canvas is None:
+            if part.height * factor >= image.height:
+                return part, warning
+            size = -(-image.width // factor), -(-image.height // factor)
+            canvas = Image.new(part.mode, size)
+        canvas.paste(part, (0, top // factor))
+    assert canvas is not None
+    return canvas, warning
 
 
-def _color(background: str) -> tuple[int, ...]:
+def _smaller(image: Image.Image, factor: int) -> Image.Image:
+    # JPEG 2000 files have an attribute of this name.
+    return Image.Image.reduce(image, factor) if factor > 1 else image
+
+
+def _strips(image: Image.Image, factor: int = 1) -> Iterator[tuple[int, Image.Image]]:
+    """(top row, full-width part) of a picture, each of whole multiples of ``factor`` rows."""
+    rows = max(1, STRIP // image.width // factor) * factor
+    if rows >= image.height:
+        yield 0, image
+        return
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def checked_colour(background: str) -> str:
+    """``background``; raises ConfigError where it is not a colour."""
     try:
-        return ImageColor.getrgb(background)[:3]
+        ImageColor.getrgb(background)
     except ValueError as error:
         raise ConfigError(
             f"background={background!r} is not a colour", hint="a name such as 'white' or '#ffffff'"
         ) from error
+    return background
 
 
-def _to_8_bit(image: Image.Image, name: str) -> Image.Image:
-    """Scale deep grey to 8 bits: from 0..1, 0..65535, or else from its own darkest to lightest."""
-    deep = (image.convert("I") if image.mode.startswith("I;16") else image).convert("F")
-    low, high = cast("tuple[float, float]", deep.getextrema())
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ImageError("has pixels that are not numbers", source=name, hint="replace NaN and inf")
-    if low >= 0 and high <= 65535:
-        low, high = 0.0, 1.0 if image.mode == "F" and high <= 1 else 65535.0
-    scale = 255.0 / ((high - low) or 1.0)
-    shift = 0.5 - low * scale
-    return deep.point(lambda value: value * scale + shift).convert("L")
+def _shallow(image: Image.Image, background: str, factor: int) -> Convert:
+    colour = ImageColor.getrgb(background)[:3]
+    convert: Convert = _plain
+    if image.has_transparency_data:
+        convert = _palette_on(image, colour) if image.mode == "P" else _on(colour)
+    return lambda part: _smaller(convert(part), factor)
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    if image.mode == "1":
+        return image.convert("L")
+    return image if image.mode in _PLAIN else image.convert("RGB")
+
+
+def _on(colour: tuple[int, ...]) -> Convert:
+    def onto(image: Image.Image) -> Image.Image:
+        layered = image.convert("LA") if image.mode == "La" else image
+        layered = layered.convert("RGBA")
+        canvas = Image.new("RGB", image.size, colour)
+        canvas.paste(layered, mask=layered.getchannel("A"))
+        return canvas
+
+    return onto
+
+
+def _palette_on(image: Image.Image, colour: tuple[int, ...]) -> Convert:
+    """Put the colour under the 256 entries of the palette instead of under every pixel."""
+    entries = image.crop((0, 0, 256, 1))
+    entries.putdata(range(256))
+    palette = _on(colour)(entries).tobytes()
+
+    def opaque(part: Image.Image) -> Image.Image:
+        part = part.copy()
+        part.putpalette(palette)
+        part.info.pop("transparency", None)
+        return part.convert("RGB")
+
+    return opaque
+
+
+def _deep(image: Image.Image, name: str, full: bool, factor: int) -> tuple[Convert, str]:
+    """How to scale deep grey to 8 bits, and a warning."""
+    found = [cast("tuple[float, float]", _wide(part).getextrema()) for _, part in _strips(image)]
+    low, high = min(each[0] for each in found), max(each[1] for each in found)
+    if image.mode.startswith("I;16"):
+        black, white, warning = sixteen_bit_range(high)
+    elif full:
+        black, white, warning = 0.0, 65_535.0, ""
+    else:
+        black, white, warning = own_range(low, high, name, unit=image.mode == "F")
+    scale = 255.0 / (white - black)
+    shift = 0.5 - black * scale
+
+    def scaled(part: Image.Image) -> Image.Image:
+        small = _smaller(_wide(part), factor).convert("F")
+        return small.point(lambda value: value * scale + shift).convert("L")
+
+    return scaled, warning
+
+
+def _wide(image: Image.Image) -> Image.Image:
+    return image.convert("I") if image.mode.startswith("I;16") else image
 
 
 def to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
@@ -75,39 +165,3 @@ def is_srgb(icc: bytes) -> bool:
         return ImageCms.getProfileDescription(profile).startswith("sRGB")
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
         return False
-
-
-def from_array(array: ArrayInterface, name: str) -> Image.Image:
-    """A picture from (height, width), optionally with 1, 3 or 4 channels; raises ImageError."""
-    import numpy as np
-
-    pixels = np.asarray(array)
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels[:, :, 0]
-    if 0 in pixels.shape:
-        raise ImageError("has no pixels", source=name)
-    if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))):
-        raise ImageError(
-            "not the shape of a picture",
-            source=name,
-            hint="(height, width) or (height, width, 1, 3 or 4); transpose channels-first arrays",
-        )
-    return Image.fromarray(np.ascontiguousarray(_array_to_8_bit(pixels, name)))
-
-
-def _array_to_8_bit(pixels: NDArray[Any], name: str) -> NDArray[Any]:
-    kind, bits = pixels.dtype.kind, pixels.dtype.itemsize * 8
-    if kind == "u" and bits == 8:
-        return pixels
-    if kind == "u" and bits == 16:
-        return ((pixels.astype("uint32") + 128) // 257).astype("uint8")
-    if kind == "b":
-        return pixels.astype("uint8") * 255
-    if kind != "f":
-        hint = "use uint8, uint16, bool or float 0..1"
-        raise ImageError(f"dtype {pixels.dtype} is not supported", source=name, hint=hint)
-    low, high = float(pixels.min()), float(pixels.max())
-    if not (low >= 0 and high <= 1):  # also false for NaN
-        hint = "scale it, or use astype('uint8') for 0..255"
-        raise ImageError(f"floats lie in {low:g}..{high:g}, not 0..1", source=name, hint=hint)
-    return (pixels * 255 + 0.5).astype("uint8")

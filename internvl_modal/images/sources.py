@@ -1,68 +1,103 @@
-"""Name a picture's source and read its bytes: paths, URLs, data URLs, bytes, files."""
+"""Read the bytes of a picture's source: paths, URLs, data URLs, bytes, files."""
 
 from __future__ import annotations
 
 import binascii
+import inspect
 import os
 import re
 import stat
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypedDict
 from urllib.parse import unquote_to_bytes
 
 import pybase64
 
-from internvl_modal.errors import ImageError
+from internvl_modal._utils.local_trouble import is_local_trouble
+from internvl_modal.errors import ImageError, OutOfResourcesError
 from internvl_modal.images.fetch import URL_BYTES
 from internvl_modal.images.names import SCHEME, is_url, source_name
 from internvl_modal.schema.inputs import BinaryFile
 
+FETCH_SECONDS = 30.0
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{200,}={0,2}\s*")
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 class Fetch(Protocol):
     """Gets the bytes behind an http(s) URL, or raises ImageError."""
 
-    def __call__(self, url: str, *, timeout: float, max_bytes: int, allow_private: bool) -> bytes:
+    def __call__(
+        self,
+        url: str,
+        *,
+        timeout: float,
+        max_bytes: int,
+        allow_private: bool,
+        user_agent: str | None,
+    ) -> bytes:
         """Return the body."""
         ...
 
 
+class Reading(TypedDict, total=False):
+    """How a source is read; see ``prepare``."""
+
+    fetch: Fetch | None
+    timeout: float
+    allow_private_urls: bool
+    user_agent: str | None
+    max_pixels: int
+    max_bytes_decoded: int
+
+
 def read_bytes(
     source: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile,
-    *,
-    fetch: Fetch | None,
-    timeout: float,
-    allow_private: bool,
+    reading: Reading,
 ) -> bytes:
-    """The encoded picture; raises ImageError that names ``source``."""
+    """The encoded picture; raises ImageError that names ``source``, or OutOfResourcesError."""
     name = source_name(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         data = bytes(source)
     elif isinstance(source, str) and source[:5].lower() == "data:":
         data = _read_data_url(source, name)
     elif isinstance(source, str) and is_url(source):
-        if fetch is None:
-            raise ImageError("no way to fetch URLs was given", source=name)
-        data = fetch(source, timeout=timeout, max_bytes=URL_BYTES, allow_private=allow_private)
+        data = _fetched(source, name, reading)
     elif isinstance(source, (str, os.PathLike)):
         data = _read_path(source, name)
     else:
         data = _read_file(source, name)
     if not data:
-        raise ImageError("empty, there are no bytes in it", source=name)
+        raise ImageError("empty, there are no bytes in it", source=name, hint=_why_empty(source))
     return data
 
 
+def _fetched(url: str, name: str, reading: Reading) -> bytes:
+    fetch = reading.get("fetch")
+    if fetch is None:
+        raise ImageError("no way to fetch URLs was given", source=name)
+    return fetch(
+        url,
+        timeout=reading.get("timeout", FETCH_SECONDS),
+        max_bytes=URL_BYTES,
+        allow_private=reading.get("allow_private_urls", False),
+        user_agent=reading.get("user_agent"),
+    )
+
+
 def _read_data_url(url: str, name: str) -> bytes:
+    """As browsers do (WHATWG Fetch, 6): forgiving base64, and URL-safe letters besides."""
     header, comma, body = url[5:].partition(",")
     if not comma:
         raise ImageError("not a data URL: the comma is missing", source=name)
-    raw = unquote_to_bytes(body)
-    if not header.lower().endswith(";base64"):
+    raw = unquote_to_bytes(body.partition("#")[0])
+    if "base64" not in (part.strip().lower() for part in header.split(";")[1:]):
         return raw
+    raw = b"".join(raw.split()).translate(_URL_SAFE)
+    if len(raw) % 4:
+        raw += b"=" * (-len(raw) % 4) if b"=" not in raw else b""
     try:
-        return pybase64.b64decode(b"".join(raw.split()), validate=True)
+        return pybase64.b64decode(raw, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ImageError("the base64 of the data URL is broken", source=name) from error
 
@@ -86,8 +121,15 @@ def _read_path(path: str | os.PathLike[str], name: str) -> bytes:
             raise ImageError("not a regular file", source=name, hint="read it and give the bytes")
         return Path(text).read_bytes()
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ImageError(f"cannot be read: {reason}", source=name, hint=_hint(text)) from error
+        raise _unreadable(error, name, _hint(text)) from error
+
+
+def _unreadable(error: Exception, name: str, hint: str) -> ImageError | OutOfResourcesError:
+    reason = getattr(error, "strerror", None) or str(error)
+    if is_local_trouble(error):
+        hint = "prepare fewer pictures at once, or raise the limit (ulimit -n)"
+        return OutOfResourcesError(f"{name}: cannot be read: {reason}", hint=hint)
+    return ImageError(f"cannot be read: {reason}", source=name, hint=hint)
 
 
 def _hint(text: str) -> str:
@@ -100,9 +142,23 @@ def _hint(text: str) -> str:
 
 def _read_file(file: BinaryFile, name: str) -> bytes:
     try:
-        data = file.read()
+        data: object = file.read()
     except (OSError, ValueError) as error:
-        raise ImageError(f"cannot be read: {error}", source=name) from error
+        raise _unreadable(error, name, "") from error
+    if inspect.isawaitable(data):
+        if inspect.iscoroutine(data):
+            data.close()  # else Python warns that nobody awaited it
+        hint = "give what it holds: await file.read()"
+        raise ImageError("its read() must be awaited", source=name, hint=hint)
     if not isinstance(data, bytes):
         raise ImageError("read() did not return bytes", source=name, hint="open it in mode 'rb'")
     return data
+
+
+def _why_empty(source: object) -> str:
+    """A hint for a file that was read before."""
+    try:
+        read_before = source.tell() > 0  # type: ignore[attr-defined]
+    except (AttributeError, OSError, TypeError, ValueError):
+        return ""
+    return "it stands at its end: call seek(0) before" if read_before else ""

@@ -119,12 +119,15 @@ def _steered(size: Size, grid: Size, max_tiles: int, tile_pixels: int) -> Size:
     """A size from which a server with a limit of its own picks ``grid``.
 
     The grid depends on the shape, so a picture that would get more tiles gets the grid's own
-    shape, into which the server would have stretched it anyway; as small as it may be.
+    shape, into which the server would have stretched it anyway: inside the picture if that is
+    large enough for the grid to be picked, else with as many pixels, else with all the grid's.
     """
     if choose_grid(*size, max_tiles, tile_pixels) == grid:
         return size
-    side = math.isqrt(size[0] * size[1] // (grid[0] * grid[1]))
-    for tile in (min(max(side, 1), tile_pixels), tile_pixels):
+    inside = min(size[0] // grid[0], size[1] // grid[1])
+    equal = math.isqrt(size[0] * size[1] // (grid[0] * grid[1]))
+    for side in (inside, equal, tile_pixels):
+        tile = min(max(side, 1), tile_pixels)
         shaped = grid[0] * tile, grid[1] * tile
         if choose_grid(*shaped, max_tiles, tile_pixels) == grid:
             return shaped

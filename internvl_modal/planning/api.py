@@ -11,13 +11,14 @@ from internvl_modal.planning.cost import Prices
 from internvl_modal.planning.gpus import parse_gpu
 from internvl_modal.planning.model_lookup import model_spec
 from internvl_modal.planning.options import PlanOptions
-from internvl_modal.planning.plan import Plan, Request
+from internvl_modal.planning.plan import Plan, Request, with_plan_options
 from internvl_modal.planning.planner import make_plan
 from internvl_modal.planning.prices import CATALOGUE_PRICES, live_prices
 
 __all__ = ["plan"]
 
 
+@with_plan_options
 def plan(
     model: str = "internvl2_5-78b",
     *,

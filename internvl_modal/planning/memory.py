@@ -138,7 +138,7 @@ def _engine_buffers(spec: ModelSpec, tp: int, batch: int, session_len: int) -> i
 
 
 def _attention_buffers(llm: LlmShape, tp: int, tokens: int, session_len: int) -> int:
-    heads, kv_heads = llm.heads // tp, llm.kv_heads // tp
+    heads, kv_heads = llm.heads // tp, max(1, llm.kv_heads // tp)
     qkv_and_output = tokens * (2 * heads + 2 * kv_heads) * llm.head_dim * _HALF
     linear_kv = 2 * kv_heads * session_len * llm.head_dim * _HALF
     partials = _ATTENTION_TOKENS * heads * (llm.head_dim + 3) * _FLOAT

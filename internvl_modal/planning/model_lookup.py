@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from io import BytesIO
 
-from internvl_modal.errors import ConfigError
+from internvl_modal.errors import ConfigError, PlanError
 from internvl_modal.models.catalogue import find_model, unknown_model
 from internvl_modal.models.config_json import spec_from_config
 from internvl_modal.models.shapes import ModelSpec
@@ -58,4 +58,23 @@ def _read_repository(
         config = json.loads(sink.getvalue())
     except ValueError as error:
         raise ConfigError(f"{model}: it has no config.json that can be read") from error
+    _check_code(model, config)
     return config, sizes
+
+
+def _check_code(model: str, config: object) -> None:
+    """Refuse a repository whose code lies in another one: raises PlanError.
+
+    Fine-tuned models are often saved so. LMDeploy would fetch that code while it starts, whatever
+    it is by then, and the containers that serve do not ask the Hub.
+    """
+    told = config.get("auto_map") if isinstance(config, dict) else None
+    for name in told.values() if isinstance(told, dict) else ():
+        other, there, module = str(name).partition("--")
+        if there:
+            file = module.partition(".")[0]
+            raise PlanError(
+                f"{model}: its config.json takes its code from another repository, {other}",
+                hint=f"copy {file}.py and what it imports from {other} into {model}, and write "
+                f"{module!r} in auto_map",
+            )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from internvl_modal._utils.signatures import showing
 from internvl_modal.engines.lmdeploy import LMDeployOptions
 from internvl_modal.errors import ConfigError, PlanError
 from internvl_modal.models.shapes import TILE_TOKENS, ModelSpec
 from internvl_modal.planning.cost import CORES, HOST_GIB, Cost, picture_cost
 from internvl_modal.planning.gpus import Gpu
 from internvl_modal.planning.memory import MARGIN, MIB, Memory
+from internvl_modal.planning.options import PlanOptions
 from internvl_modal.planning.report import SHOWN, Bar, Report, Row, as_html, as_text, draw
 from internvl_modal.planning.throughput import Load, startup_seconds
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 
 def _headline(plan: Plan) -> str:
+    if plan.on_any_gpu:
+        return f"{plan.spec.name} cannot be served so: {plan.reason}"
     verdict = "fits" if plan.fits else f"does not fit: {plan.reason}"
     return f"{plan.spec.name} on {plan.count} x {plan.gpu.name} {verdict}"
 
@@ -151,6 +155,10 @@ class Request:
         return self.session_len or min(context, max(USEFUL_SESSION, round_up(self.tokens, 1024)))
 
 
+with_plan_options = showing(PlanOptions, {each.name: each.default for each in fields(Request)})
+"""Shows ``**options: Unpack[PlanOptions]`` as keywords."""
+
+
 @dataclass(frozen=True)
 class Capacity:
     """Tokens, and requests of the planned size.
@@ -182,6 +190,10 @@ class Plan:
     capacity: Capacity
     cost: Cost
     choices: tuple[Plan, ...] = ()
+    on_any_gpu: bool = False
+    """Whether nobody named a GPU, and the request is more than any can answer."""
+    remedy: str = ""
+    """Where nothing works: what works without one of the wishes."""
 
     @property
     def fits(self) -> bool:
@@ -228,12 +240,22 @@ class Plan:
         """Return the plan itself; raise PlanError, naming choices that work, if it does not fit."""
         if self.fits:
             return self
+        where = f"{self.spec.name} does not fit on {self.count} x {self.gpu.name}"
+        if self.on_any_gpu:
+            where = f"{self.spec.name} cannot be served so"
+        raise PlanError(f"{where}: {self.reason}", hint=self._hint())
+
+    def _hint(self) -> str:
+        """What works: the nearest choices, and the cheapest."""
+        if not self.choices:
+            general = "a smaller model, an -AWQ one or a shorter session_len needs less"
+            told = [self.remedy, general] if self.request.session_len is None else [self.remedy]
+            return "; ".join(filter(None, told)) or general
         near = sorted(self.choices, key=lambda choice: choice.gpu is not self.gpu)[:3]
-        raise PlanError(
-            f"{self.spec.name} does not fit on {self.count} x {self.gpu.name}: {self.reason}",
-            hint=f"what works: {', '.join(choice.gpu_string for choice in near)}"
-            if near
-            else "a smaller model, an -AWQ one or a shorter session_len needs less",
+        best = min(self.choices, key=lambda choice: choice.cost.per_hour)
+        return (
+            f"what works: {', '.join(choice.gpu_string for choice in near)}; the cheapest by the "
+            f"hour is {best.gpu_string}, {best.cost.per_hour:.2f} USD"
         )
 
     def to_dict(self) -> dict[str, object]:

@@ -6,8 +6,9 @@ No I/O: models come from :mod:`internvl_modal.models`, prices as an argument.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import chain
+from typing import Any
 
 from internvl_modal.models.shapes import ModelSpec
 from internvl_modal.planning.cost import Prices, price
@@ -41,12 +42,37 @@ def make_plan(
     if gpu is not None:
         chosen = _evaluate(spec, *gpu, request, prices)
     else:
-        chosen = (choices or working or [max(plans, key=lambda plan: plan.memory.spare)])[0]
+        chosen = (choices or working or [max(plans, key=_nearest)])[0]
     if chosen.fits and budget is not None and chosen.cost.per_hour > budget:
         chosen = replace(
             chosen, reason=f"{chosen.cost.per_hour:.2f} USD/h is over the budget of {budget:.2f}"
         )
-    return replace(chosen, choices=choices)
+    remedy = "" if working else _remedy(spec, request, prices)
+    on_any_gpu = gpu is None and chosen.on_any_gpu
+    return replace(chosen, choices=choices, remedy=remedy, on_any_gpu=on_any_gpu)
+
+
+def _nearest(plan: Plan) -> tuple[bool, int]:
+    """Of plans that do not work: what could run there at all, with the most memory to spare."""
+    runs = plan.gpu.sm <= MAX_SM and not any(_misfits(plan.spec, plan.gpu, plan.count))
+    return runs, plan.memory.spare
+
+
+def _remedy(spec: ModelSpec, request: Request, prices: Prices) -> str:
+    """The first of what was fixed that, left out, lets a choice of GPUs work; and the cheapest."""
+    for field in fields(Request):
+        if getattr(request, field.name) != field.default:
+            usual: dict[str, Any] = {field.name: field.default}
+            freed = replace(request, **usual)
+            plans = [_evaluate(spec, *each, freed, prices) for each in _candidates()]
+            if working := [plan for plan in plans if plan.fits]:
+                best = min(working, key=_price_of_pictures)
+                return f"without {field.name}={getattr(request, field.name)}: {_priced(best)}"
+    return ""
+
+
+def _priced(plan: Plan) -> str:
+    return f"{plan.gpu_string}, {plan.cost.per_hour:.2f} USD an hour"
 
 
 def _candidates() -> Iterator[tuple[Gpu, int]]:
@@ -73,21 +99,20 @@ def _evaluate(spec: ModelSpec, gpu: Gpu, count: int, request: Request, prices: P
     )
     capacity = _capacity(spec, count, request, memory, session_len)
     load = load_of(spec, request, capacity)
-    refusals = chain(
-        _misfits(spec, gpu, count),
-        _overlong(spec, request, session_len),
-        _shortages(gpu, memory, capacity),
-    )
-    reason = next(refusals, "")
+    limit = next(_overlong(spec, request, session_len), "")
+    refusals = chain(_misfits(spec, gpu, count), _shortages(gpu, memory, capacity))
+    reason = limit or next(refusals, "")
     host = (request.cpu, request.memory_gib)
     cost = price(spec, gpu, count, load, prices, request.scaledown_window, host)
-    return Plan(spec, gpu, count, request, reason, memory, capacity, cost)
+    return Plan(spec, gpu, count, request, reason, memory, capacity, cost, on_any_gpu=bool(limit))
 
 
 def _capacity(
     spec: ModelSpec, count: int, request: Request, memory: Memory, session_len: int
 ) -> Capacity:
-    block = KV_BLOCK * spec.kv_bytes_per_token(request.quant_policy) // count
+    # Above the number of KV heads, TurboMind repeats them: each GPU holds one whole.
+    shares = min(count, spec.llm.kv_heads)
+    block = KV_BLOCK * spec.kv_bytes_per_token(request.quant_policy) // shares
     kv_tokens = memory.kv // block * KV_BLOCK
     sessions = kv_tokens // round_up(request.tokens, KV_BLOCK)
     batch = max(1, min(sessions, request.batch(count)))
@@ -99,7 +124,7 @@ def _misfits(spec: ModelSpec, gpu: Gpu, count: int) -> Iterator[str]:
     llm = spec.llm
     if count > gpu.max_count:
         yield f"Modal offers at most {gpu.max_count} {gpu.name} in one machine"
-    if llm.heads % count or llm.kv_heads % count:
+    if llm.heads % count or (llm.kv_heads % count and count % llm.kv_heads):
         yield (
             f"its {llm.heads} heads and {llm.kv_heads} key-value heads "
             f"cannot be shared out evenly over {count} GPUs"

@@ -16,6 +16,7 @@ def answer_warnings(
     found: list[str] = []
     if call.endpoint.notice:
         found.append(call.endpoint.notice)
+    found += [warning for image in call.images for warning in image.warnings]
     if any(turn.plain != turn.text for turn in call.turns):
         found.append("the prompt held control tokens; they were sent as plain text")
     if detail_unused(call):
@@ -32,8 +33,10 @@ def answer_warnings(
 def cut_off(usage: Usage, call: ChatCall) -> str:
     """Where an answer with the finish reason "length" ended, and why."""
     wanted, got = call.options.max_tokens, usage.completion_tokens
-    short = f" (of {wanted} asked for: the context is full)" if 0 < got < wanted else ""
-    return f"the answer was cut at {got or wanted} tokens{short}"
+    full = wanted is not None and 0 < got < wanted
+    short = f" (of {wanted} asked for: the context is full)" if full else ""
+    told = got or wanted
+    return f"the answer was cut at {told} tokens{short}" if told else "the answer was cut"
 
 
 def detail_unused(call: ChatCall) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ class ChatCall:
     options: DescribeOptions
     family: Family | None = None
     """Of the model, where its name tells."""
+    relayed: Mapping[str, object] | None = None
+    """Fields for the server as they are, of a call that the gateway makes for somebody else: then
+    no system message is added, and an answer about no picture may be empty."""
 
     @property
     def images(self) -> tuple[PreparedImage, ...]:

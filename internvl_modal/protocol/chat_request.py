@@ -35,6 +35,7 @@ def chat_request(
         "messages": dialect.messages(call, attach),
         **dialect.sampling(call.options),
         **dialect.tile_limit(call),
+        **(call.relayed or {}),
     }
     if stream:
         document |= {"stream": True, "stream_options": {"include_usage": True}}

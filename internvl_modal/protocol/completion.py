@@ -85,7 +85,9 @@ def conclude(answer: Answer, call: ChatCall) -> Description:
     text = cutter.feed(text) + cutter.finish()
     reason = "stop" if cutter.stopped else finish_of(answer.finish_reason)
     if not text.strip():
-        raise _empty(answer, call, stopped=cutter.stopped)
+        empty = _empty(answer, call, stopped=cutter.stopped)
+        if call.relayed is None or call.images or not isinstance(empty, EmptyAnswerError):
+            raise empty
     usage = answer.usage or Usage()
     sight = dialect_of(call.capabilities).sight(
         call, answer.usage, answer.body or {}, request_id=answer.request_id, text=text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 
 from internvl_modal.errors import EngineError, ServerError
@@ -40,6 +41,8 @@ class CompletionStream:
         """What came, until it is certain that it is no JSON document."""
         self._whole: Answer | None = None
         self._raw: list[str] = []
+        self.logprobs: list[object] = []
+        """As the server gives them, for whoever asked for them; nobody reads them here."""
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
         self._thoughts = ReasoningCutter()
@@ -64,8 +67,8 @@ class CompletionStream:
         """Yield the text that ``chunk`` brings; raises ServerError for an error in it."""
         if self._body is not None:
             self._body = self._body + chunk
-            start = self._body.removeprefix(b"\xef\xbb\xbf").lstrip()
-            if not start and len(self._body) < LONGEST_LINE:
+            start = self._body.removeprefix(BOM_UTF8).lstrip()
+            if (not start or BOM_UTF8.startswith(self._body)) and len(self._body) < LONGEST_LINE:
                 return
             if start.startswith(b"<"):
                 raise unreadable(HttpResponse(200, self._response.headers, start), "no events")
@@ -121,7 +124,9 @@ class CompletionStream:
             if self.done:
                 return
             self.done = event.data.strip() == DONE
-            piece = self._rest() if self.done else self._cut(self._taken(event))
+            piece = "" if self.done else self._cut(self._taken(event))
+            if self.done:
+                piece += self._rest()
             if piece:
                 yield piece
 
@@ -141,6 +146,9 @@ class CompletionStream:
             return
         whole = _loaded(event.data)
         for line in [event.data] if whole is not ... else event.data.splitlines():
+            if line.strip() == DONE:
+                self.done = True
+                return
             document = _loaded(line)
             if event.kind == "error":
                 yield _as_error(document, line)
@@ -153,8 +161,8 @@ class CompletionStream:
                 raise self._bad(f"an event {what}", line)
 
     def _take(self, event: Json) -> str:
-        told = HttpResponse(200, self._response.headers, json.dumps(event).encode())
-        if (error := error_within(event, told, "".join(self._raw))) is not None:
+        said = HttpResponse(200, self._response.headers, json.dumps(event).encode())
+        if (error := error_within(event, said, "".join(self._raw))) is not None:
             raise error
         self._usage = usage_of(event.get("usage")) or self._usage
         self._model = event.get("model") or self._model
@@ -164,6 +172,9 @@ class CompletionStream:
         if choice is None:
             return ""
         self._finish = choice.get("finish_reason") or self._finish
+        told = choice.get("logprobs")
+        if isinstance(told, dict):
+            self.logprobs += told.get("content") or ()
         delta = choice.get("delta") or choice.get("message")
         if not isinstance(delta, dict):
             return ""

@@ -85,7 +85,7 @@ class Sizes(NamedTuple):
 
 def is_context_length(said: str) -> bool:
     """Whether ``said``, a server's words, mean that the prompt does not fit."""
-    return _WORDS.search(said) is not None
+    return any(pattern.search(said) for pattern in (_WORDS, *_WORDINGS))
 
 
 def context_sizes(document: object, said: str) -> Sizes:

@@ -44,7 +44,8 @@ def is_error(document: object) -> bool:
     if "choices" in document:
         return False
     failed = _status(document.get("code")) or _status(document.get("status"))
-    return bool(document.get("detail")) or (failed is not None and bool(document.get("message")))
+    told = document.get("detail") or document.get("errors")
+    return bool(told) or (failed is not None and bool(document.get("message")))
 
 
 def error_code(document: object, said: str) -> int | None:
@@ -57,7 +58,7 @@ def error_code(document: object, said: str) -> int | None:
     told = " ".join(
         str(level[name])
         for level in levels
-        for name in ("type", "code", "status")
+        for name in ("type", "code", "status", "error_type")
         if isinstance(level.get(name), str)
     )
     for words in (told, said):
@@ -72,7 +73,7 @@ def error_type(document: object) -> str:
     names = [
         str(level[name])
         for level in _levels(document)
-        for name in ("type", "code")
+        for name in ("type", "code", "error_type")
         if isinstance(level.get(name), str)
     ]
     return " ".join(dict.fromkeys(names))
@@ -94,8 +95,8 @@ def error_words(document: object) -> str:
             return "; ".join(filter(None, (_validation(item) for item in document)))[:500]
         if not isinstance(document, dict):
             return ""
-        names = ("error", "detail", "message", "msg")
-        document = next((document[name] for name in names if document.get(name)), None)
+        values = (document.get(name) for name in ("error", "errors", "detail", "message", "msg"))
+        document = next((v for v in values if v and isinstance(v, str | dict | list)), None)
     return ""
 
 
@@ -137,7 +138,7 @@ def _levels(document: object, depth: int = 4) -> Iterator[Json]:
         document = document[0]
     if not isinstance(document, dict) or depth == 0:
         return
-    for name in ("error", "detail", "metadata", "choices"):
+    for name in ("error", "errors", "detail", "metadata", "choices"):
         yield from _levels(document.get(name), depth - 1)
     yield document
 
@@ -155,4 +156,5 @@ def _validation(item: object) -> str:
         return ""
     where = item.get("loc")
     place = ".".join(str(part) for part in where) if isinstance(where, list) else ""
-    return f"{place}: {item.get('msg')}" if place else str(item.get("msg", ""))
+    said = str(item.get("msg") or item.get("message") or "")
+    return f"{place}: {said}" if place else said

@@ -32,7 +32,7 @@ from internvl_modal.protocol.http import HttpResponse, Json, json_of
 
 WRONG_SERVER = "check that the base URL is that of an OpenAI-compatible server"
 
-_FLAGGED = re.compile(r"flagged|moderation|content.?(?:policy|filter)|safety", re.I)
+_FLAGGED = re.compile(r"flagged|moderation|guardrail|content.?(?:policy|filter)|safety", re.I)
 _UNPAID = re.compile(r"insufficient_quota|billing|credit", re.I)
 
 

@@ -9,7 +9,7 @@ _ENDS: dict[str, FinishReason] = {
         ("stop", "eos", "eos_token", "stop_sequence", "stop_token", "end_turn", "end", "complete"),
         "stop",
     ),
-    **dict.fromkeys(("completed", "finished", "done", "finish_reason_stop"), "stop"),
+    **dict.fromkeys(("completed", "finished", "done", "null", "none"), "stop"),
     **dict.fromkeys(
         ("length", "max_tokens", "max_length", "max_output_tokens", "max_new_tokens"), "length"
     ),

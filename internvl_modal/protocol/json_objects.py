@@ -41,7 +41,9 @@ def objects_in(text: str) -> list[Json | Broken]:
         end = _end(text, start)
         if end is None:
             return [*found, Broken("the JSON object is cut: it is never closed", cut=True)]
-        found.append(_read(text[start:end]))
+        each = _read(text[start:end])
+        if not isinstance(each, Broken) or ":" in text[start:end]:  # else prose in braces
+            found.append(each)
         start = text.find("{", end)
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from internvl_modal.schema.results import Description
 
 M = TypeVar("M", bound="BaseModel")
+T = TypeVar("T")
 
 EXTRACT_PROMPT = "Read this image."
 VIDEO_PROMPT = "Describe this video in detail."
@@ -54,7 +56,19 @@ def first_prompt(prompt: str | None, document: Json) -> str:
     )
 
 
-def read_answer(text: str, schema: type[M]) -> M:
+def fitting(schema: type[M]) -> Callable[[Json], M]:
+    """Read an object into ``schema``; what that returns raises ValueError with the reason."""
+
+    def read(found: Json) -> M:
+        try:
+            return schema.model_validate(found)
+        except ValidationError as error:
+            raise ValueError(explain(error)) from error
+
+    return read
+
+
+def read_answer(text: str, read: Callable[[Json], T]) -> T:
     """The answer in ``text``: in a fenced block if any holds one, else the last that fits.
 
     Models repeat the schema, give examples and think aloud before they answer. Raises ValueError
@@ -65,25 +79,25 @@ def read_answer(text: str, schema: type[M]) -> M:
     if whole and isinstance(last := whole[-1], Broken) and last.cut:
         raise ValueError(str(last))
     for block in reversed(fenced_blocks(text)):
-        fitting, _ = _last_fitting(block, schema)
-        if fitting is not None:
-            return fitting
-    fitting, problem = _last_fitting(text, schema)
-    if fitting is None:
+        found, _ = _last_fitting(block, read)
+        if found is not None:
+            return found
+    found, problem = _last_fitting(text, read)
+    if found is None:
         raise ValueError(problem)
-    return fitting
+    return found
 
 
-def _last_fitting(text: str, schema: type[M]) -> tuple[M | None, str]:
-    """The last object in ``text`` that fits ``schema``, or why there is none."""
+def _last_fitting(text: str, read: Callable[[Json], T]) -> tuple[T | None, str]:
+    """The last object in ``text`` that ``read`` takes, or why there is none."""
     problem = ""
     for found in reversed(objects_in(text)):
         if isinstance(found, Broken):
             return None, problem or str(found)
         try:
-            return schema.model_validate(found), ""
-        except ValidationError as error:
-            problem = problem or explain(error)
+            return read(found), ""
+        except ValueError as error:
+            problem = problem or str(error)
     return None, problem or "the answer holds no JSON object"
 
 
@@ -97,13 +111,13 @@ def repaired(call: ChatCall, text: str, why: str) -> ChatCall:
     return dataclasses.replace(call, turns=turns)
 
 
-def invalid(schema: type[BaseModel], why: str, answer: Description) -> OutputInvalidError:
+def invalid(name: str, why: str, answer: Description) -> OutputInvalidError:
     """The error when no repair is left, or none would help; it keeps the raw answer."""
     advice = "allow more repairs, a larger model or a simpler schema"
     if answer.finish_reason == "length":
         advice = "raise max_tokens, or spend fewer tiles where the context is full"
     return OutputInvalidError(
-        f"the answer does not fit {schema.__name__}: {why}",
+        f"the answer does not fit {name}: {why}",
         hint=f"the raw answer is in .text; {advice}",
         status=200,
         request_id=answer.request_id,

@@ -17,6 +17,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
+from internvl_modal._utils.signatures import showing
 from internvl_modal.errors import ConfigError
 from internvl_modal.schema.validation import FrozenModel, explain
 
@@ -32,19 +33,37 @@ class Options(TypedDict, total=False):
     """Keyword options of every call that describes a picture."""
 
     detail: Detail
-    max_tokens: int
-    temperature: float
+    """Most tiles per picture: low 6, medium 12, high 24, auto or 1-40."""
+    max_tokens: int | None
+    """Most tokens to write; None: the server's own limit."""
+    temperature: float | None
+    """0 is greedy; None: the server's own."""
     top_p: float | None
+    """Nucleus sampling."""
     top_k: int | None
+    """Sample from the k likeliest tokens."""
     seed: int | None
+    """Repeats a sampled answer."""
     stop: str | Sequence[str]
+    """Strings that end the answer."""
     repetition_penalty: float | None
+    """1 is none."""
     system: str | None
+    """System message; InternVL's own by default, '' for none."""
     grounding: bool
+    """Let <ref> and <box> in a prompt mean what they mean to InternVL."""
     timeout: float | None
+    """Seconds for the whole call."""
     background: str
+    """Colour put under transparent pixels."""
     max_pixels: int
+    """Largest picture decoded, in pixels."""
+    max_bytes_decoded: int
+    """Most memory to decode one picture, in bytes."""
     allow_private_urls: bool
+    """Fetch from private addresses too."""
+    user_agent: str | None
+    """How the client names itself to fetch URLs."""
 
 
 class DescribeOptions(FrozenModel):
@@ -53,8 +72,12 @@ class DescribeOptions(FrozenModel):
     detail: Detail = Field(
         "medium", description="Most tiles per picture: low 6, medium 12, high 24, auto or 1-40."
     )
-    max_tokens: int = Field(1024, ge=1, description="Most tokens to write.")
-    temperature: float = Field(0.0, ge=0, le=2, description="0 is greedy.")
+    max_tokens: int | None = Field(
+        1024, ge=1, lt=2**31, description="Most tokens to write; None: the server's own limit."
+    )
+    temperature: float | None = Field(
+        0.0, ge=0, le=2, description="0 is greedy; None: the server's own."
+    )
     top_p: float | None = Field(None, gt=0, le=1, description="Nucleus sampling.")
     top_k: int | None = Field(None, ge=1, description="Sample from the k likeliest tokens.")
     seed: int | None = Field(None, ge=0, lt=2**32, description="Repeats a sampled answer.")
@@ -69,7 +92,11 @@ class DescribeOptions(FrozenModel):
     timeout: float | None = Field(None, gt=0, description="Seconds for the whole call.")
     background: str = Field("white", description="Colour put under transparent pixels.")
     max_pixels: int = Field(200_000_000, ge=1, description="Largest picture decoded, in pixels.")
+    max_bytes_decoded: int = Field(
+        400_000_000, ge=1, description="Most memory to decode one picture, in bytes."
+    )
     allow_private_urls: bool = Field(False, description="Fetch from private addresses too.")
+    user_agent: str | None = Field(None, description="How the client names itself to fetch URLs.")
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -125,3 +152,9 @@ def _instead_of(name: str, known: Sequence[str]) -> str:
         return f"it belongs to the client: Client({name}=...)"
     near = get_close_matches(name, (*known, *_OF_CLIENTS), n=1)
     return f"did you mean {near[0]}?" if near else f"options: {', '.join(known)}"
+
+
+with_options = showing(
+    Options, {name: info.default for name, info in DescribeOptions.model_fields.items()}
+)
+"""Shows ``**options: Unpack[Options]`` as keywords."""

@@ -37,6 +37,8 @@ class PreparedImage:
 
     payload: bytes = field(repr=False)
     info: ImageInfo
+    warnings: tuple[str, ...] = ()
+    """What a reader of a description should know of how the picture was shown."""
 
 
 class Estimate(FrozenModel):
@@ -64,6 +66,13 @@ class Usage(FrozenModel):
     def total_tokens(self) -> int:
         """Prompt and completion together."""
         return self.prompt_tokens + self.completion_tokens
+
+    def after(self, other: Usage) -> Usage:
+        """Both together."""
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+        )
 
 
 class Timings(FrozenModel):

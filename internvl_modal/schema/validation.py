@@ -21,10 +21,14 @@ class FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+MOST_TOLD = 10
+"""Errors of one document that are told; nobody reads more at once."""
+
+
 def explain(error: ValidationError) -> str:
     """One line for a pydantic error: each field, what is wrong and the value given."""
     found: dict[str, list[str]] = {}
-    for item in error.errors():
+    for item in error.errors(include_url=False)[:MOST_TOLD]:
         name = ".".join(str(part) for part in item["loc"] if not _is_branch(part))
         subject, wrong = _explained(name, item)
         said = found.setdefault(subject, [])  # more than once for each branch of a union
@@ -32,7 +36,9 @@ def explain(error: ValidationError) -> str:
             wrong = wrong.removeprefix("Input should be ").partition(", ")[0]
         if wrong not in said:
             said.append(wrong)
-    return "; ".join(f"{subject}{', or '.join(said)}" for subject, said in found.items())
+    told = "; ".join(f"{subject}{', or '.join(said)}" for subject, said in found.items())
+    more = error.error_count() - MOST_TOLD
+    return f"{told}; and {more} more" if more > 0 else told
 
 
 def _explained(name: str, item: ErrorDetails) -> tuple[str, str]:

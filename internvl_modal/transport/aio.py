@@ -15,6 +15,7 @@ from internvl_modal.errors import ConfigError, ServerError
 from internvl_modal.transport.exchange import (
     ANSWER_BYTES,
     ERROR_BYTES,
+    LIST_BYTES,
     STREAM_BYTES,
     BrokenError,
     Carrier,
@@ -211,7 +212,8 @@ class Streaming(Generic[T]):
 
 async def _body(reply: Reply, step: Exchange[Any]) -> bytes:
     """The whole body; of an error its beginning."""
-    most = ANSWER_BYTES if reply.status == 200 else ERROR_BYTES
+    whole = ANSWER_BYTES if step.request.method == "POST" else LIST_BYTES
+    most = whole if reply.status == 200 else ERROR_BYTES
     parts, size = [], 0
     async for chunk in reply.chunks():
         parts.append(chunk)

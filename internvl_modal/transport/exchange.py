@@ -27,8 +27,10 @@ CONNECT_TIMEOUT = 10.0
 """Seconds to connect, TLS included, or less where the deadline is nearer."""
 MOST_REDIRECTS = 50
 """Modal answers a cold web request with a redirect every 150 s: 50 of them are two hours."""
-ANSWER_BYTES = 4 * 2**20
-"""Most of one answer: a description is kilobytes, the longest list of models about one MB."""
+ANSWER_BYTES = 2**20
+"""Most of one answer: a description is kilobytes, and as JSON it may fill 25 times its size."""
+LIST_BYTES = 2 * 2**20
+"""Most of an answer to a GET: the longest lists of models have about a MB."""
 ERROR_BYTES = 2**16
 """What is read of an answer that is an error; the rest is left."""
 STREAM_BYTES = 32 * 2**20

@@ -38,7 +38,7 @@ class Pool:
     """Connections of one event loop, without a limit on how many, kept alive between requests."""
 
     def __init__(self) -> None:
-        self._sessions: dict[str | None, aiohttp.ClientSession] = {}
+        self._sessions: dict[tuple[str | None, bool], aiohttp.ClientSession] = {}
         self._trusted: ssl.SSLContext | None = None
 
     async def close(self) -> None:
@@ -51,8 +51,9 @@ class Pool:
         url = _url(hop.url)
         proxy = proxy_for(hop.url)
         socks = proxy if proxy and proxy.startswith(SOCKS) else None
-        session = self._sessions.get(socks) or self._new(socks)
         headers = {**_ALWAYS, **hop.headers}
+        once = headers.get("connection") == "close"  # aiohttp itself waits for the server to say so
+        session = self._sessions.get((socks, once)) or self._new(socks, once=once)
         large = len(hop.body) > PIECE
         if large:
             headers["content-length"] = str(len(hop.body))
@@ -68,9 +69,12 @@ class Pool:
             )
         return Answer(response)
 
-    def _new(self, socks: str | None) -> aiohttp.ClientSession:
+    def _new(self, socks: str | None, *, once: bool) -> aiohttp.ClientSession:
+        connector = (
+            _socks_connector(socks) if socks else aiohttp.TCPConnector(limit=0, force_close=once)
+        )
         session = aiohttp.ClientSession(
-            connector=_socks_connector(socks) if socks else aiohttp.TCPConnector(limit=0),
+            connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=["content-type"],
@@ -80,7 +84,7 @@ class Pool:
             max_headers=HEADERS,
         )
         session._retry_connection = False  # the rule says when to ask again, and logs it
-        self._sessions[socks] = session
+        self._sessions[socks, once] = session
         return session
 
     def _trust(self, url: URL, proxy: str | None) -> ssl.SSLContext | bool:

@@ -50,7 +50,9 @@ class Retry:
         """
         if not isinstance(error, InternVLError) or not error.retryable:
             return None
-        if attempt >= self.attempts or lost > self.resend:
+        if attempt >= min(self.attempts, error.most_attempts or attempt + 1):
+            return None
+        if lost > self.resend:
             return None
         seconds = random.uniform(0, self._longest(attempt))  # noqa: S311 - jitter
         if isinstance(error, ServerError):

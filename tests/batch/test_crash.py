@@ -9,13 +9,17 @@ import random
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
+import pyarrow as arrow
 import pytest
+from pyarrow import parquet
 
 import internvl_modal as ivl
 from internvl_modal.images import prepare
@@ -32,6 +36,10 @@ print("begins", flush=True)
 for outcome in client.describe_many(folder, out=out, detail=1, concurrency=int(concurrency)):
     print(outcome.key, flush=True)
 """
+
+OF_A_DATA_SET = SCRIPT.replace(
+    "describe_many(folder,", "describe_many(datasets.load_from_disk(folder), key='id',"
+).replace("import sys", "import sys, datasets")
 
 IN_A_LOOP = """
 import asyncio, sys
@@ -75,11 +83,13 @@ def finished(out: Path) -> list[str]:
 
 
 def expected(folder: Path) -> dict[str, str]:
-    found = {}
-    for path in map(str, folder.iterdir()):
-        sent = base64.b64encode(prepare(path, detail=1).payload)
-        found[path] = f"It is {hashlib.blake2b(sent, digest_size=8).hexdigest()}."
-    return found
+    return {path: text_of(path) for path in map(str, folder.iterdir())}
+
+
+def text_of(path: str) -> str:
+    """What the server says of a picture."""
+    sent = base64.b64encode(prepare(path, detail=1).payload)
+    return f"It is {hashlib.blake2b(sent, digest_size=8).hexdigest()}."
 
 
 def wait_for_a_moment(process: subprocess.Popen[str], chance: random.Random, kills: int) -> None:
@@ -91,13 +101,20 @@ def wait_for_a_moment(process: subprocess.Popen[str], chance: random.Random, kil
     time.sleep(chance.random() * (0.05 if outcomes else 0.4))
 
 
-def crash(server: Fast, folder: Path, out: Path, rounds: int) -> None:
+def crash(
+    server: Fast,
+    source: Path,
+    texts: dict[str, str],
+    out: Path,
+    rounds: int,
+    script: str = SCRIPT,
+) -> None:
     """Start and kill until so many kills hit a run that was under way; check every round."""
-    texts, chance = expected(folder), random.Random(7)
+    chance = random.Random(7)
     kills = complete = midway = 0
     while kills < rounds or not complete:
         before = finished(out)
-        process = start(server.url, folder, out)
+        process = start(server.url, source, out, script=script)
         if kills < rounds:
             wait_for_a_moment(process, chance, kills)
             process.kill()
@@ -119,7 +136,69 @@ def crash(server: Fast, folder: Path, out: Path, rounds: int) -> None:
 def test_killed_again_and_again(
     fast: Callable[..., Fast], pictures: Callable[[int], Path], tmp_path: Path
 ) -> None:
-    crash(fast("--fail", "0.05"), pictures(400), tmp_path / "out.jsonl", 25)
+    crash(
+        fast("--fail", "0.05"), pictures(400), expected(pictures(400)), tmp_path / "out.jsonl", 25
+    )
+
+
+def shards(files: list[Path], tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """Tars of 50 pictures."""
+    texts = {}
+    for number in range(0, len(files), 50):
+        path = tmp_path / f"shard-{number:04}.tar"
+        with tarfile.open(path, "w") as archive:
+            for file in files[number : number + 50]:
+                archive.add(file, file.name)
+                texts[f"{path}/{file.name}"] = text_of(str(file))
+    return tmp_path / "shard-*.tar", texts
+
+
+def in_parquet(files: list[Path], tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    path = tmp_path / "set.parquet"
+    rows = [{"image": {"bytes": file.read_bytes(), "path": "x.png"}} for file in files]
+    parquet.write_table(arrow.Table.from_pylist(rows), path, row_group_size=70)
+    return path, {f"{path}#{n}": text_of(str(file)) for n, file in enumerate(files)}
+
+
+def data_set(files: list[Path], tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    rows = {
+        "image": [{"bytes": file.read_bytes(), "path": None} for file in files],
+        "id": [file.name for file in files],
+    }
+    made = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+    made.save_to_disk(tmp_path / "set")
+    return tmp_path / "set", {file.name: text_of(str(file)) for file in files}
+
+
+@pytest.mark.parametrize("make", [shards, in_parquet, data_set])
+@pytest.mark.parametrize(
+    "rounds",
+    [
+        4,
+        pytest.param(
+            100,
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.timeout(3600),
+                pytest.mark.skipif(
+                    not os.environ.get("INTERNVL_MODAL_TEST_SLOW"),
+                    reason="a hundred kills take minutes: set INTERNVL_MODAL_TEST_SLOW=1",
+                ),
+            ],
+        ),
+    ],
+)
+def test_killed_over_other_sources(
+    fast: Callable[..., Fast],
+    pictures: Callable[[int], Path],
+    tmp_path: Path,
+    make: Callable[[list[Path], Path], tuple[Path, dict[str, str]]],
+    rounds: int,
+) -> None:
+    datasets.disable_progress_bars()
+    source, texts = make(sorted(pictures(400).iterdir()), tmp_path)
+    script = OF_A_DATA_SET if make is data_set else SCRIPT
+    crash(fast("--fail", "0.05"), source, texts, tmp_path / "out.jsonl", rounds, script)
 
 
 @pytest.mark.slow
@@ -131,7 +210,8 @@ def test_killed_again_and_again(
 def test_killed_two_hundred_times(
     fast: Callable[..., Fast], pictures: Callable[[int], Path], tmp_path: Path
 ) -> None:
-    crash(fast("--fail", "0.05"), pictures(2000), tmp_path / "out.jsonl", 200)
+    folder = pictures(2000)
+    crash(fast("--fail", "0.05"), folder, expected(folder), tmp_path / "out.jsonl", 200)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

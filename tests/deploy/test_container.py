@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -195,6 +196,51 @@ def test_killing_lmdeploy_ends_the_container(machine: Machine, plane: Plane) -> 
         f"d = connect({APP!r})\nwith d.client() as c:\n    c.models()\nsay(d.status().state)"
     )
     assert status == "ready", "the next request starts another"
+
+
+def test_the_key_is_in_no_list_of_processes(machine: Machine, plane: Plane) -> None:
+    """Of the container's processes, LMDeploy's among them."""
+    app = plane.deployed(APP)
+    assert app
+    lists = [argv(pid) for pid in below(plane.containers[app.functions["serve"]].process.pid)]
+    assert any("serve api_server" in each for each in lists)
+    assert not [each for each in lists if key_of(machine, APP) in each]
+
+
+HANG = """
+import httpx
+d = connect(APP)
+url = d.urls["openai"].removesuffix("/v1") + "/_standin/next"
+httpx.post(url, json={"text": "Never.", "token_seconds": 600, "times": 3}, timeout=120)
+with d.client(retry=ivl.Retry(attempts=1)) as client:
+    attempt(lambda: client.describe(PATH))
+"""
+
+
+def test_a_server_that_hangs_ends_the_container(
+    machine: Machine, plane: Plane, tmp_path: Path
+) -> None:
+    """The picture is taken and nothing comes back; neither does the one token asked for."""
+    (tmp_path / "red.png").write_bytes(picture())
+    machine.python('say(repr(deploy("internvl2_5-1b", name="hangs", liveness=5)))', timeout=250)
+    container = plane.containers[served(plane, "hangs")]
+    code = HANG.replace("APP", "'hangs'").replace("PATH", repr(str(tmp_path / "red.png")))
+    error = machine.python(code)
+    assert error[0] in ("EngineError", "ServerUnavailableError")
+    wait_until(lambda: container.process.returncode is not None)
+    assert "lmdeploy hangs: nothing has come back for" in log(plane)
+    assert machine.python("with connect('hangs').client() as c:\n    say(c.models())"), "another"
+    machine.python("connect('hangs').stop()\nsay(1)")
+
+
+def test_the_log_tells_how_far_a_start_is(plane: Plane) -> None:
+    app = plane.deployed(APP)
+    assert app
+    mark = f"internvl-modal {app.tags['version']}: "
+    told = [line.data for line in app.logs if line.data.startswith(mark)]
+    phases = [line.removeprefix(mark).partition(";")[0].strip() for line in told]
+    assert phases[:3] == ["checking the weights", "loading the weights", "warming up"]
+    assert re.search(rf"runs the Python code of {REPO} at commit [0-9a-f]{{40}}\n", told[1])
 
 
 DEAD = """#!/bin/sh

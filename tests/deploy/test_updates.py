@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 from grpclib import Status
 
 from internvl_modal.weights import WeightsCache
+from tests.deploy.conftest import Answering
 from tests.deploy.machine import Machine
 from tests.deploy.test_deployment import MODULE, MODULES
 from tests.loopback_hub import LoopbackHub
@@ -21,32 +21,6 @@ QUICK = 'deploy("internvl2_5-1b", wait=False)'
 UPDATE = 'attempt(lambda: deploy("internvl2_5-1b", gpu="H100"))'
 
 PUBLISHED = 'attempt(lambda: deploy("internvl2_5-1b", gpu="H100", proxy_auth=True))'
-
-Answering = Callable[[Callable[[], object], int], None]
-
-
-@pytest.fixture
-def answering(machine: Machine) -> Iterator[Answering]:
-    """The weights are on the Volume; ``serve`` does something, then answers with a status."""
-    repo = "OpenGVLab/InternVL2_5-1B"
-    with LoopbackHub() as hub:
-        hub.commit(repo, {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": b"1"})
-        volume = machine.plane.volume_path("internvl-modal-weights")
-        WeightsCache(volume, endpoint=hub.url).ensure(repo, progress=None)
-
-    def answer(first: Callable[[], object], status: int) -> None:
-        async def handle(_: web.Request) -> web.Response:
-            done = first()
-            if isinstance(done, Awaitable):
-                await done
-            body = {"message": "cannot start"} if status >= 400 else {"data": [{"id": "internvl"}]}
-            return web.json_response(body, status=status)
-
-        machine.plane.stands_in["serve"] = handle
-
-    yield answer
-    machine.plane.stands_in.clear()
-    machine.plane.faults.clear()
 
 
 def gpu(machine: Machine) -> str:

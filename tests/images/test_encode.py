@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Iterator
 from io import BytesIO
 
 import numpy as np
@@ -10,15 +12,20 @@ import pytest
 from PIL import Image, ImageDraw
 from skimage.metrics import structural_similarity
 
+from internvl_modal.errors import ImageError
 from internvl_modal.images import estimate, prepare
+from internvl_modal.images.fast import is_installed
 from internvl_modal.images.tiles import Tiling, choose_grid
 from internvl_modal.schema.options import Detail
 from tests.images.pictures import (
     PHOTOGRAPHS,
+    STORED,
     corners,
     encoded,
     large_photograph,
+    near,
     photograph,
+    quarters,
     seen,
     swapped_profile,
 )
@@ -43,7 +50,18 @@ def large() -> bytes:
     return large_photograph()
 
 
-def test_tiles_of_the_payload_are_those_of_the_original(large: bytes) -> None:
+@pytest.fixture(params=["fast", "plain"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """With the packages of the extra ``fast`` and without."""
+    is_installed.cache_clear()
+    if request.param == "plain":
+        monkeypatch.setitem(sys.modules, "cv2", None)
+    assert is_installed() == (request.param == "fast"), "pip install 'internvl-modal[fast]'"
+    yield request.param
+    is_installed.cache_clear()
+
+
+def test_tiles_of_the_payload_are_those_of_the_original(large: bytes, way: str) -> None:
     cases: list[tuple[bytes, Detail, int]] = [
         (encoded(photograph(name), "PNG"), 1, 1) for name in PHOTOGRAPHS if name != "chelsea"
     ]
@@ -60,11 +78,49 @@ def test_tiles_of_the_payload_are_those_of_the_original(large: bytes) -> None:
     assert np.mean(likeness) >= 0.97
 
 
-def test_a_large_photograph_is_shrunk_to_its_grid(large: bytes) -> None:
+def test_a_phones_photograph_keeps_what_the_model_sees(large: bytes, way: str) -> None:
+    """Half of its colours are not in the file, so they are not resized as carefully."""
+    picture = Image.open(BytesIO(large)).resize((2_000, 1_500)).resize((4_000, 3_000))
+    data = encoded(picture, "JPEG", quality=90)
+    prepared = prepare(data)
+    pairs = list(zip(tiles(seen(data), 12), tiles(seen(prepared.payload), 12), strict=True))
+    assert np.mean([psnr(*pair) for pair in pairs]) >= 39
+    likeness = [structural_similarity(*pair, channel_axis=2) for pair in pairs]
+    assert np.mean(likeness) >= 0.97
+
+
+def test_a_large_photograph_is_shrunk_to_its_grid(large: bytes, way: str) -> None:
     prepared = prepare(large)
     assert (prepared.info.sent_width, prepared.info.sent_height) == (4 * 448, 3 * 448)
     assert prepared.info.bytes_sent == len(prepared.payload) < len(large) / 3
     assert b"Exif" not in prepared.payload
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_large_photograph_is_turned(orientation: int, way: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = corners(4_000, 3_000)
+    turn = STORED[orientation]
+    stored = upright.transpose(turn) if turn is not None else upright
+    prepared = prepare(encoded(stored, "JPEG", exif=exif, quality=90))
+    assert (prepared.info.sent_width, prepared.info.sent_height) == (1_792, 1_344)
+    shown = quarters(seen(prepared.payload))
+    assert near(shown, quarters(upright), 6)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
+def test_photographs_of_other_sorts_are_shrunk(mode: str, way: str) -> None:
+    kept = {"keep_rgb": True} if mode == "RGB" else {}  # red, green and blue inside the file
+    data = encoded(corners(4_000, 3_000).convert(mode), "JPEG", quality=95, **kept)
+    wanted = quarters(Image.open(BytesIO(data)).convert("RGB"))
+    assert near(quarters(seen(prepare(data).payload)), wanted, 8)
+
+
+def test_a_damaged_photograph_is_told_alike(large: bytes, way: str) -> None:
+    for cut in (1_000, len(large) // 2, len(large) - 1):
+        with pytest.raises(ImageError, match="its end marker is missing"):
+            prepare(large[:cut])
 
 
 @pytest.mark.parametrize("detail", ["low", "medium", "high", "auto", 1, 40])

@@ -98,6 +98,29 @@ def test_every_source_gives_the_same_picture(sort: str, tmp_path: Path) -> None:
         assert prepare(sources[sort]).payload == data
 
 
+TINY = encoded(Image.new("L", (1, 1), 7), "PNG")
+B64 = base64.b64encode(TINY).decode()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "data:image/png;base64," + B64.rstrip("="),
+        "data:image/png;base64," + base64.urlsafe_b64encode(TINY).decode(),
+        "data:image/png;base64," + B64[:20] + "\n " + B64[20:],
+        "data:image/png;base64," + B64.replace("+", "%2B").replace("/", "%2F"),
+        "data:image/png;name=a.png;base64," + B64,
+        "data:image/png;base64;name=a.png," + B64,
+        "data: image/png ; base64 ," + B64,
+        "DATA:image/png;BASE64," + B64,
+        "data:;base64," + B64,
+        "data:image/png;base64," + B64 + "#fragment",
+    ],
+)
+def test_data_urls_as_browsers_take_them(url: str) -> None:
+    assert prepare(url).payload == TINY
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "RGBa", "La"])
 @pytest.mark.parametrize(
     ("background", "colour"), [("white", (255,) * 3), ("#102030", (16, 32, 48))]

@@ -126,7 +126,19 @@ def test_auto_keeps_three_quarters_of_the_pixels_where_medium_does(width: int, h
 def test_detail_sets_the_limit_and_a_server_can_fix_it(detail: str | int, limit: int) -> None:
     assert plan_layout(3000, 2000, detail, Tiling()).max_tiles == limit  # type: ignore[arg-type]
     fixed = plan_layout(3000, 2000, detail, Tiling(max_tiles=9))  # type: ignore[arg-type]
-    assert fixed.max_tiles == 9
+    assert fixed.max_tiles == min(limit, 9)
+
+
+@given(SIDES, SIDES, st.integers(1, 12), st.integers(1, 12))
+def test_a_picture_is_shaped_for_a_server_with_a_limit_of_its_own(
+    width: int, height: int, asked: int, limit: int
+) -> None:
+    """What is sent makes a server that allows more tiles cut no more than were asked for."""
+    layout = plan_layout(width, height, asked, Tiling(max_tiles=limit))
+    assert choose_grid(*layout.size, limit) == layout.grid
+    assert layout.grid == choose_grid(width, height, min(asked, limit))
+    assert layout.size[0] <= max(width, 448 * layout.grid[0])
+    assert layout.size[1] <= max(height, 448 * layout.grid[1])
 
 
 LLAMA = Tiling(tile_pixels=96, tokens_per_tile=9, max_tiles=12, rule="llama.cpp")

@@ -183,10 +183,11 @@ class Plane(Objects, Volumes, Apps, Calls, Edge):
         for server in (self.server, *self.sockets.values()):
             server.close()
         current = asyncio.current_task()
-        tasks = [task for task in asyncio.all_tasks() if task is not current]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        tasks = {task for task in asyncio.all_tasks() if task is not current}
+        while tasks:  # a cancellation can be lost where a wait ends at the same moment
+            for task in tasks:
+                task.cancel()
+            _, tasks = await asyncio.wait(tasks, timeout=1)
 
     def record(self, rpc: str, request: object) -> None:
         """Remember a call, and raise the fault switched on for it."""

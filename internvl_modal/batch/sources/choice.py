@@ -12,7 +12,8 @@ class Choice:
     column: str | None = None
     key: str | None = None
     delimiter: str | None = None
-    pages: str | None = None
+    pages: str | int | tuple[int, ...] | None = None
+    """Of a PDF; None for all."""
 
     @property
     def given(self) -> str:

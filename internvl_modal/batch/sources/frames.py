@@ -38,6 +38,11 @@ def rows_of(images: Any) -> Iterator[Row] | None:
         raise ConfigError(
             f"a {type(images).__name__} is not computed yet", hint="pass its collect()"
         )
+    if hasattr(images, "columns"):
+        raise ConfigError(
+            f"a {type(images).__name__} is not many pictures",
+            hint="pass df['path'] or zip(df['id'], df['path'])",
+        )
     return None
 
 
@@ -49,7 +54,8 @@ def _datasets_rows(images: Any) -> Iterator[Row]:
     if (getattr(images, "format", None) or {}).get("type") == "custom":
         yield from images
         return
-    for table in images.with_format("arrow").iter(batch_size=ROWS):
+    size = ROWS if hasattr(images, "__len__") else 1  # a stream that raises takes its batch along
+    for table in images.with_format("arrow").iter(batch_size=size):
         yield from table.to_pylist()
 
 

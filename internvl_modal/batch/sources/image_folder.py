@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,10 @@ def _listed_first(folder: str, choice: Choice) -> Iterator[Any]:
         tables += 1
         place = LocalFile(table)
         rows = _TABLES[Path(table).name](place, choice)
-        for key, source in going_on(table, rows):
+        first = (
+            list(islice(rows, 1)) if tables == 1 else []
+        )  # without such a column, nothing is right
+        for key, source in chain(first, going_on(table, rows)):
             for each in source if isinstance(source, list) else [source]:
                 if isinstance(each, str):
                     listed.add(key_hash(os.path.normpath(each)))

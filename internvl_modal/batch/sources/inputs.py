@@ -14,6 +14,7 @@ from internvl_modal.batch.sources.folders import is_picture
 from internvl_modal.batch.sources.frames import rows_of
 from internvl_modal.batch.sources.image_folder import read_image_folder
 from internvl_modal.batch.sources.manifests import read_csv, read_jsonl, read_text
+from internvl_modal.batch.sources.pages import read_pdf
 from internvl_modal.batch.sources.parquet import read_parquet
 from internvl_modal.batch.sources.patterns import braces, has_braces
 from internvl_modal.batch.sources.places import LocalFile, Place, has_scheme, is_remote, shown
@@ -24,7 +25,7 @@ from internvl_modal.errors import ConfigError
 from internvl_modal.images.names import is_url
 from internvl_modal.schema.inputs import ImageSource
 
-__all__ = ["Images", "check_choice", "read", "size_of"]
+__all__ = ["Images", "check_choice", "check_row", "read", "size_of"]
 
 Images: TypeAlias = (
     str
@@ -42,6 +43,7 @@ READERS: Mapping[str, Callable[[Place, Choice], Iterator[Any]]] = {
     ".csv": read_csv,
     ".tsv": read_csv,
     ".parquet": read_parquet,
+    ".pdf": read_pdf,
 }
 
 
@@ -51,21 +53,47 @@ def size_of(images: Images) -> int | None:
 
 
 def check_choice(images: object, choice: Choice) -> None:
-    """Raise ConfigError where columns are named of what has none."""
-    if not choice.given or not isinstance(images, str | os.PathLike):
-        return
-    path = Path(os.fspath(images))
-    suffix = path.suffix.lower()
-    table = suffix in READERS and suffix != ".txt"
-    if choice.delimiter is not None:
-        fits = suffix in (".csv", ".tsv")
-    else:
-        fits = table or (not is_tar(path.name) and suffix != ".txt" and not is_picture(path.name))
-    if not fits:
+    """Raise ConfigError where columns or pages are named of what has none."""
+    if choice.pages is not None and not is_pdf(images):
         raise ConfigError(
-            f"{choice.given}, but the source has no columns",
-            hint="they are for .jsonl, .csv, .tsv, .parquet, image folders, data sets and frames",
+            f"pages={choice.pages!r}, but the source is no PDF", hint="it is for the path of a .pdf"
         )
+    if not choice.given:
+        return
+    if isinstance(images, str | os.PathLike):
+        fits = _has_columns(Path(os.fspath(images)), choice)
+    elif isinstance(images, Mapping):
+        fits = hasattr(images, "column_names")
+    else:
+        fits = not isinstance(images, list | tuple) or isinstance(next(iter(images), None), Mapping)
+    if not fits:
+        raise _no_columns(choice)
+
+
+def is_pdf(images: object) -> bool:
+    """Whether a path ends as those of PDFs do."""
+    return isinstance(images, str | os.PathLike) and os.fspath(images).lower().endswith(".pdf")
+
+
+def _has_columns(path: Path, choice: Choice) -> bool:
+    suffix = path.suffix.lower()
+    if choice.delimiter is not None:
+        return suffix in (".csv", ".tsv")
+    return suffix not in (".txt", ".pdf") and not is_tar(path.name) and not is_picture(path.name)
+
+
+def _no_columns(choice: Choice) -> ConfigError:
+    return ConfigError(
+        f"{choice.given}, but the source has no columns",
+        hint="they are for .jsonl, .csv, .tsv, .parquet, image folders, data sets and frames",
+    )
+
+
+def check_row(given: Any, choice: Choice) -> Any:
+    """One thing of an iterable; raises ConfigError if columns are named and it has none."""
+    if choice.given and not isinstance(given, Mapping):
+        raise _no_columns(choice)
+    return given
 
 
 def read(images: Any, choice: Choice) -> Iterator[Any]:
@@ -82,7 +110,9 @@ def read(images: Any, choice: Choice) -> Iterator[Any]:
         )
     if hasattr(images, "read"):
         raise ConfigError("an open file is not many pictures", hint="give its path")
-    return iter(images.items() if isinstance(images, Mapping) else images)
+    if isinstance(images, Mapping):
+        return iter(images.items())
+    return (check_row(each, choice) for each in images) if choice.given else iter(images)
 
 
 def _read_name(name: str, choice: Choice) -> Iterator[Any]:
@@ -180,5 +210,5 @@ def _one_of(name: str, named: bool, ending: str, choice: Choice) -> Iterator[Any
         )
     elif named:
         yield from _read_name(name, choice)
-    elif is_picture(name) and (has_scheme(name) or Path(name).is_file()):
+    elif is_picture(name) and (has_scheme(name) or not Path(name).is_dir()):
         yield name

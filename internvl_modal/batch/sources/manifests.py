@@ -83,7 +83,7 @@ def read_csv(place: Place, choice: Choice) -> Iterator[Any]:
         try:
             first = next(lines, (1, ""))
             given = choice.delimiter
-            if given is None and first[1][:4].lower() == "sep=" and first[1][4:5].strip():
+            if given is None and first[1][:4].lower() == "sep=" and first[1][4:5] not in "\r\n":
                 given, first = first[1][4], next(lines, (2, ""))  # as Excel writes it
             delimiter = given or _sniff(first[1], place, choice)
             _, names = next(records([first], delimiter), (1, []))

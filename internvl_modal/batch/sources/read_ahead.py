@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from internvl_modal.batch.sources.choice import Choice
-from internvl_modal.batch.sources.inputs import Images, read
+from internvl_modal.batch.sources.inputs import Images, check_row, read
 from internvl_modal.batch.sources.keys import Item, Naming
 
 CHUNK = 64
@@ -96,7 +96,7 @@ class _Ahead:
         if isinstance(given, End):
             return [given]
         try:
-            made = self._naming(given, self._index)
+            made = self._naming(check_row(given, self._choice), self._index)
         except BaseException as error:  # noqa: BLE001 - as above
             return [End(error)]
         self._index += 1

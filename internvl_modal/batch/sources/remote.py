@@ -15,6 +15,8 @@ from internvl_modal.batch.sources.unreadable import refused
 from internvl_modal.errors import ConfigError, ImageError, InternVLError, MissingExtraError
 from internvl_modal.images.names import url_name
 
+_USER = re.compile(r"//([^/@]*)@")
+
 
 @dataclass(frozen=True)
 class RemoteFile:
@@ -28,7 +30,7 @@ class RemoteFile:
     @property
     def name(self) -> str:
         """The address as keys and errors have it, without user and password."""
-        return re.sub(r"//[^/@]*@", "//", self.address)
+        return _USER.sub("//", self.address)
 
     def read(self, size: int = -1, /) -> bytes:
         """The bytes; raises ImageError."""
@@ -44,7 +46,7 @@ class RemoteFile:
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
         """The file, read as it comes; raises ConfigError that names it."""
-        with _told(self.name):
+        with _told(self.address):
             system, path = _system(self.address)
             with system.open(path, "rb") as file:
                 yield file
@@ -58,7 +60,7 @@ class RemoteFile:
 
 def kind(address: str) -> str:
     """``folder`` or ``file`` or, where nothing is, ''; raises ConfigError."""
-    with _told(url_name(address)):
+    with _told(address):
         system, path = _system(address)
         if system.isdir(path):
             return "folder"
@@ -67,7 +69,7 @@ def kind(address: str) -> str:
 
 def walk(address: str, wanted: Callable[[str], bool] = is_picture) -> Iterator[str]:
     """Addresses of the files below a folder; hidden ones are left out."""
-    with _told(url_name(address)):
+    with _told(address):
         system, top = _system(address)
         for folder, below, files in system.walk(top, on_error="raise"):
             below_names = sorted(name for name in below if not name.startswith("."))
@@ -78,11 +80,12 @@ def walk(address: str, wanted: Callable[[str], bool] = is_picture) -> Iterator[s
 
 
 def matching(pattern: str) -> Iterator[str]:
-    """Addresses that fit a pattern."""
-    with _told(url_name(pattern)):
+    """Addresses that fit a pattern; hidden ones only where it says so."""
+    with _told(pattern):
         system, path = _system(pattern)
         for name in sorted(system.glob(path)):
-            yield system.unstrip_protocol(name)
+            if "/." in path or "/." not in name:
+                yield system.unstrip_protocol(name)
 
 
 def _keep(below: Any, names: list[str]) -> None:
@@ -110,14 +113,22 @@ def _system(address: str) -> tuple[Any, str]:
 
 
 @contextmanager
-def _told(name: str) -> Iterator[None]:
-    """Turn what a file system raises into an error that names the address."""
+def _told(address: str) -> Iterator[None]:
+    """Turn what a file system raises into an error that names the address, without passwords."""
+    name = _USER.sub("//", address)
     try:
         yield
     except InternVLError:
         raise
     except OSError as error:
-        raise refused(name, error) from error
+        raise refused(name, error, _words(error, address)) from error
     except Exception as error:  # each kind has errors of its own
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ConfigError(f"{name} cannot be read: {reason}", hint="check the address") from error
+        raise ConfigError(
+            f"{name} cannot be read: {_words(error, address)}", hint="check the address"
+        ) from error
+
+
+def _words(error: Exception, address: str) -> str:
+    reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+    user = _USER.search(address)
+    return (reason.replace(f"{user[1]}@", "") if user else reason)[:200] or type(error).__name__

@@ -43,12 +43,12 @@ _OURS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC}
 """What says nothing of a source: this machine has run out of something."""
 
 
-def refused(name: str, error: OSError) -> Exception:
+def refused(name: str, error: OSError, reason: str = "") -> Exception:
     """What the system says of ``name``: ConfigError, unless this machine has run out."""
-    message = f"{name} cannot be read: {error.strerror or error}"
+    message = f"{name} cannot be read: {reason or error.strerror or error}"
     if error.errno in _OURS:
         return InternVLError(message, hint="the same call goes on once there is more")
-    return ConfigError(message, hint="check its permissions")
+    return ConfigError(message, hint="check its name and its permissions")
 
 
 @contextmanager

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from internvl_modal.schema.results import PreparedImage
 
 
+SAMPLING = (
+    *("frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs"),
+    *("min_p", "min_tokens", "min_new_tokens", "ignore_eos", "skip_special_tokens"),
+)
+"""What engines take beyond our own options; a server of which nothing is known judges itself."""
+
+
 class Dialect:
     """A template method for each thing in which servers differ; holds no state.
 
@@ -44,6 +51,9 @@ class Dialect:
     """Sent with every request for an answer."""
     most_stops: ClassVar[int | None] = 4
     """Stop strings that a request may hold; the client looks for all of them by itself."""
+    parameters: ClassVar[Mapping[str, str]] = {name: name for name in SAMPLING}
+    """Fields that requests to the gateway may hold for it, beyond our own options, and its names
+    for them."""
     version_paths: ClassVar[tuple[str, ...]] = ()
     """What to ask, below the server's root, to tell its versions apart; see ``version``."""
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -41,6 +41,12 @@ class LMDeploy(Dialect):
     greedy: ClassVar = {"top_k": 1}
     zero_seed = ZERO_SEED
     most_stops = None
+    parameters: ClassVar[Mapping[str, str]] = {
+        **{name: name for name in ("logit_bias", "logprobs", "top_logprobs", "min_p")},
+        **{name: name for name in ("ignore_eos", "skip_special_tokens", "min_new_tokens")},
+        "min_tokens": "min_new_tokens",
+    }
+    """The penalties of presence and frequency are read there, and nothing is done with them."""
     version_paths: ClassVar[tuple[str, ...]] = ("health", "openapi.json")
 
     def version(self, path: str, response: HttpResponse) -> Dialect | None:

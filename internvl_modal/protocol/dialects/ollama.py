@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from internvl_modal.protocol.dialects.base import Dialect
 
 
@@ -11,3 +13,6 @@ class Ollama(Dialect):
     name = "ollama"
     json_schema = True
     most_stops = None
+    parameters: ClassVar = {
+        name: name for name in ("frequency_penalty", "presence_penalty", "logprobs", "top_logprobs")
+    }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from internvl_modal.protocol.dialects.base import Dialect
+from internvl_modal.protocol.dialects.base import SAMPLING, Dialect
 from internvl_modal.protocol.http import Json
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ class SGLang(Dialect):
     json_schema = True
     fixed_tiles = None
     most_stops = None
+    parameters: ClassVar = {name: name for name in SAMPLING} | {"min_new_tokens": "min_tokens"}
 
     def picture(self, image: PreparedImage, url: str) -> Json:
         """``max_dynamic_patch`` stands beside the URL, as with LMDeploy."""

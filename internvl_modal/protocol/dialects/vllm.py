@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from internvl_modal.images.tiles import Tiling
 from internvl_modal.protocol.call import ChatCall
-from internvl_modal.protocol.dialects.base import Dialect, text_part
+from internvl_modal.protocol.dialects.base import SAMPLING, Dialect, text_part
 from internvl_modal.protocol.endpoint import Capabilities
 from internvl_modal.protocol.http import Json
 from internvl_modal.protocol.turns import Turn
@@ -29,6 +29,7 @@ class VLLM(Dialect):
 
     name = "vllm"
     json_schema = True
+    parameters: ClassVar = {name: name for name in SAMPLING} | {"min_new_tokens": "min_tokens"}
 
     def tiling(self, capabilities: Capabilities, detail: Detail) -> Tiling:
         """Where each request may choose, the limit of the model's own config does not bind.

@@ -1,0 +1,73 @@
+"""Calls that the gateway makes for its callers: what they do not set is the server's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from internvl_modal.flows.core import Core, Wanted
+from internvl_modal.flows.steps import Flow
+from internvl_modal.protocol.call import ChatCall
+from internvl_modal.protocol.chat_request import chat_request
+from internvl_modal.protocol.completion import decode_completion, first_choice
+from internvl_modal.protocol.http import HttpResponse, Json, json_of
+from internvl_modal.protocol.structured_output import first_prompt, invalid
+from internvl_modal.schema.inputs import Message
+from internvl_modal.schema.options import Options
+from internvl_modal.schema.results import Description
+from internvl_modal.transport.exchange import Exchange, Exchanged
+
+
+@dataclass(frozen=True)
+class Relayed:
+    """One answer, and what the server said of its tokens' probabilities."""
+
+    description: Description
+    logprobs: object = None
+
+
+def relay(
+    core: Core, messages: Sequence[Message], options: Options, fields: Mapping[str, object]
+) -> Flow[Relayed]:
+    """Answer the last of ``messages``; ``fields`` are sent as they are."""
+    call, deadline, _ = yield from core.asked(messages, options, relayed=fields)
+    decode = partial(_decode, call=call)
+    sent: Exchanged[Relayed] = yield Exchange(
+        call.endpoint.base_url, chat_request(call), decode, deadline
+    )
+    return sent.value
+
+
+def relay_object(
+    core: Core,
+    messages: Sequence[Message],
+    options: Options,
+    fields: Mapping[str, object],
+    wanted: Wanted[Json],
+) -> Flow[Relayed]:
+    """Answer with a JSON object, as ``Client.extract`` has it.
+
+    One that was cut is told as it is, since callers read ``finish_reason``; raises
+    OutputInvalidError where it does not fit after all repairs.
+    """
+    question = messages[-1].model_copy(
+        update={"text": first_prompt(messages[-1].text, wanted.document)}
+    )
+    turns = (*messages[:-1], question)
+    call, deadline, _ = yield from core.asked(turns, options, relayed=fields)
+    typed = yield from core.typed(call, deadline, wanted)
+    if typed.found is not None:
+        text = json.dumps(typed.found, ensure_ascii=False)
+        return Relayed(typed.answer.model_copy(update={"text": text}))
+    if typed.answer.finish_reason == "length":
+        return Relayed(typed.answer)
+    raise invalid("the schema", typed.why, typed.answer)
+
+
+def _decode(response: HttpResponse, call: ChatCall) -> Relayed:
+    found = decode_completion(response, call)
+    body = json_of(response.body)
+    choice = first_choice(body) if isinstance(body, dict) else None
+    return Relayed(found, choice and choice.get("logprobs"))

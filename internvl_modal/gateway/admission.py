@@ -1,0 +1,163 @@
+"""What stands before the routes: the key, how much of a body, how many at once, and who left."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import anyio
+from pydantic import SecretStr
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from internvl_modal.gateway.auth import check_key
+from internvl_modal.gateway.errors import RefusedError
+
+MAX_BODY = 32 * 1024 * 1024
+"""Bytes of a request body; base64 makes a picture a third larger."""
+BODIES = 8
+"""Largest bodies that may be in memory together."""
+BODY_SECONDS = 60.0
+"""Seconds that a caller may take to send a body."""
+MAX_REQUESTS = 128
+"""Requests under way, where nobody knows how many the model's server answers at once."""
+BUSY_AFTER = 5
+"""Seconds after which a caller may try again whom the gateway had no room for."""
+LEFT = 499
+"""Counted for callers who left; the name is nginx's, nobody is answered with it."""
+OPEN = "/health"
+"""The one address without a key."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much the gateway takes: ``body`` bytes, in ``seconds``, for ``requests`` at once."""
+
+    body: int = MAX_BODY
+    requests: int = MAX_REQUESTS
+    seconds: float = BODY_SECONDS
+
+
+class Admission:
+    """ASGI middleware: nobody without the key, nobody beyond the limits, nobody who has left.
+
+    Whoever is let in has sent the whole body. It is on the event loop, and does nothing there
+    that takes time.
+    """
+
+    def __init__(self, app: ASGIApp, key: SecretStr, limits: Limits) -> None:
+        self._app, self._key, self._limits = app, key, limits
+        self._under_way = self._bytes = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; raises RefusedError."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        if _path(scope) != OPEN:
+            check_key(request, self._key)
+        if request.method != "POST":
+            await self._app(scope, receive, send)
+            return
+        if self._under_way >= self._limits.requests:
+            raise busy("as many requests as it takes are under way")
+        self._under_way += 1
+        body = _Body(receive)
+        try:
+            await self._read(body, request.headers)
+            await self._serve(scope, body, send)
+        finally:
+            self._under_way -= 1
+            self._bytes -= body.size
+
+    async def _read(self, body: _Body, headers: Headers) -> None:
+        """Take the whole body; raises RefusedError where it is too large, slow or cut."""
+        most = self._limits.body
+        declared = headers.get("content-length", "")
+        if declared.isdecimal() and (len(declared) > 18 or int(declared) > most):
+            raise _too_large(most)
+        with anyio.move_on_after(self._limits.seconds) as time:
+            while got := await body.more():
+                self._bytes += got
+                if body.size > most:
+                    raise _too_large(most)
+                if self._bytes > most * BODIES:
+                    raise busy("the bodies of other requests fill its memory")
+        if time.cancelled_caught:
+            raise RefusedError(408, f"the body took longer than {self._limits.seconds:g} s")
+
+    async def _serve(self, scope: Scope, body: _Body, send: Send) -> None:
+        """Let the routes answer, unless the caller leaves first: then what they wait for ends."""
+        answered = False
+
+        async def watch(message: Message) -> None:
+            nonlocal answered
+            await send(message)
+            answered = message["type"] == "http.response.body" and not message.get("more_body")
+
+        with anyio.CancelScope() as answering:
+            leaving = asyncio.create_task(body.left(answering))
+            try:
+                await self._app(scope, body.receive, watch)
+            finally:
+                leaving.cancel()
+        state = Request(scope).state
+        if answering.cancelled_caught and not answered:
+            state.failed = getattr(state, "failed", LEFT)
+
+
+class _Body:
+    """The body of one request: read here, then handed on in one piece."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._pieces: list[bytes] = []
+        self._whole = self._given = False
+        self.size = 0
+
+    async def more(self) -> int:
+        """The size of one more piece; 0 once the body is whole."""
+        while not self._whole:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise RefusedError(400, "the caller left before the body was whole")
+            self._whole = not message.get("more_body", False)
+            if piece := message.get("body", b""):
+                self._pieces.append(piece)
+                self.size += len(piece)
+                return len(piece)
+        return 0
+
+    async def receive(self) -> Message:
+        """The body; whoever asks again waits until the answer is given."""
+        if self._given:
+            await asyncio.Event().wait()
+        self._given = True
+        body = b"".join(self._pieces)
+        self._pieces.clear()
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def left(self, answering: anyio.CancelScope) -> None:
+        """End ``answering`` when the caller leaves."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        answering.cancel()
+
+
+def _path(scope: Scope) -> str:
+    """The path below the prefix where the gateway is mounted."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", "")) or "/"
+
+
+def busy(why: str) -> RefusedError:
+    """The error of a gateway that has no room now."""
+    return RefusedError(
+        503, f"the gateway is busy: {why}", headers={"Retry-After": str(BUSY_AFTER)}
+    )
+
+
+def _too_large(most: int) -> RefusedError:
+    return RefusedError(413, f"the body is larger than {most} bytes; send a smaller picture")

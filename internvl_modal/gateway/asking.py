@@ -1,0 +1,84 @@
+"""What the routes ask the client for, in threads of the gateway's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from internvl_modal.client.aio import AsyncClient
+from internvl_modal.client.streams import AsyncStream
+from internvl_modal.flows.core import Wanted
+from internvl_modal.flows.discovery import Ready
+from internvl_modal.flows.relay import Relayed, relay, relay_object
+from internvl_modal.flows.steps import Flow, adrive
+from internvl_modal.protocol.http import Json
+from internvl_modal.schema.inputs import Message
+from internvl_modal.schema.options import Options
+from internvl_modal.schema.results import Description
+
+T = TypeVar("T")
+
+MAX_PIXELS = 40_000_000
+"""Of one picture, in place of the client's own limit."""
+PREPARING = 2
+"""Pictures that are decoded at once: with their limit and four bytes a pixel 320 MB."""
+
+
+class Model:
+    """The model behind the gateway.
+
+    Pictures have threads of their own, so that no number of them holds up what else runs here,
+    and a bound on the memory that they take together.
+    """
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client, self._core = client, client._core
+        self._threads = ThreadPoolExecutor(PREPARING, "internvl-gateway")
+
+    async def ready(self) -> Ready:
+        """Who answers; the server is asked unless that is known."""
+        return await self._run(self._core.ready())
+
+    async def describe(self, image: bytes, prompt: str, options: Options) -> Description:
+        """Describe one picture."""
+        return await self._run(self._core.describe(image, prompt, _bounded(options)))
+
+    async def answer(
+        self, messages: Sequence[Message], options: Options, fields: Mapping[str, object]
+    ) -> Relayed:
+        """Answer the last of ``messages``; ``fields`` go to the server as they are."""
+        return await self._run(relay(self._core, messages, _bounded(options), fields))
+
+    async def answer_object(
+        self,
+        messages: Sequence[Message],
+        options: Options,
+        fields: Mapping[str, object],
+        wanted: Wanted[Json],
+    ) -> Relayed:
+        """The same with a JSON object for an answer."""
+        flow = relay_object(self._core, messages, _bounded(options), fields, wanted)
+        return await self._run(flow)
+
+    def stream(
+        self, messages: Sequence[Message], options: Options, fields: Mapping[str, object]
+    ) -> AsyncStream:
+        """The same piece by piece."""
+        flow = self._core.opened(messages, _bounded(options), fields)
+        return AsyncStream(self._run, self._client._transport, flow)
+
+    def close(self) -> None:
+        """Let the threads end; the client is whoever's opened it."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, flow: Flow[T]) -> T:
+        return await adrive(flow, self._client._transport.send, self._call)
+
+    async def _call(self, function: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+
+
+def _bounded(options: Options) -> Options:
+    return {"max_pixels": MAX_PIXELS, **options}

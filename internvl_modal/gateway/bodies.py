@@ -1,0 +1,47 @@
+"""Bodies of requests, read into models without holding up the event loop or the memory."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from itertools import islice
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from internvl_modal.gateway.errors import RefusedError
+
+M = TypeVar("M", bound=BaseModel)
+
+MOST_ITEMS = 20_000
+"""Objects, lists and their members in one JSON body, its strings aside."""
+SMALL = 64 * 1024
+"""Bytes of JSON that are read faster than a thread is reached."""
+_ITEM = re.compile(rb'"(?:[^"\\]|\\.)*"|([\[{,])', re.DOTALL)
+
+
+async def read_json(body: bytes, model: type[M]) -> M:
+    """``body`` as ``model``; raises RefusedError or pydantic's ValidationError."""
+    if len(body) <= SMALL:
+        return _read(body, model)
+    return await asyncio.to_thread(_read, body, model)
+
+
+def _read(body: bytes, model: type[M]) -> M:
+    if _items(body) > MOST_ITEMS:
+        raise RefusedError(422, f"the JSON holds more than {MOST_ITEMS} items")
+    return model.model_validate_json(body, strict=True)
+
+
+def _items(body: bytes) -> int:
+    """How many items there are, at least where they are too many: a parser would make them all."""
+    if body.count(b"{") + body.count(b"[") + body.count(b",") <= MOST_ITEMS:
+        return 0
+    found = (match for match in _ITEM.finditer(body) if match[1])
+    return sum(1 for _ in islice(found, MOST_ITEMS + 1))
+
+
+def first_of(error: ValidationError) -> tuple[str, str | None]:
+    """Kind and place of the first of the errors; their inputs, which may be large, left out."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return first["type"], ".".join(map(str, first["loc"])) or None

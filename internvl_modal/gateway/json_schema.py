@@ -1,0 +1,93 @@
+"""JSON schemas of callers, checked against answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+from internvl_modal.errors import MissingExtraError
+
+try:
+    from jsonschema import Draft202012Validator, validators
+    from jsonschema.exceptions import SchemaError, ValidationError
+except ImportError as missing:
+    raise MissingExtraError(missing.name or "jsonschema", "gateway") from missing
+from pydantic_core import SchemaError as PatternError
+from pydantic_core import SchemaValidator, core_schema
+from pydantic_core import ValidationError as NoMatch
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+from internvl_modal.gateway.errors import RefusedError
+from internvl_modal.protocol.http import Json
+
+PARAM = "response_format"
+MOST_TOLD = 10
+
+
+def reader(schema: Json) -> Callable[[Json], Json]:
+    """What passes on an object that fits ``schema``, and raises ValueError for another.
+
+    No reference outside the schema is followed. Raises RefusedError for what is no schema of
+    objects.
+    """
+    if schema.get("type", "object") != "object":
+        raise RefusedError(422, "the schema's type must be 'object'", param=PARAM)
+    try:
+        Draft202012Validator.check_schema(schema)
+        for pattern in _patterns(schema):
+            _linear(pattern)
+    except (SchemaError, PatternError, RecursionError, ValueError) as error:
+        text = getattr(error, "message", None) or str(error)
+        raise RefusedError(422, f"not a JSON schema: {text:.200}", param=PARAM) from error
+    validator = _Validator(schema, registry=Registry())
+
+    def read(found: Json) -> Json:
+        try:
+            wrong = list(islice(validator.iter_errors(found), MOST_TOLD))
+        except (Unresolvable, RecursionError) as error:
+            text = "the schema refers to what is not in it"
+            raise RefusedError(422, text, param=PARAM) from error
+        if wrong:
+            raise ValueError(
+                "; ".join(f"{error.json_path}: {error.message:.200}" for error in wrong)
+            )
+        return found
+
+    return read
+
+
+@lru_cache(256)
+def _linear(pattern: str) -> SchemaValidator:
+    """A regular expression in linear time: Python's own may take for ever, event loop and all."""
+    return SchemaValidator(core_schema.str_schema(pattern=pattern))
+
+
+def _matches(pattern: str, text: str) -> bool:
+    try:
+        _linear(pattern).validate_python(text)
+    except NoMatch:
+        return False
+    return True
+
+
+def _pattern(_: Any, pattern: str, found: Any, __: Any) -> Iterator[ValidationError]:
+    if isinstance(found, str) and not _matches(pattern, found):
+        yield ValidationError(f"{found!r:.60} does not match {pattern!r}")
+
+
+_Validator = validators.extend(  # type: ignore[no-untyped-call] # in its stubs
+    Draft202012Validator, {"pattern": _pattern}
+)
+
+
+def _patterns(node: object) -> Iterator[str]:
+    """Every pattern of a schema; raises ValueError for the one place where Python's would run."""
+    if isinstance(node, dict):
+        if isinstance(node.get("patternProperties"), dict) and node["patternProperties"]:
+            raise ValueError("patternProperties is not supported")
+        yield from [node["pattern"]] if isinstance(node.get("pattern"), str) else []
+    for item in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _patterns(item)

@@ -1,0 +1,109 @@
+"""Connections: how long one may wait without a request, and how many may.
+
+uvicorn lets a connection wait for ever for the head of its first request. hypercorn and granian
+end it after a time; until then nobody is let in where such connections have taken every file
+descriptor, and both are a second server to know. So uvicorn is kept, with this guard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from internvl_modal.client.aio import AsyncClient
+
+MOST_IDLE = 256
+"""Connections without a request; one more ends the one that has been waiting longest."""
+
+
+class GuardedConnection(H11Protocol):
+    """HTTP/1.1 on a connection that costs nobody else theirs, for ``uvicorn.Config(http=...)``."""
+
+    patience = 10.0
+    """Seconds without a whole head of a request, or of sending what nobody reads."""
+    _timer: asyncio.TimerHandle | None = None
+    _since: float = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # uvicorn's
+        """Begin to wait for a request, in place of whoever has waited too long."""
+        super().connection_made(transport)
+        self._wait()
+        idle = [one for one in self.connections if isinstance(one, GuardedConnection) and one.idle]
+        if len(idle) > most_idle():
+            min(idle, key=lambda one: one._since).end()
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for the next one."""
+        super().on_response_complete()
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer."""
+        super().connection_lost(exc)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request of it is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def end(self) -> None:
+        """Close it at once, unless a request is being answered."""
+        if self.idle:
+            self.transport.abort()
+
+    def _wait(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._since = self.loop.time()
+        self._timer = self.loop.call_later(self.patience, self.end)
+
+
+def most_idle() -> int:
+    """Connections that may wait: a quarter of the descriptors that this process may have."""
+    return min(MOST_IDLE, _descriptors() // 4)
+
+
+def _descriptors() -> int:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 4 * MOST_IDLE
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+class _Server(uvicorn.Server):
+    """Closes the client before the signal that ended it ends the process."""
+
+    def __init__(self, config: uvicorn.Config, client: AsyncClient) -> None:
+        super().__init__(config)
+        self._client = client
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what is under way, then stop what the client started."""
+        await super().shutdown(sockets)
+        await self._client.aclose()
+
+
+def run(app: FastAPI, listening: socket.socket, client: AsyncClient) -> None:
+    """Serve ``app`` on a socket until SIGINT or SIGTERM, then close the ``client`` that it asks.
+
+    asyncio takes as many connections at once as may be pending; so few that descriptors are left
+    until those that have waited too long are ended.
+    """
+    config = uvicorn.Config(
+        app,
+        http=GuardedConnection,
+        log_level="warning",
+        ws="none",
+        backlog=max(4, min(MOST_IDLE, _descriptors() // 16)),
+    )
+    _Server(config, client).run(sockets=[listening])

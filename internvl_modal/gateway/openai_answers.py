@@ -1,0 +1,178 @@
+"""Answers as OpenAI's API has them: completions and chunks, with ``seen`` and ``warnings``."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+from starlette.requests import Request
+
+from internvl_modal.client.streams import AsyncStream
+from internvl_modal.flows.relay import Relayed
+from internvl_modal.gateway.errors import TOLD, Failure
+from internvl_modal.gateway.metrics import Metrics
+from internvl_modal.schema.results import Description, Seen, Usage
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class Tokens(_Answer):
+    """Token counts."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Said(_Answer):
+    """The text of an answer."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class Choice(_Answer):
+    """One answer."""
+
+    index: int
+    message: Said
+    logprobs: object = None
+    finish_reason: str
+
+
+class Completion(_Answer):
+    """What ``POST /v1/chat/completions`` answers without ``stream``."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Tokens
+    seen: Seen
+    warnings: tuple[str, ...]
+
+
+class ModelCard(_Answer):
+    """One model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "internvl-modal"
+
+
+class ModelList(_Answer):
+    """What ``GET /v1/models`` answers."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+def completion(request: Request, answers: Sequence[Relayed]) -> Completion:
+    """The answers to one question; the pictures count once, their words all."""
+    found = [answer.description for answer in answers]
+    usage = Usage(
+        prompt_tokens=found[0].usage.prompt_tokens,
+        completion_tokens=sum(one.usage.completion_tokens for one in found),
+    )
+    return Completion(
+        id=f"chatcmpl-{request.state.request_id}",
+        created=int(time.time()),
+        model=found[0].model,
+        choices=[
+            Choice(
+                index=index,
+                message=Said(content=answer.description.text),
+                logprobs=answer.logprobs,
+                finish_reason=answer.description.finish_reason,
+            )
+            for index, answer in enumerate(answers)
+        ],
+        usage=_tokens(usage),
+        seen="confirmed" if all(one.seen == "confirmed" for one in found) else "unverifiable",
+        warnings=tuple(dict.fromkeys(text for one in found for text in one.warnings)),
+    )
+
+
+def _tokens(usage: Usage) -> Tokens:
+    return Tokens(**usage.model_dump(), total_tokens=usage.total_tokens)
+
+
+class Events:
+    """One streamed answer as server-sent events."""
+
+    def __init__(self, request: Request, metrics: Metrics, model: str, *, usage: bool) -> None:
+        self._request, self._metrics, self._tell_usage = request, metrics, usage
+        self._head = {
+            "id": f"chatcmpl-{request.state.request_id}",
+            "object": "chat.completion.chunk",
+            "created": int(time.time()),
+            "model": model,
+        }
+
+    async def of_stream(
+        self, first: str, pieces: AsyncGenerator[str, None], answer: AsyncStream
+    ) -> AsyncIterator[bytes]:
+        """``first``, the other pieces and the end; an error is an event without ``[DONE]``."""
+        async with aclosing(pieces):
+            try:
+                yield self._chunk({"role": "assistant", "content": first}, answer.logprobs())
+                async for piece in pieces:
+                    yield self._chunk({"content": piece}, answer.logprobs())
+                for event in self._end(answer.description, answer.logprobs()):
+                    yield event
+            except Exception as error:
+                failure = Failure.of(error, self._request)
+                self._request.state.failed = failure.status
+                yield _event(failure.document(self._request))
+                if not isinstance(error, TOLD):
+                    raise
+
+    async def of_answers(self, answers: Sequence[Relayed]) -> AsyncIterator[bytes]:
+        """Each answer in one piece."""
+        for index, answer in enumerate(answers):
+            delta = {"role": "assistant", "content": answer.description.text}
+            yield self._chunk(delta, answer.logprobs, None, index)
+        whole = completion(self._request, answers)
+        for index, answer in enumerate(answers):
+            found = answer.description
+            yield self._chunk({}, None, found, index)
+        for event in self._last(whole.usage):
+            yield event
+
+    def _end(self, found: Description, logprobs: object) -> list[bytes]:
+        self._metrics.tokens.inc(found.usage.completion_tokens)
+        last = self._chunk({}, logprobs, found)
+        return [last, *self._last(_tokens(found.usage))]
+
+    def _last(self, usage: Tokens) -> list[bytes]:
+        told = _event({**self._head, "choices": [], "usage": usage.model_dump()})
+        return [*([told] if self._tell_usage else []), b"data: [DONE]\n\n"]
+
+    def _chunk(
+        self,
+        delta: dict[str, str],
+        logprobs: object,
+        ended: Description | None = None,
+        index: int = 0,
+    ) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
+        document: dict[str, object] = {**self._head, "choices": [choice]}
+        if self._tell_usage:
+            document["usage"] = None
+        if ended is not None:
+            choice["finish_reason"] = ended.finish_reason
+            document |= {"seen": ended.seen, "warnings": ended.warnings}
+        return _event(document)
+
+
+def _event(document: object) -> bytes:
+    return f"data: {json.dumps(document)}\n\n".encode()

@@ -1,0 +1,34 @@
+"""Which values of deep grey are black and white."""
+
+from __future__ import annotations
+
+import math
+
+from internvl_modal.errors import ImageError
+
+TWELVE_BITS = 4_096
+FULL = 65_535
+
+
+def sixteen_bit_range(high: float) -> tuple[float, float, str]:
+    """Black, white and a warning for 16-bit pictures: sensors write 10, 12 or 14 bits into them.
+
+    ``high`` is the largest value. From 4,096 on a picture is what it says: a dark one stays dark.
+    """
+    if high >= TWELVE_BITS or high <= 0:
+        return 0, FULL, ""
+    white = (1 << int(high).bit_length()) - 1
+    return 0, white, f"its 16-bit values end at {high:g}: shown from 0 to {white}"
+
+
+def own_range(low: float, high: float, name: str, *, unit: bool) -> tuple[float, float, str]:
+    """Black, white and a warning for 32-bit pictures; ``unit``: 0..1 is taken as it is."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ImageError("has pixels that are not numbers", source=name, hint="replace NaN and inf")
+    if unit and low >= 0 and high <= 1:
+        return 0, 1, ""
+    if low == high:
+        return (
+            (low - 1, high + 1, f"all its values are {low:g}: shown as grey") if low else (0, 1, "")
+        )
+    return low, high, f"its values {low:g}..{high:g} are shown from the darkest to the lightest"

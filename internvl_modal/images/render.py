@@ -1,0 +1,158 @@
+"""From a picture's pixels to those that are sent: upright, 8-bit, at the size that is wanted."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from PIL import Image, Jpeg2KImagePlugin, JpegImagePlugin
+
+from internvl_modal.errors import ImageError
+from internvl_modal.images.fast import NEAR
+from internvl_modal.images.load import Picture
+from internvl_modal.images.pixels import flatten, is_plain, to_srgb
+
+MAX_BYTES = 400_000_000
+"""Most memory to decode one picture: 95 megapixels of RGB, as Pillow holds them."""
+GAP = 2
+"""Pictures more than twice this much too large are first made smaller by whole squares."""
+_TURN = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a picture with this EXIF orientation upright."""
+_DEPTHS = {"1": 1, "L": 1, "P": 1}
+_DECODERS = {"WEBP": 12.2, "AVIF": 5.3, "HEIF": 4.5, "JPEG2000": 20.3}
+"""Bytes for each pixel that a decoder holds beside the picture, as measured."""
+
+Size = tuple[int, int]
+
+
+def render(
+    picture: Picture, size: Size, background: str, max_bytes: int
+) -> tuple[Image.Image, tuple[str, ...]]:
+    """The picture upright at ``size``, 8-bit, in mode RGB or L, and warnings about its values.
+
+    A photograph that its decoder brought near to ``size`` is in YCbCr, as JPEGs are inside.
+    Raises ImageError for damaged files and for those that need more than ``max_bytes``.
+    """
+    turn = None if picture.format == "TIFF" else _TURN.get(picture.orientation)  # Pillow turns them
+    stored = size_stored(picture, size)
+    size_decoded = _draft(picture, stored)
+    check_memory(picture, size_decoded, stored, max_bytes)
+    icc = picture.icc
+    if picture.image.mode == "YCbCr" and picture.survey is not None:
+        image, warning = _resized_by_channel(picture.decode(), stored), ""
+    else:
+        image, warning = _rendered(picture, stored, background)
+        image = to_srgb(image, icc)
+    if turn is not None:
+        image = image.transpose(turn)
+    image = image.copy() if image is picture.image else image
+    image.info = {}
+    return image, (warning,) if warning else ()
+
+
+def size_stored(picture: Picture, size: Size) -> Size:
+    """An upright size as the file has it."""
+    return size[::-1] if picture.format != "TIFF" and picture.orientation >= 5 else size
+
+
+def _rendered(picture: Picture, stored: Size, background: str) -> tuple[Image.Image, str]:
+    decoded = picture.decode()
+    factor = _factor(decoded.size, stored)
+    full = picture.format == "PPM"
+    image, warning = flatten(decoded, background, picture.name, full=full, factor=factor)
+    if image.size != stored:
+        box = (0.0, 0.0, decoded.width / factor, decoded.height / factor)
+        image = image.resize(stored, Image.Resampling.BICUBIC, box=box)
+    return image, warning
+
+
+def _goes_by_channel(picture: Picture, stored: Size) -> bool:
+    """Whether a JPEG holds fewer colours than pixels, and will be decoded near to ``stored``."""
+    image = cast(JpegImagePlugin.JpegImageFile, picture.image)
+    ycbcr = [layer[0] for layer in image.layer] == [1, 2, 3]
+    if not ycbcr or image.info.get("adobe_transform", 1) != 1 or picture.icc is not None:
+        return False
+    samples = [down * across for _, down, across, _ in image.layer]
+    if samples[0] <= max(samples[1:]):
+        return False
+    least = least_size(picture, stored)
+    scale = min(image.width // least[0], image.height // least[1])
+    halved = 1 << min(3, scale.bit_length() - 1)
+    ratio = max(image.width / halved / stored[0], image.height / halved / stored[1])
+    return 1 < ratio <= NEAR
+
+
+def _resized_by_channel(image: Image.Image, size: Size) -> Image.Image:
+    """Brightness by bicubic, colours by their nearest pixel: the file has half as many of them."""
+    ways = (Image.Resampling.BICUBIC, Image.Resampling.NEAREST, Image.Resampling.NEAREST)
+    channels = zip(image.split(), ways, strict=True)
+    return Image.merge("YCbCr", [channel.resize(size, way) for channel, way in channels])
+
+
+def memory_needed(picture: Picture, size: Size) -> int:
+    """Bytes to decode a picture and to make it smaller, known from its header."""
+    stored = size_stored(picture, size)
+    return _memory(picture, _draft(picture, stored), stored)
+
+
+def check_memory(picture: Picture, decoded: Size, stored: Size, max_bytes: int) -> None:
+    """Refuse a picture that would take more than ``max_bytes`` to decode and to make smaller."""
+    needed = _memory(picture, decoded, stored)
+    if needed > max_bytes:
+        width, height = picture.image.size
+        raise ImageError(
+            f"{width}x{height} {picture.format} takes {needed:,} bytes to decode, "
+            f"more than {max_bytes:,}",
+            source=picture.name,
+            hint="shrink it, or raise max_bytes_decoded",
+        )
+
+
+def _memory(picture: Picture, decoded: Size, stored: Size) -> int:
+    """The larger of what decoding takes and what making it smaller takes, in bytes."""
+    image, survey = picture.image, picture.survey
+    pixels = decoded[0] * decoded[1]
+    depth = 2 if image.mode.startswith("I;16") else _DEPTHS.get(image.mode, 4)
+    own = 0 if survey is None else pixels * depth
+    extra = 0 if survey is None else survey.extra_bytes
+    while_decoding = own + int(pixels * _DECODERS.get(image.format or "", 0)) + extra
+    factor = _factor(decoded, stored)
+    after = own + stored[0] * decoded[1] // factor * 4
+    if not is_plain(image) or factor > 1:
+        grey = image.mode in ("1", "F", "L") or image.mode.startswith("I")
+        after += pixels // factor**2 * (1 if grey else 4)
+    return max(while_decoding, after)
+
+
+def _factor(size: Size, wanted: Size) -> int:
+    return max(1, int(min(size[0] / wanted[0], size[1] / wanted[1]) / GAP))
+
+
+def _draft(picture: Picture, stored: Size) -> Size:
+    """Let the decoder halve a picture that is much too large; returns the size it will have."""
+    width, height = picture.image.size
+    if picture.survey is None:
+        return width, height
+    if picture.format in ("JPEG", "MPO"):
+        mode = "YCbCr" if _goes_by_channel(picture, stored) else None
+        picture.image.draft(mode, least_size(picture, stored))
+    elif picture.format == "JPEG2000":
+        halvings = min(picture.survey.halvings, _factor((width, height), stored).bit_length() - 1)
+        cast(Jpeg2KImagePlugin.Jpeg2KImageFile, picture.image).reduce = halvings
+        half = 1 << halvings >> 1
+        return (width + half) >> halvings, (height + half) >> halvings
+    return picture.image.size
+
+
+def least_size(picture: Picture, stored: Size) -> Size:
+    """The least the JPEG decoder may shrink to: it halves well, and quarters badly."""
+    sides = zip(stored, picture.image.size, strict=True)
+    width, height = (min(2 * wanted, max(wanted, full // 3)) for wanted, full in sides)
+    return width, height
