@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as arrow
+import pybase64
 import pytest
 from PIL import Image
 from pyarrow import parquet
@@ -169,3 +170,38 @@ def test_no_signature_is_on_the_disk_and_a_new_one_asks_nothing_again(
         assert {line["key"] for line in lines(Path(out))} == {
             "https://x.org/a.png?id=7", "http://127.0.0.1:9/b.png",
         }  # fmt: skip
+
+
+@pytest.mark.parametrize("out", ["out.jsonl", "out.parquet", "texts/"])
+def test_rows_that_0_1_0_called_otherwise_are_recognised(
+    loopback: Loopback, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    """Base names in Parquet, of which it took the first alone, and rows with an ``id``."""
+    cells = [{"bytes": png(n), "path": name} for n, name in enumerate(["a.png", "b.png", "a.png"])]
+    parquet.write_table(arrow.table({"image": cells}), "p.parquet")
+    Path("cat.png").write_bytes(png(9))
+    data = "data:image/png;base64," + pybase64.b64encode(png(8)).decode()
+    rows = [{"id": "seven", "image": data}, {"key": 0, "image": "cat.png"}]
+    Path("m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    documents = [{**OLD[0], "key": key, "file": f"{number}.txt"} for number, key in
+                 enumerate(["a.png", "b.png", "m.jsonl#0", "cat.png"])]  # fmt: skip
+    monkeypatch.setattr(f"{__name__}.OLD", documents)
+    left_by_the_old(out)
+    loopback.will(Reply(body=completion("A dog.")))
+    for _ in range(2):
+        with ivl.Client(base_url=loopback.url, model="m") as client:
+            done = [
+                outcome.key
+                for source in ("p.parquet", "m.jsonl")
+                for outcome in client.describe_many(source, out=out)
+            ]
+        assert done in (["p.parquet#2"], [])
+    assert sum(bool(heard.body) for heard in loopback.heard) == 1
+
+
+def test_several_paths_of_one_question_are_recognised(loopback: Loopback) -> None:
+    Path("cat.png").write_bytes(png(9))
+    line = {**OLD[0], "key": "#0-7f83fe648666"}
+    Path("out.jsonl").write_text(json.dumps(line) + "\n")
+    with ivl.Client(base_url=loopback.url, model="m") as client:
+        assert not list(client.describe_many([["cat.png", "cat.png"]], out="out.jsonl"))
