@@ -32,7 +32,8 @@ def mend_console() -> None:
     """Have nothing fail for want of a console: what one cannot show is escaped there."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed; the next file would get its number
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - to the end
+            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - to the end
+            setattr(sys, name, nowhere)
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
