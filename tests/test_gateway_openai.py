@@ -243,7 +243,7 @@ def test_a_range_names_its_field(client: OpenAI) -> None:
         ([{**ask(data_url())[0], "role": "system"}, *ask()], {}, "'system' cannot"),
         (ask(*[data_url(2, 2)] * 17), {}, "17 pictures are more than 16"),
         (ask(data_url()), {"temperature": 9}, "temperature"),
-        (ask(data_url()), {"max_completion_tokens": 0}, "max_tokens"),
+        (ask(data_url()), {"max_completion_tokens": 0}, "max_completion_tokens"),
         (ask("data:image/png;base64,AAAA"), {}, "not a picture"),
         (ask("data:image/png;base64,****"), {}, "base64"),
         (ask("data:image/svg+xml;base64,PHN2Zy8+"), {}, "SVG"),
