@@ -29,7 +29,7 @@ def explain(error: ValidationError) -> str:
     """One line for a pydantic error: each field, what is wrong and the value given."""
     found: dict[str, list[str]] = {}
     for item in error.errors(include_url=False)[:MOST_TOLD]:
-        name = ".".join(str(part) for part in item["loc"] if not _is_branch(part))
+        name = ".".join(str(part) for part in item["loc"] if not is_branch(part))
         subject, wrong = _explained(name, item)
         said = found.setdefault(subject, [])  # more than once for each branch of a union
         if said:
@@ -58,7 +58,7 @@ def _explained(name: str, item: ErrorDetails) -> tuple[str, str]:
 _SECRET = re.compile(r"key|secret|password|authorization|header|(^|[._])token$|hf_token")
 
 
-def _is_branch(part: object) -> bool:
+def is_branch(part: object) -> bool:
     """Whether pydantic added this part of a location to tell the members of a union apart."""
     named = part in ("constrained-int", "int", "str")
     return isinstance(part, str) and (named or "[" in part or "(" in part)
