@@ -14,7 +14,7 @@ import typer
 
 from internvl_modal.errors import ConfigError, InternVLError
 
-Backend = Annotated[str | None, typer.Option(help="local, endpoint, lmdeploy, modal or an URL.")]
+Backend = Annotated[str | None, typer.Option(help="local, endpoint, lmdeploy, modal or a URL.")]
 
 
 BaseUrl = Annotated[str | None, typer.Option(help="URL of an OpenAI-compatible server.")]
