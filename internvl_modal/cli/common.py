@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from internvl_modal.errors import ConfigError, InternVLError
 
-Backend = Annotated[str | None, typer.Option(help="local, endpoint, lmdeploy, modal or an URL.")]
+Backend = Annotated[str | None, typer.Option(help="local, endpoint, lmdeploy, modal or a URL.")]
 
 
 BaseUrl = Annotated[str | None, typer.Option(help="URL of an OpenAI-compatible server.")]
@@ -22,6 +26,35 @@ Model = Annotated[
 
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line, errors too.")]
+
+
+def mend_console() -> None:
+    """Have nothing fail for want of a console: what one cannot show is escaped there."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed; the next file would get its number
+            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - to the end
+            setattr(sys, name, nowhere)
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def check_output() -> None:
+    """Raise ConfigError where standard output is closed: an answer would be paid and lost."""
+    if getattr(sys.stdout, "name", None) == os.devnull:
+        raise ConfigError("standard output is closed", hint="the answer would be lost")
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line, if somebody is there to read it: a batch goes on without."""
+    stream = sys.stderr if err else sys.stdout
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        with suppress(OSError):  # flushed again at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except ValueError:  # closed
+        pass
 
 
 def failed(error: InternVLError) -> int:

@@ -39,7 +39,8 @@ class _InMemory(BytesIO):
 def _read_repository(
     model: str, revision: str, endpoint: str | None
 ) -> tuple[Mapping[str, object], Mapping[str, int]]:
-    from internvl_modal.weights.hub import Hub, explain
+    from internvl_modal.weights.hub import Hub
+    from internvl_modal.weights.hub_errors import explain
 
     token = Settings.load().hf_token
     hub = Hub(token.get_secret_value() if token else None, endpoint)
@@ -52,7 +53,7 @@ def _read_repository(
                 hub.fetch(repository, file, sink, 0)
     except Exception as error:
         if told := explain(error, model, revision, None, hub):
-            raise told from error
+            raise told from told.__cause__
         raise
     try:
         config = json.loads(sink.getvalue())
