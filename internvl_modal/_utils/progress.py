@@ -57,7 +57,8 @@ class Bar(Generic[P_contra]):
 
     def close(self) -> None:
         """Leave it as it is."""
-        self._bar.close()
+        with suppress(OSError, ValueError):  # as above
+            self._bar.close()
 
 
 def choose(

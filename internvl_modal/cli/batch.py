@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from internvl_modal.batch.sinks.lines import read_lines
+from internvl_modal.cli.common import say
 from internvl_modal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,7 +38,10 @@ def batch(
     resume: Annotated[bool, typer.Option(help="Skip what is there, or start anew.")] = True,
     retry_errors: Annotated[bool, typer.Option("--retry-errors", help=_RETRY)] = False,
     dedupe: Annotated[bool, typer.Option("--dedupe", help="Ask about equal bytes once.")] = False,
-    column: Annotated[Text, typer.Option(help="Column of the manifest to read.")] = None,
+    column: Annotated[Text, typer.Option(help="Column that holds the pictures.")] = None,
+    key: Annotated[Text, typer.Option(help="Column that holds the keys.")] = None,
+    delimiter: Annotated[Text, typer.Option(help="What divides a CSV.")] = None,
+    pages: Annotated[Text, typer.Option(help="Pages of a PDF: 1-20.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     backend: Annotated[Text, typer.Option(help=_BACKEND)] = None,
     base_url: Annotated[Text, typer.Option(help="URL of an OpenAI-compatible server.")] = None,
@@ -57,6 +61,9 @@ def batch(
         "concurrency": int(concurrency) if concurrency.isdecimal() else concurrency,
         "max_concurrency": max_concurrency,
         "column": column,
+        "key": key,
+        "delimiter": delimiter,
+        "pages": pages,
         "detail": int(detail) if detail is not None and detail.isdecimal() else detail,
         "max_tokens": max_tokens,
         "temperature": temperature,
@@ -70,7 +77,7 @@ def batch(
         words += f", {done.skipped:,} there before"
     if done.failed_before:
         words += f" ({done.failed_before:,} failed: --retry-errors asks again)"
-    typer.echo(f"{words} -> {out}")
+    say(f"{words} -> {out}")
     return 1 if done.failed or done.failed_before else 0
 
 
@@ -82,7 +89,7 @@ def _report(batch: Batch) -> BatchProgress:
         if not outcome.ok:
             name = url_name(outcome.key) if is_url(outcome.key) else outcome.key
             words = " ".join(str(outcome.error).split()).removeprefix(f"{name}: ")
-            typer.echo(f"{name}: {type(outcome.error).__name__}: {words}", err=True)
+            say(f"{name}: {type(outcome.error).__name__}: {words}", err=True)
     return batch.summary
 
 

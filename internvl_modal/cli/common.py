@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +26,34 @@ Model = Annotated[
 
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line, errors too.")]
+
+
+def mend_console() -> None:
+    """Have nothing fail for want of a console: what one cannot show is escaped there."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed; the next file would get its number
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - to the end
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def check_output() -> None:
+    """Raise ConfigError where standard output is closed: an answer would be paid and lost."""
+    if getattr(sys.stdout, "name", None) == os.devnull:
+        raise ConfigError("standard output is closed", hint="the answer would be lost")
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line, if somebody is there to read it: a batch goes on without."""
+    stream = sys.stderr if err else sys.stdout
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        with suppress(OSError):  # flushed again at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except ValueError:  # closed
+        pass
 
 
 def failed(error: InternVLError) -> int:

@@ -11,7 +11,16 @@ from typing import Annotated, Any
 import typer
 
 import internvl_modal
-from internvl_modal.cli.common import Backend, BaseUrl, Json, Model, error_document, exit_code, fail
+from internvl_modal.cli.common import (
+    Backend,
+    BaseUrl,
+    Json,
+    Model,
+    check_output,
+    error_document,
+    exit_code,
+    fail,
+)
 from internvl_modal.errors import ConfigError, InternVLError, WeightsError
 from internvl_modal.protocol.endpoint import preview
 
@@ -44,6 +53,7 @@ def describe(
     as_json: Json = False,
 ) -> int:
     """Describe pictures, one after the other; a bad one does not stop the rest."""
+    check_output()
     level = int(detail) if detail is not None and detail.isdecimal() else detail
     given = {"detail": level, "max_tokens": max_tokens, "temperature": temperature}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}

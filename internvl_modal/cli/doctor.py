@@ -26,6 +26,9 @@ EXTRAS = {
     "parquet": "pyarrow",
     "plot": "matplotlib",
     "socks": "aiohttp-socks",
+    "remote": "fsspec",
+    "pdf": "pypdfium2",
+    "fast": "opencv-python-headless",
     "openai": "openai",
     "lmdeploy": "lmdeploy",
 }

@@ -14,7 +14,7 @@ import typer
 
 import internvl_modal
 from internvl_modal.cli import batch, deploy, describe, doctor, plan, serve, weights
-from internvl_modal.cli.common import fail, failed, misused
+from internvl_modal.cli.common import fail, failed, mend_console, misused
 from internvl_modal.errors import InternVLError, WeightsInterruptedError
 
 
@@ -41,6 +41,7 @@ app = typer.Typer(
 
 def main() -> NoReturn:
     """Run the command; any error of ours is one line on standard error."""
+    mend_console()
     try:
         code = app(standalone_mode=False) or 0
     except InternVLError as error:
@@ -52,10 +53,11 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         code = 130
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in (errno.ENOSPC, errno.EPIPE):
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushed again at the end
-        code = fail(InternVLError(f"cannot write: {error}", hint="make room"))
+        full = InternVLError(f"cannot write: {error}", hint="make room")
+        code = fail(full) if error.errno == errno.ENOSPC else 1
     except Exception as error:
         if not hasattr(error, "format_message"):  # of click's, for wrong usage
             raise

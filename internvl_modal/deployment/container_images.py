@@ -29,7 +29,7 @@ version alone pip would take the sources, and compile them for an hour where no 
 # dependencies pip might exchange its torch.
 LMDEPLOY_PACKAGES = (
     "/opt/py3/bin/python -m pip install --no-cache-dir --no-deps timm==1.0.15",
-    f"/opt/py3/bin/python -m pip install --no-cache-dir --no-deps '{FLASH_ATTENTION}'",
+    f"/opt/py3/bin/python -m pip install --no-cache-dir --no-deps 'flash-attn @ {FLASH_ATTENTION}'",
 )
 
 

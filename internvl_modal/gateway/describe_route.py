@@ -41,7 +41,9 @@ class DescribeBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    image_data: str = Field(description="The picture in base64, or as a data URL.")
+    image_data: str = Field(
+        description="The picture in base64, or as a data URL.", json_schema_extra={"format": "byte"}
+    )
     prompt: str = DEFAULT_PROMPT
     detail: Detail = "medium"
     max_tokens: int = Field(1024, ge=1, lt=2**31)

@@ -42,8 +42,13 @@ class _Sent(BaseModel):
             name: item
             for name, item in value.items()
             if name not in cls.ignored
-            and not (item is None if name in cls.model_fields else is_neutral(name, item))
+            and not (item is None if name in cls._names() else is_neutral(name, item))
         }
+
+    @classmethod
+    def _names(cls) -> set[str]:
+        """Fields as requests name them."""
+        return {field.alias or name for name, field in cls.model_fields.items()}
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> Any:
@@ -65,7 +70,7 @@ class ImageUrl(_Sent):
 
     url: str = Field(
         description="A data: or http(s) URL.",
-        json_schema_extra={"pattern": "^([dD][aA][tT][aA]:|[hH][tT][tT][pP][sS]?://)"},
+        json_schema_extra={"format": "uri"},
     )
     detail: Detail | None = "medium"
 

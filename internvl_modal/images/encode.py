@@ -16,6 +16,7 @@ from internvl_modal.images.render import (
     MAX_BYTES,
     check_memory,
     least_size,
+    memory_needed,
     render,
     size_stored,
 )
@@ -85,6 +86,25 @@ def estimate(
         tokens=layout.tokens,
         payload_bytes=_expected_bytes(picture, layout, formats),
     )
+
+
+def memory(
+    source: ImageSource,
+    *,
+    detail: Detail = "medium",
+    tiling: Tiling = Tiling(),  # noqa: B008, it is frozen
+    formats: frozenset[str] = frozenset({JPEG, PNG}),
+    **reading: Unpack[Reading],
+) -> int:
+    """Bytes that ``prepare`` takes beside the file, from its header alone; raises ImageError.
+
+    For whoever prepares several at once within a budget.
+    """
+    picture = open_picture(source, reading)
+    layout = plan_layout(*picture.size, detail, tiling)
+    if _goes_as_it_is(picture, layout.size, formats):
+        return 0
+    return memory_needed(picture, layout.size)
 
 
 class _Sent(NamedTuple):

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from internvl_modal.errors import ConfigError, ImageError, MissingExtraError
 from internvl_modal.images.names import source_name
@@ -67,6 +67,14 @@ def _wrong(pages: object, count: int) -> ConfigError:
     )
 
 
+def page_numbers(
+    source: str | os.PathLike[str] | bytes, *, pages: str | int | Sequence[int] | None = None
+) -> list[int]:
+    """The numbers of the pages that ``read_pages`` would render; it raises the same."""
+    with closing(_Document(source)) as document:
+        return parse_pages(pages, document.count)
+
+
 def read_pages(
     source: str | os.PathLike[str] | bytes, *, pages: str | int | Sequence[int] | None = None
 ) -> Iterator[Page]:
@@ -75,12 +83,7 @@ def read_pages(
     Raises MissingExtraError, ConfigError for wrong ``pages``, and ImageError for what is not a
     PDF, needs a password or is damaged.
     """
-    try:
-        import pypdfium2
-    except ImportError as error:
-        raise MissingExtraError("pypdfium2", "pdf") from error
-    name = source_name(source)
-    with closing(_Document(pypdfium2, source, name)) as document:
+    with closing(_Document(source)) as document:
         for number in parse_pages(pages, document.count):
             yield Page(number, document.render(number))
 
@@ -88,9 +91,13 @@ def read_pages(
 class _Document:
     """A PDF that PDFium has open; every use of PDFium is under one lock."""
 
-    def __init__(self, pdfium: Any, source: str | os.PathLike[str] | bytes, name: str) -> None:
+    def __init__(self, source: str | os.PathLike[str] | bytes) -> None:
+        try:
+            import pypdfium2 as pdfium
+        except ImportError as error:
+            raise MissingExtraError("pypdfium2", "pdf") from error
         self._error: type[Exception] = pdfium.PdfiumError
-        self._name = name
+        self._name = source_name(source)
         given = source if isinstance(source, bytes) else os.fspath(source)
         try:
             with _ONE_AT_A_TIME:

@@ -74,10 +74,13 @@ def _rendered(picture: Picture, stored: Size, background: str) -> tuple[Image.Im
 
 
 def _goes_by_channel(picture: Picture, stored: Size) -> bool:
-    """Whether a JPEG is in YCbCr inside and will be decoded near to the size that is wanted."""
+    """Whether a JPEG holds fewer colours than pixels, and will be decoded near to ``stored``."""
     image = cast(JpegImagePlugin.JpegImageFile, picture.image)
     ycbcr = [layer[0] for layer in image.layer] == [1, 2, 3]
     if not ycbcr or image.info.get("adobe_transform", 1) != 1 or picture.icc is not None:
+        return False
+    samples = [down * across for _, down, across, _ in image.layer]
+    if samples[0] <= max(samples[1:]):
         return False
     least = least_size(picture, stored)
     scale = min(image.width // least[0], image.height // least[1])
@@ -91,6 +94,12 @@ def _resized_by_channel(image: Image.Image, size: Size) -> Image.Image:
     ways = (Image.Resampling.BICUBIC, Image.Resampling.NEAREST, Image.Resampling.NEAREST)
     channels = zip(image.split(), ways, strict=True)
     return Image.merge("YCbCr", [channel.resize(size, way) for channel, way in channels])
+
+
+def memory_needed(picture: Picture, size: Size) -> int:
+    """Bytes to decode a picture and to make it smaller, known from its header."""
+    stored = size_stored(picture, size)
+    return _memory(picture, _draft(picture, stored), stored)
 
 
 def check_memory(picture: Picture, decoded: Size, stored: Size, max_bytes: int) -> None:

@@ -115,7 +115,7 @@ def test_what_a_callback_or_a_file_raises(
     images = {"k": source, **{f"k{n}": png(n) for n in range(500)}}
     options: dict[str, Any] = {} if where == "read" else {where: call}
     outcomes, error = outcomes_of(client, images, **options)
-    ends = SystemExit | KeyboardInterrupt | Stop | GeneratorExit | ivl.ConfigError
+    ends = SystemExit | KeyboardInterrupt | Stop | GeneratorExit | MemoryError | ivl.ConfigError
     if where == "read" and not isinstance(raised, ends):
         assert error is None
         assert keys(outcomes, ok=False) == {"k"}

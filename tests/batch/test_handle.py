@@ -41,7 +41,7 @@ def test_numbers_meanwhile_and_afterwards(loopback: Loopback) -> None:
 def test_left_early_it_ends(loopback: Loopback) -> None:
     before = threading.active_count()
     with ivl.Client(base_url=loopback.url) as client:
-        with client.describe_many(({"k": PICTURE} for _ in range(9)), progress=False) as batch:
+        with client.describe_many(((f"k{n}", PICTURE) for n in range(9)), progress=False) as batch:
             next(batch)
         assert list(batch) == []
         assert batch.summary.done >= 1

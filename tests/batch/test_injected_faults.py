@@ -11,7 +11,8 @@ import pytest
 
 import internvl_modal as ivl
 from tests.batch.conftest import Fast
-from tests.batch.faults import SOURCES, Case, balance, run
+from tests.batch.fault_sources import SOURCES, Case
+from tests.batch.faults import balance, run
 from tests.batch.sources import png
 
 

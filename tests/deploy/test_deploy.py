@@ -103,7 +103,7 @@ def test_the_image_of_the_model_server(deployed: Plane) -> None:
         r"ENV PATH=/usr/local/bin:\$PATH",
         r"ENTRYPOINT \[\]",
         r"RUN /opt/py3/bin/python -m pip install .* --no-deps timm==.*",
-        r"RUN /opt/py3/bin/python -m pip install .* --no-deps 'https://.*/flash_attn-.*\.whl'",
+        r"RUN /opt/py3/bin/python -m pip install .* --no-deps 'flash-attn @ https://.*/flash_attn-.*\.whl'",
         r"COPY --from=.* /uv /\.uv/uv",
         r"RUN /\.uv/uv pip install --python \$\(command -v python\) .*httpx==.*",
     ]

@@ -46,7 +46,7 @@ def test_the_key_is_kept_and_told_to_nobody(machine: Machine) -> None:
     assert done.returncode == 0, done.stderr
     assert len(machine.key) >= 32
     assert machine.key not in done.stdout + done.stderr
-    (file,) = machine.home.rglob("deployments/*/*.json")
+    (file,) = machine.home.rglob("deployments/*/*/*.json")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     deployed = [s for s in machine.plane.secrets.values() if "INTERNVL_MODAL_API_KEY" in s]
@@ -125,7 +125,7 @@ def test_a_folder_that_cannot_keep_the_key(machine: Machine) -> None:
 
 def test_a_damaged_record_says_so(machine: Machine) -> None:
     machine.python(f"say(repr({QUICK}))")
-    (file,) = machine.home.rglob("deployments/*/*.json")
+    (file,) = machine.home.rglob("deployments/*/*/*.json")
     file.write_text("{")
     name, message, hint = machine.python('attempt(lambda: connect("internvl2_5-1b"))')
     assert (name, str(file) in message, "api_key=" in hint) == ("DeployError", True, True)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from internvl_modal.errors import ImageError, OutOfResourcesError
 from internvl_modal.images import estimate, prepare
+from internvl_modal.images.encode import memory
 from internvl_modal.images.pixels import STRIP, flatten
 from tests.images import bombs
 
@@ -69,6 +70,17 @@ def test_the_budget_of_bytes_can_be_set(mode: str) -> None:
     with pytest.raises(ImageError, match="bytes to decode, more than 1,000,000") as caught:
         prepare(data, max_bytes_decoded=1_000_000)
     assert "max_bytes_decoded" in caught.value.hint
+
+
+def test_what_a_picture_takes_is_known_before() -> None:
+    data = bombs.encoded("PNG", "RGBA", 1_500, 1_500)
+    needed = memory(data)
+    prepare(data, max_bytes_decoded=needed)
+    with pytest.raises(ImageError, match=f"takes {needed:,} bytes"):
+        prepare(data, max_bytes_decoded=needed - 1)
+    assert memory(bombs.encoded("PNG", "RGB", 300, 300)) == 0  # it goes as it is
+    whole, halved = (memory(bombs.encoded(f, "RGB", 4_000, 3_000)) for f in ("PNG", "JPEG"))
+    assert 0 < halved <= whole / 2
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1", "I;16", "F"])

@@ -23,6 +23,7 @@ def test_the_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     )
     Path("photo-640x488.jpg").write_bytes(encoded(photo, "JPEG"))
     Path("half.jpg").write_bytes(encoded(photo, "JPEG")[:9000])
+    corners(300, 400).save("report.pdf", save_all=True, append_images=[corners(300, 400)])
     Path("drawing.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     names: dict[str, object] = {"fetch": fetch}
     for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):

@@ -78,6 +78,17 @@ def test_tiles_of_the_payload_are_those_of_the_original(large: bytes, way: str) 
     assert np.mean(likeness) >= 0.97
 
 
+def test_a_phones_photograph_keeps_what_the_model_sees(large: bytes, way: str) -> None:
+    """Half of its colours are not in the file, so they are not resized as carefully."""
+    picture = Image.open(BytesIO(large)).resize((2_000, 1_500)).resize((4_000, 3_000))
+    data = encoded(picture, "JPEG", quality=90)
+    prepared = prepare(data)
+    pairs = list(zip(tiles(seen(data), 12), tiles(seen(prepared.payload), 12), strict=True))
+    assert np.mean([psnr(*pair) for pair in pairs]) >= 39
+    likeness = [structural_similarity(*pair, channel_axis=2) for pair in pairs]
+    assert np.mean(likeness) >= 0.97
+
+
 def test_a_large_photograph_is_shrunk_to_its_grid(large: bytes, way: str) -> None:
     prepared = prepare(large)
     assert (prepared.info.sent_width, prepared.info.sent_height) == (4 * 448, 3 * 448)

@@ -50,9 +50,10 @@ def test_a_cut_file_is_told(format: str) -> None:
     for _ in range(files):
         data = written(format, rng)
         prepare(data)
+        length = len(data) - (16 if format == "TIFF" else 0)  # Pillow fills up to 16 bytes
         for _ in range(PLACES):
             with pytest.raises(ImageError) as caught:
-                prepare(data[: rng.randrange(1, len(data))])
+                prepare(data[: rng.randrange(1, length)])
             assert caught.value.source.startswith("bytes (")
 
 

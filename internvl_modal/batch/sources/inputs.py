@@ -14,6 +14,7 @@ from internvl_modal.batch.sources.folders import is_picture
 from internvl_modal.batch.sources.frames import rows_of
 from internvl_modal.batch.sources.image_folder import read_image_folder
 from internvl_modal.batch.sources.manifests import read_csv, read_jsonl, read_text
+from internvl_modal.batch.sources.pages import read_pdf
 from internvl_modal.batch.sources.parquet import read_parquet
 from internvl_modal.batch.sources.patterns import braces, has_braces
 from internvl_modal.batch.sources.places import LocalFile, Place, has_scheme, is_remote, shown
@@ -42,6 +43,7 @@ READERS: Mapping[str, Callable[[Place, Choice], Iterator[Any]]] = {
     ".csv": read_csv,
     ".tsv": read_csv,
     ".parquet": read_parquet,
+    ".pdf": read_pdf,
 }
 
 
@@ -77,7 +79,7 @@ def _has_columns(path: Path, choice: Choice) -> bool:
     suffix = path.suffix.lower()
     if choice.delimiter is not None:
         return suffix in (".csv", ".tsv")
-    return suffix != ".txt" and not is_tar(path.name) and not is_picture(path.name)
+    return suffix not in (".txt", ".pdf") and not is_tar(path.name) and not is_picture(path.name)
 
 
 def _no_columns(choice: Choice) -> ConfigError:

@@ -77,8 +77,8 @@ class Naming:
             source = pair[1] if isinstance(pair, tuple) else pair
         if is_list(source):
             return [self._kept(each) for each in source]
-        if isinstance(source, str) and is_remote(source):
-            return RemoteFile(source)
+        if isinstance(source, str):  # numpy's too, which are no pixels
+            return RemoteFile(source) if is_remote(source) else source
         if isinstance(source, bytearray | memoryview):
             return bytes(source)
         if isinstance(source, io.BytesIO):
