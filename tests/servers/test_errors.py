@@ -20,6 +20,9 @@ KINDS: list[tuple[Any, type[ivl.ServerError], int]] = [
     (answers.OPENROUTER_NO_CREDIT, ivl.RequestRejectedError, 402),
     ({"error": {"code": 403, "message": "Not yours"}}, ivl.AuthenticationError, 403),
     (answers.OPENROUTER_FLAGGED, ivl.RequestRejectedError, 403),
+    # LMDeploy 0.18: a session or a piece of its cache that another request holds
+    ({"message": "The request conflicts with existing server state.", "code": 409,
+      "type": "invalid_request_error", "object": "error"}, ivl.ServerUnavailableError, 409),
     ({"error": {"code": 404, "message": "No such model"}}, ivl.RequestRejectedError, 404),
     (answers.OPENROUTER_LIMITED, ivl.RateLimitedError, 429),
     ({"error": {"code": "429", "message": "Slow down"}}, ivl.RateLimitedError, 429),
@@ -103,7 +106,8 @@ def test_what_is_over_is_not_asked_again(loopback: Loopback) -> None:
 
 def test_what_passes_is_asked_again(loopback: Loopback) -> None:
     limited = Reply(body={"error": {"code": 429, "message": "x"}})
-    loopback.will(limited, limited, Reply(body=answers.chat()))
+    conflict = Reply(409, {"message": "The request conflicts with existing server state."})
+    loopback.will(limited, conflict, Reply(body=answers.chat()))
     with ivl.Client(loopback.url, model="m", retry=ivl.Retry(initial=0)) as client:
         assert client.chat([{"role": "user", "text": "Hi"}]).text == "A cat."
 
