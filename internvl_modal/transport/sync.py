@@ -45,8 +45,8 @@ class Transport:
         weakref.finalize(self, _let_go, self._of).atexit = False
 
     def _over(self) -> AsyncTransport:
-        """The transport of this process, made when it is first used; raises ConfigError once closed."""
-        if self._closed:
+        """The transport of this process, made when it is first used; raises ConfigError once
+        closed.""" if self._closed:
             raise closed()
         if made := self._of.get(os.getpid()):
             return made
