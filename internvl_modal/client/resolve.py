@@ -16,13 +16,18 @@ from internvl_modal.settings import Settings
 __all__ = ["backend_names", "resolve"]
 
 GROUP = "internvl_modal.backends"
+"""Third parties' backends stand beside ours: ours are registered in the same way."""
 
 _UNUSED = {
     "local": {"base_url", "api_key"},
     "lmdeploy": {"base_url", "api_key"},
     "modal": {"base_url"},
 }
-"""Arguments that these backends have no use for."""
+"""Arguments that these backends have no use for.
+
+An argument that a backend would pass over is an error: whoever gives ``base_url`` with
+``backend="local"`` believes to ask a server.
+"""
 
 
 def _registered() -> dict[str, EntryPoint]:
@@ -45,6 +50,9 @@ def resolve(backend: str | Backend | None, settings: Settings) -> Backend:
 
     None means the endpoint at ``settings.base_url`` if that is set, else ``"local"``.
     Raises ConfigError for an unknown name, and where the backend would ignore an argument.
+
+    Imports the backend's module and no other: ``lmdeploy`` needs no Modal, ``endpoint`` no
+    llama.cpp.
     """
     if backend is None:
         backend = "endpoint" if settings.base_url else "local"
@@ -72,6 +80,8 @@ def resolve(backend: str | Backend | None, settings: Settings) -> Backend:
             f"no backend is named {backend!r}", hint=f"use {', '.join(backend_names())} or a URL"
         )
     made = entry.load()(settings)
+    # A plug-in of somebody else's: said here, as the failure would otherwise come at the first
+    # call.
     if not isinstance(made, Backend):
         raise ConfigError(f"the entry point of backend {backend!r} did not return a Backend")
     return made

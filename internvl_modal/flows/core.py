@@ -200,6 +200,8 @@ class Core:
                 if error.status not in _REFUSALS:
                     raise
             sent = yield self._chat_step(call, deadline)
+            # A server that is known to take schemas has refused this one; one of which nothing is
+            # known does not take any. Both are remembered, so that it is asked in vain only once.
             self._refused.add(key if known else "")  # it was the schema, since this is answered
         else:
             sent = yield self._chat_step(call, deadline)
@@ -264,6 +266,7 @@ class Core:
         checked = DescribeOptions.parse(options)
         known = preview(self.backend)
         capabilities = self._capabilities or known.capabilities or Capabilities()
+        # What the server has told beats what the backend foresaw.
         if self._ready is not None:
             capabilities = self._ready.capabilities
         look = partial(
@@ -284,6 +287,7 @@ class Core:
     def _ask(
         self, messages: Sequence[Message], options: Options, label: Any = "Image-"
     ) -> Flow[Description]:
+        """One call from messages to description, timed from the first picture to the last byte."""
         begun = time.monotonic()
         call, deadline, prepared = yield from self.asked(messages, options, label)
         sent: Exchanged[Description] = yield self._chat_step(call, deadline)
@@ -323,6 +327,7 @@ class Core:
         The clock starts once the backend has: a first start may download gigabytes.
         """
         endpoint: Endpoint = yield Blocking(self.start)
+        # Monotonic: a clock that is set back must not prolong a call.
         deadline = time.monotonic() + (timeout or self._patience(endpoint))
         if self._ready is None or self._ready.endpoint != endpoint:
             model = endpoint.model or self._model

@@ -20,9 +20,15 @@ if TYPE_CHECKING:
 def chat_request(
     call: ChatCall, *, stream: bool = False, schema: Json | None = None
 ) -> HttpRequest:
-    """The chat completion request; ``schema`` holds the answer to it, where the server can."""
+    """The chat completion request; ``schema`` holds the answer to it, where the server can.
+
+    Keys of the endpoint are in the headers; nothing of them is in the body, which may be logged by
+    a server. ``relayed`` fields come last but one: what a caller of the gateway sets wins over
+    ours.
+    """
     dialect = dialect_of(call.capabilities)
     payloads: dict[str, bytes] = {}
+    # Random, as a prompt may hold any text: a fixed placeholder could be written by a user.
     mark = secrets.token_hex(16)
 
     def attach(image: PreparedImage) -> str:
@@ -38,6 +44,7 @@ def chat_request(
         **(call.relayed or {}),
     }
     if stream:
+        # Without ``include_usage`` a stream brings no token counts, and no picture can be verified.
         document |= {"stream": True, "stream_options": {"include_usage": True}}
     if schema is not None:
         document |= dialect.answer_format(schema)
@@ -50,6 +57,9 @@ def encode(document: Json, payloads: Mapping[str, bytes]) -> bytes:
     """JSON with each placeholder replaced by its payload in base64.
 
     The payloads never pass through the JSON encoder, which would scan and copy every byte.
+
+    Lone surrogates, which file names can bring into a prompt, become question marks: no server
+    takes them as UTF-8.
     """
     rest = json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
     pieces: list[bytes] = []

@@ -1,4 +1,9 @@
-"""The description that a stream of events adds up to."""
+"""The description that a stream of events adds up to.
+
+A proxy, an error page or a server that knows no streaming can stand where events were asked for,
+and an error can come as an event after half of the answer. The bytes are therefore looked at before
+they are believed, and what was streamed passes the same checks as a whole answer.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +37,11 @@ from internvl_modal.schema.results import Description, Usage
 
 
 class CompletionStream:
-    """Collects a streamed chat completion; ``finish`` checks it like any other answer."""
+    """Collects a streamed chat completion; ``finish`` checks it like any other answer.
+
+    No I/O: pieces go in by ``feed``, text comes out, and ``finish`` is called once at the end. Not
+    safe for several threads; a stream has one reader.
+    """
 
     def __init__(self, call: ChatCall) -> None:
         self._call = call
@@ -68,10 +77,14 @@ class CompletionStream:
         if self._body is not None:
             self._body = self._body + chunk
             start = self._body.removeprefix(BOM_UTF8).lstrip()
+            # Too little to tell what it is: a byte order mark, blank lines, or a first piece of one
+            # byte.
             if (not start or BOM_UTF8.startswith(self._body)) and len(self._body) < LONGEST_LINE:
                 return
+            # HTML: somebody's front page or a proxy's error. No event begins with an angle bracket.
             if start.startswith(b"<"):
                 raise unreadable(HttpResponse(200, self._response.headers, start), "no events")
+            # Bounded, as a JSON document without an end would otherwise be collected for ever.
             if start.startswith((b"{", b"[")) and len(start) < 16 * LONGEST_LINE:
                 yield from self._document(start)
                 return
@@ -88,6 +101,8 @@ class CompletionStream:
         if self._whole is not None:
             return conclude(self._whole, self._call)
         text = "".join(self._raw)
+        # Neither ``[DONE]`` nor a finish reason: the connection ended in the middle, and TCP cannot
+        # tell that from an end. What came so far is in ``.text``.
         if not self.done and self._finish is None:
             raise EngineError(
                 f"the stream ended early, after {len(text)} characters",
@@ -98,6 +113,8 @@ class CompletionStream:
             )
         answer = Answer(
             text=text,
+            # The client ends a stream at its own stop string, before the server has said why it
+            # ends.
             finish_reason="stop" if self._stops.stopped else self._finish,
             usage=self._usage,
             model=self._model,
@@ -110,6 +127,7 @@ class CompletionStream:
 
     def _document(self, body: bytes) -> Iterator[str]:
         """A JSON document where a stream was asked: an error, or a whole completion."""
+        # A cheap look before the expensive one: parsing after every piece would be quadratic.
         if not body.rstrip().endswith((b"}", b"]")) or json_of(body) is None:
             return  # there is more to come
         self._body, self.done = None, True
@@ -120,6 +138,7 @@ class CompletionStream:
             yield text
 
     def _pieces(self, events: Iterable[Event]) -> Iterator[str]:
+        """Yield the text of each event until the server has said that it is done."""
         for event in events:
             if self.done:
                 return
@@ -154,6 +173,7 @@ class CompletionStream:
                 yield _as_error(document, line)
             elif isinstance(document, dict):
                 yield document
+            # A kind that the caller did not ask for may have data of any form.
             elif document is ... and event.kind not in ("", "message"):
                 continue  # another protocol's business, such as pings
             elif document is not None:
@@ -161,9 +181,11 @@ class CompletionStream:
                 raise self._bad(f"an event {what}", line)
 
     def _take(self, event: Json) -> str:
+        """Note all that an event tells, and return its text; raises the error that it may hold."""
         said = HttpResponse(200, self._response.headers, json.dumps(event).encode())
         if (error := error_within(event, said, "".join(self._raw))) is not None:
             raise error
+        # The last one counts: vLLM can send running counts with every event.
         self._usage = usage_of(event.get("usage")) or self._usage
         self._model = event.get("model") or self._model
         self._told = event if "seen" in event else self._told
@@ -175,12 +197,14 @@ class CompletionStream:
         told = choice.get("logprobs")
         if isinstance(told, dict):
             self.logprobs += told.get("content") or ()
+        # Some routers put a whole message into the only event of a stream.
         delta = choice.get("delta") or choice.get("message")
         if not isinstance(delta, dict):
             return ""
         self._reasoning.append(reasoning_of(delta))
         self._refusal.append(text_of(delta.get("refusal")))
         text = text_of(delta.get("content"))
+        # With its thoughts: ``conclude`` cuts them again, so that streams and whole answers agree.
         self._raw.append(text)
         return text
 

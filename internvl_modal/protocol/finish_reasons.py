@@ -1,4 +1,11 @@
-"""How an answer ended, in the words of every server that has been heard of."""
+"""How an answer ended, in the words of every server that has been heard of.
+
+An unknown word is no error: the text is there. It becomes a warning, and the answer counts as
+ended.
+
+>>> finish_of("MAX_TOKENS"), finish_of(None), finish_of("abort")
+('length', 'stop', None)
+"""
 
 from __future__ import annotations
 

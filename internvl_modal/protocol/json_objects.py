@@ -1,4 +1,12 @@
-"""JSON objects in the text of a model, whatever stands around them."""
+"""JSON objects in the text of a model, whatever stands around them.
+
+Small models wrap their JSON in prose, in Markdown's fences, in a repetition of the schema. A
+regular expression cannot find the end of an object, and ``raw_decode`` would take the first inner
+object of a broken one for the answer.
+
+>>> objects_in('Here it is: {"a": [1, 2,]} and no more')
+[{'a': [1, 2]}]
+"""
 
 from __future__ import annotations
 
@@ -9,6 +17,7 @@ from dataclasses import dataclass
 from internvl_modal.protocol.http import Json
 
 _FENCE = re.compile(r"(`{3,}|~{3,})[^\n`~]*\n?(.*?)\1", re.DOTALL)
+# Strings are matched as a whole, so that brackets inside them are not counted.
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],]', re.DOTALL)
 _STRING_OR_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
 
@@ -62,6 +71,7 @@ def _end(text: str, start: int) -> int | None:
 
 
 def _read(text: str) -> Json | Broken:
+    """The object that ``text`` is, trailing commas forgiven; else why it cannot be read."""
     problem = ""
     for attempt in (text, _STRING_OR_COMMA.sub(lambda found: found[1] or "", text)):
         try:

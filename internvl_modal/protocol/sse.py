@@ -1,4 +1,8 @@
-"""Server-sent events."""
+"""Server-sent events.
+
+By hand, since what servers send is not quite the standard, and since a decoder that never forgets
+is a hole: lines are bounded.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +35,8 @@ class EventDecoder:
     """
 
     def __init__(self) -> None:
+        # Incremental, as a character may be cut between two pieces; "replace", as one bad byte must
+        # not cost the whole answer.
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
         self._rest = ""
         self._after_cr = False
@@ -52,6 +58,8 @@ class EventDecoder:
         for line in [*lines, *((self._rest, "") if final else ())]:
             if line:
                 self._field(line)
+            # Some servers leave the connection open after ``[DONE]``: without this the last event
+            # would wait.
             if (not line or self._data == [DONE]) and self._data:
                 yield Event("\n".join(self._data), self._kind)
                 self._data.clear()
@@ -59,7 +67,11 @@ class EventDecoder:
                 self._kind = ""
 
     def _field(self, line: str) -> None:
+        """Take one line; ``id``, ``retry`` and comments mean nothing to an answer that is not
+        resumed.
+        """
         name, _, value = line.partition(":")
+        # One space belongs to the syntax, every further one to the data.
         value = value.removeprefix(" ")
         if name == "data":
             self._data.append(value)
