@@ -31,7 +31,7 @@ from internvl_modal.images.fetch import fetch
 from internvl_modal.protocol import structured_output
 from internvl_modal.protocol.answer_warnings import cut_off
 from internvl_modal.protocol.call import ChatCall
-from internvl_modal.protocol.chat_request import chat_request
+from internvl_modal.protocol.chat_request import answer_bytes, chat_request
 from internvl_modal.protocol.completion import decode_completion
 from internvl_modal.protocol.completion_stream import CompletionStream
 from internvl_modal.protocol.dialects.registry import dialect_of
@@ -227,7 +227,8 @@ class Core:
         begun = time.monotonic()
         call, deadline, prepared = yield from self.asked(messages, options, relayed=relayed)
         request, collected = chat_request(call, stream=True), CompletionStream(call)
-        step = Exchange(call.endpoint.base_url, request, collected.opened, deadline)
+        most = answer_bytes(call, stream=True)
+        step = Exchange(call.endpoint.base_url, request, collected.opened, deadline, most=most)
         return Opened(step, collected, begun, prepared)
 
     @property
@@ -339,4 +340,5 @@ class Core:
         self, call: ChatCall, deadline: float, schema: Json | None = None
     ) -> Exchange[Description]:
         decode, request = partial(decode_completion, call=call), chat_request(call, schema=schema)
-        return Exchange(call.endpoint.base_url, request, decode, deadline)
+        most = answer_bytes(call)
+        return Exchange(call.endpoint.base_url, request, decode, deadline, most=most)
