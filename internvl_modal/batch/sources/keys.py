@@ -36,7 +36,7 @@ def item(given: Any, index: int) -> Item:
     if isinstance(given, tuple) and len(given) == 2:
         return Item(without_signature(str(given[0])), given[1])
     if isinstance(given, os.PathLike) or (isinstance(given, str) and not is_data(given)):
-        return Item(without_signature(os.fsdecode(given)), given)
+        return Item(without_signature(str(os.fsdecode(given))), given)
     return Item(f"#{index}", given, numbered=True)
 
 
