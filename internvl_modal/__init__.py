@@ -88,6 +88,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+# The same list as the imports above, which type checkers read and Python does not run.
 _HOMES = {
     "backends.endpoint": ["EndpointBackend"],
     "backends.lmdeploy": ["LMDeployBackend"],
@@ -124,6 +125,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted([*_HOME, "__version__"])  # noqa: PLE0605 - a test compares it with the imports above
 
 
+# PEP 562. A name is bound in the module when it is first asked for, so later uses cost nothing.
 def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

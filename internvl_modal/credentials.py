@@ -1,4 +1,9 @@
-"""Keys as people give them: checked, never quoted."""
+"""Keys as people give them: checked, never quoted.
+
+A key comes from a file, a shell or a web page, with a newline at its end as often as not. An HTTP
+library would refuse such a header with a message that quotes it; here it is mended, or refused
+without being shown.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +30,11 @@ def checked_key(key: SecretStr | str | None, what: str = "the API key") -> Secre
 
 
 def proxy_token(settings: Settings) -> tuple[SecretStr, SecretStr] | None:
-    """Modal's proxy token, where both of its parts are set; raises ConfigError."""
+    """Modal's proxy token, where both of its parts are set; raises ConfigError.
+
+    One part without the other is treated as none: Modal refuses half a token, and its message says
+    so.
+    """
     key = checked_key(settings.modal_key, variable_name("modal_key"))
     secret = checked_key(settings.modal_secret, variable_name("modal_secret"))
     return (key, secret) if key and secret else None

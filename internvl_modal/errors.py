@@ -14,7 +14,7 @@ InternVLError                  .hint says what to do next; .retryable
    |- RequestRejectedError     the server refuses this request (other 4xx)
    |- ContextLengthError       .needed .available tokens
    |- RateLimitedError         429
-   |- ServerUnavailableError   cold, 502, 503, 504 or no connection
+   |- ServerUnavailableError   cold, 409, 502, 503, 504 or no connection
    |  `- AnswerLostError       the answer was lost on the way
    |- DeadlineExceededError    the call's time is up
    |- EngineError              the engine failed while it answered
@@ -55,7 +55,16 @@ __all__ = [
 
 
 class InternVLError(Exception):
-    """Root of all errors of this package."""
+    """Root of all errors of this package.
+
+    Every error survives pickling with all its fields, as batches hand them between processes.
+    ``message`` is the text without the hint, ``hint`` what to do next, for a caller who prints them
+    apart. ``retryable`` is about the same call made again later, unchanged.
+
+    >>> error = InternVLError("the disk is full", hint="make room")
+    >>> str(error), error.hint
+    ('the disk is full (make room)', 'make room')
+    """
 
     retryable: bool = False
     most_attempts: int | None = None
@@ -66,12 +75,15 @@ class InternVLError(Exception):
         self.message = message
         self.hint = hint
 
+    # Exceptions are pickled by calling the class with ``args``; ours have keyword arguments that
+    # are required, and that call would fail in the process which receives them.
     def __reduce__(self) -> tuple[Callable[..., object], tuple[Any, ...]]:
         fields = dict(self.__dict__)
         return (partial(_rebuild, type(self)), (fields,))
 
 
 def _rebuild(cls: type[InternVLError], fields: dict[str, Any]) -> InternVLError:
+    """Make an error again from its fields: subclasses' constructors take other arguments."""
     error = cls.__new__(cls)
     InternVLError.__init__(error, fields["message"], hint=fields["hint"])
     error.__dict__.update(fields)
@@ -79,11 +91,17 @@ def _rebuild(cls: type[InternVLError], fields: dict[str, Any]) -> InternVLError:
 
 
 class ConfigError(InternVLError):
-    """A setting, option or argument is wrong."""
+    """A setting, option or argument is wrong.
+
+    Raised before anything is sent or started. The command line ends with code 2.
+    """
 
 
 class MissingExtraError(InternVLError):
-    """An optional dependency is not installed."""
+    """An optional dependency is not installed.
+
+    Not an ImportError: such a one inside an extra would otherwise look like a missing extra.
+    """
 
     def __init__(self, package: str, extra: str, *, hint: str = "") -> None:
         super().__init__(
@@ -95,7 +113,10 @@ class MissingExtraError(InternVLError):
 
 
 class ImageError(InternVLError):
-    """A picture cannot be used; ``source`` names it."""
+    """A picture cannot be used; ``source`` names it.
+
+    A batch writes it as that picture's failure and goes on.
+    """
 
     def __init__(self, message: str, *, source: str, hint: str = "") -> None:
         super().__init__(f"{source}: {message}", hint=hint)
@@ -103,7 +124,10 @@ class ImageError(InternVLError):
 
 
 class OutOfResourcesError(InternVLError):
-    """Memory, file descriptors or disk ran out on this machine: no picture is to blame."""
+    """Memory, file descriptors or disk ran out on this machine: no picture is to blame.
+
+    A batch stops at it, so that the next run asks again for what is left.
+    """
 
 
 class WeightsError(InternVLError):
@@ -126,19 +150,33 @@ class WeightsError(InternVLError):
 
 
 class WeightsInterruptedError(WeightsError, KeyboardInterrupt):
-    """Ctrl-C stopped a download, which can be continued."""
+    """Ctrl-C stopped a download, which can be continued.
+
+    A KeyboardInterrupt too, so that ``except Exception`` does not swallow Ctrl-C.
+    """
 
 
 class PlanError(InternVLError):
-    """A deployment cannot work as asked."""
+    """A deployment cannot work as asked.
+
+    The hint names choices of GPUs that work. ``force=True`` deploys all the same.
+    """
 
 
 class DeployError(InternVLError):
-    """A deployment failed or does not exist."""
+    """A deployment failed or does not exist.
+
+    Modal's own errors come out as it, with theirs as the cause.
+    """
 
 
 class ServerError(InternVLError):
-    """The server did not give a usable answer; ``text`` is what it wrote, where it wrote any."""
+    """The server did not give a usable answer; ``text`` is what it wrote, where it wrote any.
+
+    ``status`` is the HTTP status, None where there was no answer; ``body`` the beginning of it, at
+    most 2,000 characters; ``request_id`` what the server's operator can look for; ``retry_after``
+    in seconds, where the server says so.
+    """
 
     lost: bool = False
     """Whether the engine may have worked for an answer that nobody has: asking again costs twice,
@@ -164,7 +202,10 @@ class ServerError(InternVLError):
 
 
 class AuthenticationError(ServerError):
-    """The key is missing or wrong (401, 403)."""
+    """The key is missing or wrong (401, 403).
+
+    Never retried: a key does not become right by itself.
+    """
 
 
 class RequestRejectedError(ServerError):
@@ -194,7 +235,10 @@ class RateLimitedError(ServerError):
 
 
 class ServerUnavailableError(ServerError):
-    """The server is cold, restarting or unreachable."""
+    """The server is cold, restarting or unreachable.
+
+    A cold start is the usual case; a client waits for it within its timeout.
+    """
 
     retryable = True
 
@@ -206,11 +250,17 @@ class AnswerLostError(ServerUnavailableError):
 
 
 class DeadlineExceededError(ServerError):
-    """The call's overall time is up."""
+    """The call's overall time is up.
+
+    The timeout of the call, which counts retries, downloads of pictures and waiting.
+    """
 
 
 class EngineError(ServerError):
-    """The engine failed while it answered."""
+    """The engine failed while it answered.
+
+    LMDeploy says it with a 200 and the text "internal error happened".
+    """
 
     retryable = True
 

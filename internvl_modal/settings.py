@@ -1,4 +1,8 @@
-"""Settings: arguments, then environment, then ``.env``, then defaults."""
+"""Settings: arguments, then environment, then ``.env``, then defaults.
+
+Read when something is made and never at import, so that a test or a notebook may set a variable
+first. The command line's options are arguments like any other.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,10 @@ PREFIX = "INTERNVL_MODAL_"
 
 
 def _user_dir(variable: str, fallback: str, windows: str) -> Path:
-    """The platform's folder for this package's files (XDG base directories on Unix)."""
+    """The platform's folder for this package's files (XDG base directories on Unix).
+
+    An empty variable counts as none, as the specification of XDG has it.
+    """
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "internvl-modal" / windows
     return Path(os.environ.get(variable) or Path.home() / fallback) / "internvl-modal"
@@ -33,13 +40,19 @@ def _state_dir() -> Path:
 
 
 class Settings(BaseSettings):
-    """Every setting, listed once; each is read from ``INTERNVL_MODAL_<NAME>``."""
+    """Every setting, listed once; each is read from ``INTERNVL_MODAL_<NAME>``.
+
+    >>> Settings.load(timeout=5).timeout  # doctest: +SKIP
+    5.0
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_file=".env",
         env_file_encoding="utf-8",
+        # An empty variable is how compose files and CI write "not set".
         env_ignore_empty=True,
+        # A ``.env`` belongs to the whole project and holds others' variables as well.
         extra="ignore",
         frozen=True,
         populate_by_name=True,
@@ -73,7 +86,11 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **arguments: object) -> Settings:
-        """Settings with ``arguments`` that are not None on top; raises ConfigError."""
+        """Settings with ``arguments`` that are not None on top; raises ConfigError.
+
+        ``given`` remembers which came as arguments: a key that was passed wins over one that a
+        deployment has kept, and one from the environment does not.
+        """
         given = {name: value for name, value in arguments.items() if value is not None}
         with errors_of_settings(PREFIX):
             made = cls(**given)  # type: ignore[arg-type]
@@ -100,7 +117,10 @@ def variable_name(field: str) -> str:
 
 
 def settings_table() -> str:
-    """All settings as a Markdown table: variable, default, meaning."""
+    """All settings as a Markdown table: variable, default, meaning.
+
+    ``docs/settings.md`` is held equal to it by a test.
+    """
     rows = ["| Variable | Default | Meaning |", "|---|---|---|"]
     for name, info in Settings.model_fields.items():
         folders = {"cache_dir": "the user's cache folder", "state_dir": "the user's state folder"}

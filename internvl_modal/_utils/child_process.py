@@ -1,4 +1,9 @@
-"""Child processes that end with their parent and whose last words can be read."""
+"""Child processes that end with their parent and whose last words can be read.
+
+For servers that hold a GPU or gigabytes of memory: one that outlives its parent, be that killed
+outright, costs money or blocks the next start. ``child_launcher`` sees to the end, this file to the
+log.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +40,9 @@ class ChildProcess:
     level INFO, and to ``on_line``; every string in ``redact`` is masked in all.
 
     Raises ConfigError if the command does not exist or the system is not a POSIX one.
+
+    ``poll``, ``tail`` and ``stop`` may be called from any thread. ``on_line`` is called in the
+    thread that reads the output: what it raises ends the reading, so it must not raise.
     """
 
     def __init__(
@@ -49,6 +57,7 @@ class ChildProcess:
         self.name = name
         self._on_line = on_line
         self._redact = [secret for secret in redact if secret]
+        # Bounded: a server may write for weeks. Appending is atomic, so readers need no lock.
         self._tail: deque[str] = deque(maxlen=_KEPT_LINES)
         executable = _find(argv[0], os.environ if env is None else env, name)
         # The launcher's watcher holds one end of this pipe and sees the other end close.
@@ -89,6 +98,8 @@ class ChildProcess:
         process is left as it is.
         """
         deadline = time.monotonic() + timeout
+        # A tiny model is up in half a second, a large one in minutes: the pause grows with the
+        # wait.
         pause = 0.02
         while not probe():
             if (code := self.poll()) is not None:
@@ -103,7 +114,10 @@ class ChildProcess:
         """End it: ask, wait ``grace`` seconds, then kill what is left of its process group."""
         self._process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
+            # The group is killed in any case: workers that ignore the signal would keep the GPU.
             self._process.wait(grace)
+        # A second ``stop`` must not kill a group whose number the system has given to another
+        # since.
         if self._held < 0:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -114,6 +128,7 @@ class ChildProcess:
         self._reader.join(timeout=1)
 
     def _failure(self, what: str) -> str:
+        """What happened, with the last lines that it wrote, where it wrote any."""
         tail = self.tail()
         return f"{self.name} {what}" + (f"; its last lines:\n{tail}" if tail else "")
 
@@ -121,6 +136,7 @@ class ChildProcess:
         stream = self._process.stdout
         assert stream is not None
         with stream:
+            # A progress bar writes megabytes without a newline: it comes in pieces of this length.
             for line in iter(lambda: stream.readline(_LONGEST_LINE), ""):
                 text = line.rstrip()
                 for secret in self._redact:
@@ -132,6 +148,11 @@ class ChildProcess:
 
 
 def _launch(argv: Sequence[str], env: Mapping[str, str] | None, pipe: int) -> subprocess.Popen[str]:
+    """Start the launcher, which becomes the command; ``pipe`` is the end that its watcher holds.
+
+    A session of its own keeps Ctrl-C in a terminal from reaching it: its parent decides when it
+    ends.
+    """
     launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(pipe), str(os.getpid())]
     return subprocess.Popen(
         [*launcher, *argv],
@@ -148,6 +169,7 @@ def _launch(argv: Sequence[str], env: Mapping[str, str] | None, pipe: int) -> su
 
 
 def _find(command: str, env: Mapping[str, str], name: str) -> str:
+    """The executable's path, by the ``PATH`` that the child will have and not by our own."""
     if os.name != "posix":
         raise ConfigError(
             f"{name}: cannot be started on {sys.platform}", hint="use Linux, macOS or WSL"

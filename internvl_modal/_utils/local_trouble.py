@@ -1,4 +1,8 @@
-"""Which errors are this machine's own: they strike every picture, and no picture is to blame."""
+"""Which errors are this machine's own: they strike every picture, and no picture is to blame.
+
+A batch that blamed the picture for a full disk would write a failure for every picture that is
+left, and the next run would skip them. Such an error ends the batch instead.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ _NUMBERS = frozenset(
 
 def is_local_trouble(error: BaseException | None) -> bool:
     """Whether memory, file descriptors or disk ran out, in ``error`` or in what caused it."""
+    # Chains of causes can be circles, where somebody re-raises what he has caught.
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, MemoryError) or getattr(error, "errno", None) in _NUMBERS:

@@ -1,4 +1,9 @@
-"""An event loop in a thread of its own, for callers that block."""
+"""An event loop in a thread of its own, for callers that block.
+
+aiohttp needs an event loop, and a blocking ``Client`` is used from threads that have none, or have
+one of their own that must not be blocked. One loop serves all clients of the process: sockets are
+pooled in it, and requests of many threads run side by side.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +30,9 @@ class LoopThread:
         self._thread.start()
 
     def _run(self) -> None:
+        """Run the loop until ``close``: a task's SystemExit ends ``run_forever``, and must not end
+        the others.
+        """
         while not self._ending:
             try:
                 self.loop.run_forever()
@@ -32,7 +40,10 @@ class LoopThread:
                 continue
 
     def call(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-        """What ``work`` returns or raises; cancelled where the wait is, by Ctrl-C or a timeout."""
+        """What ``work`` returns or raises; cancelled where the wait is, by Ctrl-C or a timeout.
+
+        Never from the loop's own thread: it would wait for itself.
+        """
         done = asyncio.run_coroutine_threadsafe(work, self.loop)
         try:
             return done.result(timeout)
@@ -50,6 +61,8 @@ class LoopThread:
             work.close()
         elif threading.current_thread() is self._thread:
             task = self.loop.create_task(work)
+            # A loop keeps only weak references to its tasks: one that nobody else holds may be
+            # collected before it is done.
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         else:
@@ -71,7 +84,10 @@ _left_behind: list[LoopThread] = []
 
 
 def shared_loop() -> LoopThread:
-    """The one of this process, made when it is first needed."""
+    """The one of this process, made when it is first needed.
+
+    Safe in any thread. After a fork the child makes its own.
+    """
     with _lock:
         if not _shared:
             _shared.append(LoopThread("internvl-http"))

@@ -1,4 +1,8 @@
-"""Where progress is shown: a bar for somebody who watches, lines in a log, or a callback."""
+"""Where progress is shown: a bar for somebody who watches, lines in a log, or a callback.
+
+Batches and downloads show their progress the same way, and say different things: the two types of
+progress are the callers' own and only passed through here.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,18 @@ from typing import Any, Generic, Protocol, TypeVar
 __all__ = ["Bar", "View", "choose", "silent"]
 
 CALLBACK_SECONDS = 0.2
+"""Often enough for a bar of the caller's own, rarely enough to cost nothing beside a picture."""
 BAR_SECONDS = 0.1
 
 P_contra = TypeVar("P_contra", contravariant=True)
 
 
 class View(Protocol[P_contra]):
-    """Is given the state of the work ``every`` so many seconds."""
+    """Is given the state of the work ``every`` so many seconds.
+
+    Used from one thread at a time. ``update`` must not be called more often than ``every`` says;
+    who calls it keeps the time.
+    """
 
     every: float
 
@@ -70,9 +79,13 @@ def choose(
     """``callback`` where there is one, ``bar`` on a terminal or in a notebook, else the log.
 
     That gets a line every ``lines`` seconds, or with None nothing.
+
+    Decided once, when the work begins. Without any standard error (a service, pythonw) it is
+    silent.
     """
     if callback is not None:
         return _Call(callback, CALLBACK_SECONDS)
+    # pythonw and some services have none; tqdm would fail at its first letter.
     if sys.stderr is None or sys.stderr.closed:
         return silent()
     if sys.stderr.isatty() or "ipykernel" in sys.modules:

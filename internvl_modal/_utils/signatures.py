@@ -1,4 +1,9 @@
-"""Options that a function takes as ``**options``, shown as keywords of their own."""
+"""Options that a function takes as ``**options``, shown as keywords of their own.
+
+``Unpack[TypedDict]`` keeps twenty keywords in one place for type checkers, and ``inspect`` still
+shows ``**options`` only. Setting ``__signature__`` closes that gap without writing the keywords
+down again in each function.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +20,8 @@ def showing(options: type, defaults: Mapping[str, object]) -> Callable[[F], F]:
     """Put the keys of a TypedDict into a function's signature, with their defaults.
 
     Editors read them from ``Unpack``; Jupyter, ``help()`` and ``inspect`` read the signature.
+
+    Nothing changes in how the function is called: unknown names must be refused by itself.
     """
 
     def show(function: F) -> F:

@@ -1,4 +1,8 @@
-"""Any OpenAI-compatible server that already runs."""
+"""Any OpenAI-compatible server that already runs.
+
+The simplest backend: it starts nothing. All care goes into the URL, which is typed by hand, copied
+from a provider's page, or holds a password.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,9 @@ class EndpointBackend:
     A query is sent with every request (Azure's ``?api-version=``), and a user name with its
     password as basic authentication. Raises ConfigError for anything but an http(s) URL, for a
     key that cannot be sent, and for a key beside a user name: both are the one ``Authorization``.
+
+    >>> EndpointBackend("http://localhost:8000").start().base_url
+    'http://localhost:8000/v1'
     """
 
     name = "endpoint"
@@ -30,6 +37,7 @@ class EndpointBackend:
         self._url = _parsed(base_url)
         self._api_key = checked_key(api_key)
         self._model = model
+        # Either could be meant, and the other would be dropped in silence.
         if self._url.basic is not None and self._api_key is not None:
             raise ConfigError(
                 "base_url holds a user name, and there is a key as well",
@@ -71,6 +79,8 @@ class _Url(NamedTuple):
 
 
 def _parsed(base_url: str) -> _Url:
+    """Take a base URL apart; raises ConfigError, which shows neither user, password nor query."""
+    # ``from None``: urllib's own message quotes the whole address.
     try:
         parts = urlsplit(base_url.strip())
         parts.port  # noqa: B018 - raises for a port that is no number
@@ -79,6 +89,7 @@ def _parsed(base_url: str) -> _Url:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
         raise ConfigError(f"base_url={shown!r} is not an http(s) URL", hint=_HINT)
+    # The full address of the endpoint is what many providers' pages show.
     path = parts.path.rstrip("/").removesuffix("/chat/completions").rstrip("/") or "/v1"
     user, _, host = parts.netloc.rpartition("@")
     base = parts._replace(netloc=host, path=path, query="", fragment="").geturl()
@@ -87,6 +98,7 @@ def _parsed(base_url: str) -> _Url:
 
 def _basic(user: str) -> SecretStr:
     """``user:password`` of a URL as basic authentication sends it (RFC 7617)."""
+    # Percent-encoded in the URL, since a password may hold "@" or "/"; plain in the header.
     name, _, password = user.partition(":")
     pair = f"{unquote(name)}:{unquote(password)}".encode()
     return SecretStr(b64encode(pair).decode())

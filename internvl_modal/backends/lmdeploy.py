@@ -1,4 +1,8 @@
-"""LMDeploy on this machine's GPUs, as a child process."""
+"""LMDeploy on this machine's GPUs, as a child process.
+
+For a machine with GPUs of one's own. The engine's options and its process lie in ``engines``,
+shared with the container on Modal; here it is found, fed with weights, and given a port and a key.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,7 @@ from internvl_modal.protocol.endpoint import Endpoint
 from internvl_modal.settings import Settings
 
 HOST = "127.0.0.1"
+"""Loopback: the server is this process's own, and the gateway is what serves others."""
 TOO_NEW = (3, 13)
 """LMDeploy 0.7.3 has no wheels for this Python and later ones."""
 
@@ -46,6 +51,12 @@ class LMDeployBackend:
     ``model``: a folder with the weights, or a name known to ``plan`` ("internvl2_5-8b"), whose
     files ``start`` downloads where missing. The port is a free one unless ``server_port`` is
     given, the key a fresh one. Raises ConfigError for options that LMDeploy could not run.
+
+    ``start`` may be called from several threads: one starts it, the others wait. Loading takes
+    minutes, ``startup_timeout`` is in seconds. Ends with this process, however that ends.
+
+    >>> with Client(LMDeployBackend("internvl2_5-8b")) as client:  # doctest: +SKIP
+    ...     print(client.describe("photo.jpg"))
     """
 
     name = "lmdeploy"
@@ -82,6 +93,7 @@ class LMDeployBackend:
 
     def start(self) -> Endpoint:
         """Start LMDeploy unless it runs; raises ServerUnavailableError with its log's end."""
+        # Asked before the weights: nobody should download 16 GB to learn that a command is missing.
         if shutil.which(self._executable) is None:
             raise MissingExtraError(self._executable, "lmdeploy", hint=how_to_install())
         with self._starting:
@@ -92,6 +104,8 @@ class LMDeployBackend:
                 server = self._server = LMDeployServer(
                     self._resolved(), executable=self._executable
                 )
+            # Under the lock, so that a second thread waits for the answer and does not start
+            # another.
             server.start(self._timeout)
         key = self._options.api_keys[0].get_secret_value()
         return Endpoint(
@@ -103,6 +117,8 @@ class LMDeployBackend:
 
     def stop(self) -> None:
         """Stop the process that ``start`` started, also while that waits for it to answer."""
+        # Without the lock, which ``start`` holds for as long as it waits: stopping is what ends
+        # that wait.
         server, self._server = self._server, None
         if server is not None:
             server.stop()
@@ -118,6 +134,7 @@ class LMDeployBackend:
         return self._options.model_copy(update=changes)
 
     def _weights(self) -> Path:
+        """The folder with the model's files, downloaded into the cache where they are missing."""
         folder = Path(self._options.model)
         if folder.is_dir():
             return folder.absolute()
@@ -143,6 +160,9 @@ def how_to_install(version: tuple[int, ...] = sys.version_info[:2]) -> str:
 
 
 def _free_port() -> int:
+    """A port that is free now. Another program may take it before LMDeploy does; ``LMDeployServer``
+    looks again and says so.
+    """
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,9 @@
-"""A small InternVL on this machine: llama.cpp in a process of its own, shared and short-lived."""
+"""A small InternVL on this machine: llama.cpp in a process of its own, shared and short-lived.
+
+What ``describe`` uses when nothing is configured: no GPU, no account, and 1 GB to download. The
+engine is a process, shared by all backends that want the same model with the same options: loading
+takes seconds and the memory is there once.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +25,11 @@ from internvl_modal.protocol.endpoint import Capabilities, Endpoint
 from internvl_modal.settings import Settings
 
 DEFAULT_MODEL = "internvl2_5-1b"
+"""The smallest: a gigabyte on disk, and a picture takes seconds on a laptop."""
 DEMO = "demo"
+"""3 MB inside the package, trained on generated scenes: it proves an installation, offline, and is
+no use for pictures.
+"""
 HUB_MODELS = (
     "internvl2_5-1b",
     "internvl2_5-4b",
@@ -38,11 +47,16 @@ DEMO_NOTICE = (
 
 
 _running: dict[Engine, LlamaCppServer] = {}
+"""Engines of this process by what they were started with; guarded by ``_lock``."""
+# Held while an engine starts: two threads that want the same one must not load it twice.
 _lock = threading.Lock()
 
 
 def _forget() -> None:
-    """Leave the engines, and a lock that may have been held, to the process that forked."""
+    """In a forked child: leave the engines to the parent, and make a lock that nobody holds.
+
+    The engines are the parent's children and end with it; the child starts its own.
+    """
     global _lock  # noqa: PLW0603 - the child needs one that nobody holds
     _lock = threading.Lock()
     _running.clear()
@@ -83,6 +97,7 @@ class LocalBackend:
     def preview(self) -> Endpoint:
         """The demo model has tiles of 96 pixels and 9 tokens; of unknown files nothing is known."""
         named = isinstance(self.model, str)
+        # Trained with tiles of its own size, so that InternVL's numbers would refuse every answer.
         if self.model == DEMO:
             capabilities = Capabilities(
                 "llamacpp", tile_pixels=96, tokens_per_tile=9, max_tiles=1, json_schema=True
@@ -113,6 +128,8 @@ class LocalBackend:
         engine = self._engine or self._resolved()
         with _lock:
             running = _running.get(engine)
+            # It may have died meanwhile, of memory for instance: its users get the new one at their
+            # next call.
             if running is None or running.process.poll() is not None:
                 users = running.users if running else set()
                 if running is not None:
@@ -161,6 +178,7 @@ class LocalBackend:
         cache = WeightsCache(self._cache_dir, token=token)
         try:
             snapshot = cache.ensure(self.model, variant="gguf")
+        # Ctrl-C has its own words, and no file is missing.
         except WeightsInterruptedError:
             raise
         except WeightsError as error:
@@ -172,6 +190,7 @@ class LocalBackend:
                 files=error.files,
                 destination=error.destination,
             ) from error
+        # A pair: the language model and the projector that holds the ViT.
         mmproj = next(name for name in snapshot.files if Path(name).name.startswith("mmproj"))
         model = next(n for n in snapshot.files if n.endswith(".gguf") and n != mmproj)
         return snapshot.file(model), snapshot.file(mmproj)
@@ -188,6 +207,10 @@ class LocalBackend:
 def _checked(
     model: str | tuple[str | os.PathLike[str], str | os.PathLike[str]],
 ) -> str | tuple[Path, Path]:
+    """A known name, or two absolute paths of files that exist; raises ConfigError.
+
+    Absolute, since the engine is found by them and the process may change its folder.
+    """
     if isinstance(model, str):
         if model not in (DEMO, *HUB_MODELS):
             raise ConfigError(f"the local backend has no model {model!r}", hint=_instead_of(model))

@@ -1,4 +1,7 @@
-"""A deployment on Modal as a backend."""
+"""A deployment on Modal as a backend.
+
+The deployment itself knows all about it; this is only the plug-in: a name in, an endpoint out.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,9 @@ class ModalBackend:
     """A deployment by its name or its model's, as ``connect`` finds it; ``start`` looks for it.
 
     Making one asks nobody, so that it can be made in an event loop.
+
+    ``start`` blocks for a question to Modal, the first time. The endpoint's timeout is that of the
+    deployment and leaves time for a cold start.
     """
 
     name = "modal"
@@ -32,6 +38,8 @@ class ModalBackend:
     @classmethod
     def from_settings(cls, settings: Settings) -> ModalBackend:
         """The deployment of the model that the settings name."""
+        # A key from the environment may belong to another server: ``connect`` decides about that
+        # one.
         return cls(
             settings.model, api_key=settings.api_key if "api_key" in settings.given else None
         )

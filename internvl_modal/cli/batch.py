@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["batch"]
 
+# Help texts stand apart, so that a signature fits on a line and can be read.
 _SOURCE = "A folder, a glob, a .txt, .jsonl, .csv or .parquet manifest, or a tar."
-_BACKEND = "local, endpoint, lmdeploy, modal or an URL."
+_BACKEND = "local, endpoint, lmdeploy, modal or a URL."
 _DETAIL = "low, medium, high, auto or a tile count 1-40."
 _STATUS = "Only say what this .jsonl, or folder of texts, holds."
 _RETRY = "Try again what failed before."
@@ -51,6 +52,7 @@ def batch(
     temperature: Annotated[float | None, typer.Option(help="0 (greedy) to 2.")] = None,
 ) -> int:
     """Describe many pictures; run it again to go on where it stopped. Exit code 1: some failed."""
+    # The other arguments mean nothing then: no client is made and nothing is asked.
     if status is not None:
         return show_status(status)
     if source is None or out is None:
@@ -58,6 +60,7 @@ def batch(
     from internvl_modal.client.sync import Client
 
     given: dict[str, Any] = {
+        # typer knows no "a number or a word": what is no number is checked as a word by ``Job``.
         "concurrency": int(concurrency) if concurrency.isdecimal() else concurrency,
         "max_concurrency": max_concurrency,
         "column": column,
@@ -68,6 +71,7 @@ def batch(
         "max_tokens": max_tokens,
         "temperature": temperature,
     }
+    # None leaves an option out, so that defaults stand in one place.
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     options |= {"resume": resume, "retry_errors": retry_errors, "dedupe": dedupe}
     with Client(backend, base_url=base_url, model=model) as client:
@@ -78,6 +82,7 @@ def batch(
     if done.failed_before:
         words += f" ({done.failed_before:,} failed: --retry-errors asks again)"
     say(f"{words} -> {out}")
+    # Scripts see that something failed, also when this run has only skipped it.
     return 1 if done.failed or done.failed_before else 0
 
 
@@ -86,6 +91,7 @@ def _report(batch: Batch) -> BatchProgress:
     from internvl_modal.images.names import is_url, url_name
 
     for outcome in batch:
+        # Failures are told at once: a mistake that spoils every picture is seen within seconds.
         if not outcome.ok:
             name = url_name(outcome.key) if is_url(outcome.key) else outcome.key
             words = " ".join(str(outcome.error).split()).removeprefix(f"{name}: ")
@@ -108,6 +114,7 @@ def show_status(path: Path) -> int:
         raise ConfigError(f"{path} does not exist", hint="give the --out of a batch")
     runs: dict[str, dict[str, Any]] = {}
     for line in read_lines(path):
+        # By run: prompt, options or model may have changed between two runs into one file.
         empty = dict[str, Any](model=None, described=0, completion_tokens=0, failed=Counter())
         found = runs.setdefault(str(line.run), empty)
         if line.failed:

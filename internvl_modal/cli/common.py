@@ -1,4 +1,8 @@
-"""What several commands share: options, and how errors are printed."""
+"""What several commands share: options, and how errors are printed.
+
+Everything about a terminal is here: commands return numbers and raise errors, and only ``main``
+ends the process.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ import typer
 
 from internvl_modal.errors import ConfigError, InternVLError
 
-Backend = Annotated[str | None, typer.Option(help="local, endpoint, lmdeploy, modal or an URL.")]
+Backend = Annotated[str | None, typer.Option(help="local, endpoint, lmdeploy, modal or a URL.")]
 
 
 BaseUrl = Annotated[str | None, typer.Option(help="URL of an OpenAI-compatible server.")]
@@ -32,9 +36,11 @@ def mend_console() -> None:
     """Have nothing fail for want of a console: what one cannot show is escaped there."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed; the next file would get its number
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - to the end
+            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - to the end
+            setattr(sys, name, nowhere)
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
+            # A Windows console or a C locale has no letters for a Chinese description.
             stream.reconfigure(errors="backslashreplace")
 
 
@@ -45,19 +51,27 @@ def check_output() -> None:
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print a line, if somebody is there to read it: a batch goes on without."""
+    """Print a line, if somebody is there to read it: a batch goes on without.
+
+    For what is told beside the answer; the answer itself is printed with ``print``, and fails
+    aloud.
+    """
     stream = sys.stderr if err else sys.stdout
     try:
         print(text, file=stream, flush=True)
     except OSError:
         with suppress(OSError):  # flushed again at the end
+            # Python flushes again when it ends, and would print a traceback then.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     except ValueError:  # closed
         pass
 
 
 def failed(error: InternVLError) -> int:
-    """Print ``error`` as the command line asks for it; return its exit code."""
+    """Print ``error`` as the command line asks for it; return its exit code.
+
+    ``--json`` is looked for in the arguments, as the error may come before they are parsed.
+    """
     if "--json" in sys.argv:
         print(json.dumps({"error": error_document(error)}))
         return exit_code(error)
@@ -67,6 +81,7 @@ def failed(error: InternVLError) -> int:
 def misused(error: Any) -> int:
     """Print what is wrong with the command line; return its exit code."""
     error.message = error.message.removeprefix("Value error, ")  # typer's
+    # A program that reads JSON must get JSON for a wrong option as well.
     if "--json" in sys.argv:
         return failed(ConfigError(error.format_message(), hint="see --help"))
     error.show()
@@ -80,7 +95,10 @@ def fail(error: InternVLError) -> int:
 
 
 def exit_code(error: InternVLError) -> int:
-    """2 for what the user can mend in the command, 1 for the rest."""
+    """2 for what the user can mend in the command, 1 for the rest.
+
+    The numbers that argparse and most Unix tools use.
+    """
     return 2 if isinstance(error, ConfigError) else 1
 
 

@@ -1,4 +1,8 @@
-"""Commands about deployments, and ``serve``: parsing and printing only."""
+"""Commands about deployments, and ``serve``: parsing and printing only.
+
+Modal and this package's deployment code are imported inside the functions: ``--help`` and
+``describe`` must not pay half a second for them.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +42,7 @@ def deploy(
     """Put a model on Modal, or update its deployment."""
     from internvl_modal.deployment.api import deploy as make
 
+    # ``-o`` values stay text: pydantic reads them as it reads the environment.
     others: dict[str, Any] = dict(_pair(text) for text in option or [])
     others |= {"gpu": gpu, "name": name, "wait": wait, "keep": keep, "force": force}
     made = make(model, dry_run=dry_run, **others)
@@ -91,6 +96,7 @@ def connect(
 
     found = _connect(name, environment)
     _show(found)
+    # On request only: terminals are shared and recorded.
     if show_key:
         typer.echo(f"key     {found.secrets[KEY]}")
 
@@ -111,6 +117,7 @@ def _pair(text: str) -> tuple[str, object]:
     from internvl_modal.deployment.options import DeployArguments
 
     name, equals, value = text.partition("=")
+    # Both spellings, as options are written with dashes on a command line.
     name = name.replace("-", "_")
     if not equals:
         raise typer.BadParameter(f"{name!r} is not NAME=VALUE")

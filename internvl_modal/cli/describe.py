@@ -58,8 +58,10 @@ def describe(
     given = {"detail": level, "max_tokens": max_tokens, "temperature": temperature}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     options["allow_private_urls"] = allow_private_urls
+    # Before the backend starts: a typo should not cost a download or a GPU's start.
     internvl_modal.DescribeOptions.parse(options)  # type: ignore[arg-type] # checked there
     with _client(backend, base_url, model) as client:
+        # The worst of the exit codes; each picture is done before the next is begun.
         return max(
             _describe_one(
                 client, image, prompt, options, stream=stream, as_json=as_json, many=len(images) > 1
@@ -78,6 +80,7 @@ def _describe_one(
     as_json: bool,
     many: bool,
 ) -> int:
+    # pythonw and cron jobs have no standard input: an empty picture then says what is wrong.
     source = image if image != "-" else sys.stdin.buffer if sys.stdin else b""
     try:
         if stream and not as_json:
@@ -91,6 +94,7 @@ def _describe_one(
     except (ConfigError, WeightsError):  # nothing to do with this picture: the rest would fail too
         raise
     except InternVLError as error:
+        # ``describe photo.jpg What is this?`` without quotes or ``--prompt`` is the usual mistake.
         if isinstance(error.__cause__, FileNotFoundError) and (" " in image or image[-1:] == "?"):
             hint = f"is it the prompt? that goes after --prompt; {error.hint}"
             error = InternVLError(error.message, hint=hint)
@@ -99,6 +103,7 @@ def _describe_one(
             return exit_code(error)
         return fail(error)
     finally:
+        # So that texts and warnings come in their order where both go to one file.
         sys.stdout.flush()
     for warning in description.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -106,6 +111,7 @@ def _describe_one(
 
 
 def _streamed(pieces: internvl_modal.Stream, image: str, many: bool) -> internvl_modal.Description:
+    """Print the pieces as they come; a line ends also where the stream breaks."""
     if many:
         print(f"{image}: ", end="")
     try:

@@ -1,4 +1,8 @@
-"""What is installed, what can run, what is cached, and one description to prove it."""
+"""What is installed, what can run, what is cached, and one description to prove it.
+
+For the first line of a bug report. It looks and does not mend, asks nothing over the network and
+starts no GPU; the one thing that it runs is the demo model, which needs nothing but the package.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +36,7 @@ EXTRAS = {
     "openai": "openai",
     "lmdeploy": "lmdeploy",
 }
+"""The one package of each extra that tells whether it is installed."""
 
 
 def examine() -> dict[str, Any]:
@@ -42,6 +47,7 @@ def examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{sys.platform} {platform.machine()}",
         "extras": {extra: _installed(package) for extra, package in EXTRAS.items()},
+        # Names only, so that the report can be pasted anywhere.
         "settings": [variable_name(name) for name in sorted(settings.model_fields_set)],
         "backends": {name: _runs(name, settings) for name in backend_names()},
         "cache": {"folder": str(settings.cache_dir), "models": _cached(settings)},
@@ -68,6 +74,7 @@ def _section(title: str, rows: dict[str, str]) -> list[str]:
 
 
 def _installed(package: str) -> str | None:
+    """Read from metadata and not by importing: importing all of them takes many seconds."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -86,6 +93,7 @@ def _runs(name: str, settings: Settings) -> str:
 
 
 def _modal_credentials() -> bool:
+    """Whether Modal's client finds any; whether they are good is not asked."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on Python 3.10 modal announces the end of its support
         from modal.config import config
@@ -107,6 +115,7 @@ def _self_test() -> dict[str, Any]:
     """Describe a drawn scene with the demo model."""
     from PIL import Image, ImageDraw
 
+    # A scene of the kind that the demo model knows, or its answer would mean nothing.
     scene = Image.new("RGB", (448, 448), "white")
     ImageDraw.Draw(scene).ellipse((150, 150, 298, 298), fill="red")
     begun = time.monotonic()

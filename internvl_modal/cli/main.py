@@ -34,6 +34,7 @@ app = typer.Typer(
     help="Describe images with InternVL: on this machine, on Modal's GPUs, or on any server.",
     no_args_is_help=True,
     add_completion=False,
+    # Rich tracebacks print local variables, keys among them.
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -43,22 +44,26 @@ def main() -> NoReturn:
     """Run the command; any error of ours is one line on standard error."""
     mend_console()
     try:
+        # Otherwise click would end the process itself, and turn our errors into tracebacks.
         code = app(standalone_mode=False) or 0
     except InternVLError as error:
         code = failed(error)
     except typer.Exit as stop:
         code = stop.exit_code
     except typer.Abort:
+        # 128 + SIGINT, as shells have it.
         code = 130
     except KeyboardInterrupt:
         code = 130
     except OSError as error:
+        # ``| head`` closes the pipe: no fault, and no message.
         if error.errno not in (errno.ENOSPC, errno.EPIPE):
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushed again at the end
         full = InternVLError(f"cannot write: {error}", hint="make room")
         code = fail(full) if error.errno == errno.ENOSPC else 1
     except Exception as error:
+        # By its method and not by its class: typer may bring a click of its own.
         if not hasattr(error, "format_message"):  # of click's, for wrong usage
             raise
         code = misused(error)

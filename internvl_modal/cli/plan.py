@@ -46,6 +46,7 @@ def plan(
     if list_:
         print(json.dumps(list(MODELS)) if as_json else models_text())
         return 0
+    # Every option by name: a new one of the planner must be given its help here to appear.
     made = internvl_modal.plan(
         model,
         revision=revision,
@@ -65,6 +66,7 @@ def plan(
         budget=budget,
     )
     print(json.dumps(made.to_dict()) if as_json else made)
+    # So that a script can ask whether a model fits.
     return 0 if made.fits else 1
 
 

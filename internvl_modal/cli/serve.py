@@ -26,11 +26,14 @@ def serve(
     from internvl_modal.client.aio import AsyncClient
     from internvl_modal.settings import Settings
 
+    # A gateway without a key would be open to every page in a browser on this machine.
     given, made = Settings.load().gateway_key, secrets.token_urlsafe(32)
     client = AsyncClient(backend, model=model)
     app = create_app(client, api_key=given or made)
+    # Bound before uvicorn starts, so that a port in use is our error and port 0 can be told.
     with _listen(host, port) as listening:
         if given is None:
+            # Once, on standard error: it is kept nowhere, and standard output may be a log.
             typer.echo(f"key: {made}", err=True)
         shown = f"[{host}]" if ":" in host else host
         typer.echo(f"listening on http://{shown}:{listening.getsockname()[1]}/", err=True)

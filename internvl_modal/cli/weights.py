@@ -33,6 +33,7 @@ Environment = Annotated[str | None, typer.Option(help="The Volume's Modal enviro
 
 
 def _cache(folder: str | None, volume: str | None, environment: str | None) -> WeightsCache:
+    """The cache that the options name: a folder, or a Volume of Modal's."""
     if volume is None and environment is not None:
         raise ConfigError("--environment says where a Volume is", hint="add --volume NAME")
     settings = Settings.load()
@@ -43,6 +44,9 @@ def _cache(folder: str | None, volume: str | None, environment: str | None) -> W
 
 
 def _table(entries: Sequence[CachedModel]) -> None:
+    """Print a line a commit: bytes on disk, whether it is whole, when it was last used (local
+    time).
+    """
     for entry in entries:
         state = "complete" if entry.complete else "incomplete"
         used = entry.last_used.strftime("%Y-%m-%d %H:%M")
@@ -57,11 +61,13 @@ def _repair(
     options = {"--revision": found.commit, "--folder": folder}
     options |= {"--volume": volume, "--environment": environment}
     words = ["internvl-modal", "weights", "ensure", found.model]
+    # With every option that led here, or the repair would go into another cache.
     words += [str(word) for name in options if options[name] for word in (name, options[name])]
     if found.variants:
         words += ["--variant", found.variants[0]]
     else:
         words += [word for path in found.bad for word in ("--file", path)]
+    # A Volume can be read from here, and written by a container only.
     return shlex.join(words) + (" in a container that mounts the Volume" if volume else "")
 
 
@@ -81,6 +87,13 @@ def ensure(
     """Download or repair a model; prints its path."""
     cache = _cache(folder, volume, environment)
     snapshot = cache.ensure(model, revision, variant=variant, files=file or None, offline=offline)
+    if snapshot.code:
+        typer.echo(
+            f"LMDeploy runs the Python in this repository ({', '.join(snapshot.code)}), as it is "
+            f"at commit {snapshot.commit}; --revision {snapshot.commit} pins it elsewhere too",
+            err=True,
+        )
+    # Nothing but the path, for ``$(internvl-modal weights ensure ...)``.
     typer.echo(snapshot)
 
 

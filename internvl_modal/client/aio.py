@@ -35,6 +35,12 @@ class AsyncClient(ClientBase):
 
     ``http_client``: your own ``httpx.AsyncClient``, which is not closed; by default connections
     are pooled by aiohttp, without a limit of their own. Pictures are prepared in threads.
+
+    Of one event loop; any number of tasks may use it at once. Making one blocks for nothing: the
+    backend is started by the first call, in a thread.
+
+    >>> async with AsyncClient("modal", model="internvl2_5-8b") as client:  # doctest: +SKIP
+    ...     print(await client.describe("photo.jpg"))
     """
 
     def __init__(
@@ -58,6 +64,8 @@ class AsyncClient(ClientBase):
             retry=retry,
             capabilities=capabilities,
         )
+        # A blocking client would hold the event loop up, and the mistake would show as slowness
+        # only.
         if http_client is not None:
             of_type("http_client", http_client, httpx.AsyncClient)
         self._transport = AsyncTransport(http_client, self._retry)
@@ -73,7 +81,10 @@ class AsyncClient(ClientBase):
     def stream(
         self, image: ImageInputs, prompt: str | None = None, **options: Unpack[Options]
     ) -> AsyncStream:
-        """Describe a picture piece by piece; iterate over it, then read ``.description``."""
+        """Describe a picture piece by piece; iterate over it, then read ``.description``.
+
+        Not awaited: nothing is sent before the first step of ``async for``.
+        """
         flow = self._core.open_stream(image, prompt, options)
         return AsyncStream(self._run, self._transport, flow)
 
@@ -146,6 +157,7 @@ class AsyncClient(ClientBase):
     async def aclose(self) -> None:
         """Close the connections and stop what this client started; calls under way end at once."""
         await self._transport.close()
+        # In a thread: an engine takes seconds to end.
         await anyio.to_thread.run_sync(self._core.close)
 
     async def __aenter__(self) -> Self:

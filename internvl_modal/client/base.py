@@ -1,4 +1,7 @@
-"""What ``Client`` and ``AsyncClient`` share: settings, backend, flows."""
+"""What ``Client`` and ``AsyncClient`` share: settings, backend, flows.
+
+Arguments are checked and backends found here, once; the clients add how steps are performed.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,11 @@ T = TypeVar("T")
 
 
 class ClientBase:
-    """What both clients share: settings, backend, flows."""
+    """What both clients share: settings, backend, flows.
+
+    Nothing is started and nobody is asked: a client can be made in an event loop, or to look at
+    ``estimate`` alone.
+    """
 
     def __init__(
         self,
@@ -36,6 +43,8 @@ class ClientBase:
         of_type("capabilities", capabilities, Capabilities)
         settings = Settings.load(base_url=base_url, api_key=api_key, model=model, timeout=timeout)
         resolved = resolve(backend, settings)
+        # Only a timeout that somebody has set: otherwise the endpoint's own counts, which on Modal
+        # is as long as a cold start.
         chosen = settings.timeout if "timeout" in settings.model_fields_set else None
         self._core = Core(resolved, model=settings.model, timeout=chosen, capabilities=capabilities)
 
@@ -45,6 +54,7 @@ class ClientBase:
         return self._core.backend
 
     def __repr__(self) -> str:
+        # A debugger or a traceback may show a client whose constructor has raised.
         core: Core | None = self.__dict__.get("_core")  # none where its making failed
         return f"{type(self).__name__}({'' if core is None else repr(core.backend)})"
 

@@ -16,13 +16,18 @@ from internvl_modal.settings import Settings
 __all__ = ["backend_names", "resolve"]
 
 GROUP = "internvl_modal.backends"
+"""Third parties' backends stand beside ours: ours are registered in the same way."""
 
 _UNUSED = {
     "local": {"base_url", "api_key"},
     "lmdeploy": {"base_url", "api_key"},
     "modal": {"base_url"},
 }
-"""Arguments that these backends have no use for."""
+"""Arguments that these backends have no use for.
+
+An argument that a backend would pass over is an error: whoever gives ``base_url`` with
+``backend="local"`` believes to ask a server.
+"""
 
 
 def _registered() -> dict[str, EntryPoint]:
@@ -41,10 +46,13 @@ def _unused(backend: str | Backend) -> Collection[str]:
 
 
 def resolve(backend: str | Backend | None, settings: Settings) -> Backend:
-    """The backend meant by a name, an URL, a Backend or None.
+    """The backend meant by a name, a URL, a Backend or None.
 
     None means the endpoint at ``settings.base_url`` if that is set, else ``"local"``.
     Raises ConfigError for an unknown name, and where the backend would ignore an argument.
+
+    Imports the backend's module and no other: ``lmdeploy`` needs no Modal, ``endpoint`` no
+    llama.cpp.
     """
     if backend is None:
         backend = "endpoint" if settings.base_url else "local"
@@ -60,7 +68,7 @@ def resolve(backend: str | Backend | None, settings: Settings) -> Backend:
         if isinstance(backend, Backend):
             return backend
         raise ConfigError(
-            f"backend={backend!r} is neither a name, an URL nor a Backend",
+            f"backend={backend!r} is neither a name, a URL nor a Backend",
             hint=f"names: {', '.join(backend_names())}",
         )
     if "://" in backend:
@@ -69,9 +77,11 @@ def resolve(backend: str | Backend | None, settings: Settings) -> Backend:
     entry = _registered().get(backend)
     if entry is None:
         raise ConfigError(
-            f"no backend is named {backend!r}", hint=f"use {', '.join(backend_names())} or an URL"
+            f"no backend is named {backend!r}", hint=f"use {', '.join(backend_names())} or a URL"
         )
     made = entry.load()(settings)
+    # A plug-in of somebody else's: said here, as the failure would otherwise come at the first
+    # call.
     if not isinstance(made, Backend):
         raise ConfigError(f"the entry point of backend {backend!r} did not return a Backend")
     return made

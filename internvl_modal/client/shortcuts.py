@@ -3,6 +3,9 @@
 What a backend starts (a local engine) is kept for the life of the process, so that the second
 call is fast; connections of ``describe`` are kept too. A Backend of the caller's own is kept no
 longer than its caller keeps it.
+
+For scripts and notebooks. A program that describes many pictures, or must know when things end,
+keeps a ``Client``.
 """
 
 from __future__ import annotations
@@ -30,7 +33,10 @@ _clients: dict[tuple[object, Settings], Client] = {}
 
 
 class _Kept:
-    """A backend that outlives its clients."""
+    """A backend that outlives its clients.
+
+    ``stop`` does nothing: the engine is for the next call, and ends with the process.
+    """
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -47,7 +53,10 @@ class _Kept:
 
 
 class _Lent:
-    """The caller's own backend, which its client must not keep alive."""
+    """The caller's own backend, which its client must not keep alive.
+
+    Weakly, as the client lies in a dictionary of this module for ever otherwise.
+    """
 
     def __init__(self, backend: Backend) -> None:
         self._backend = weakref.ref(backend)
@@ -86,6 +95,8 @@ def describe(
     small InternVL on this machine. ``model``: what to ask for there; "demo" needs no download.
     ``options``: ``detail``, ``max_tokens`` and more, see ``help(internvl_modal.Options)``.
     Raises InternVLError and its kinds.
+
+    >>> describe("photo.jpg", "What is the dog doing?", detail="high")  # doctest: +SKIP
     """
     return _client(backend, model).describe(image, prompt, **options)
 
@@ -99,7 +110,10 @@ async def adescribe(
     model: str | None = None,
     **options: Unpack[Options],
 ) -> Description:
-    """``describe`` to await; for many pictures keep an ``AsyncClient`` instead."""
+    """``describe`` to await; for many pictures keep an ``AsyncClient`` instead.
+
+    Without kept connections, as they belong to one event loop and this call may be in any.
+    """
     kept = await asyncio.to_thread(_kept, backend, model)
     async with AsyncClient(kept, model=model) as client:
         return await client.describe(image, prompt, **options)
@@ -159,6 +173,7 @@ def _client(backend: str | Backend | None, model: str | None) -> Client:
     Without a lock, which a fork could leave locked and others would wait for while a backend is
     made: two threads may make one, and the first that is kept is the one.
     """
+    # Part of the key: who changes a variable between two calls means another client.
     settings = Settings.load(model=model)
     if isinstance(backend, str) or not isinstance(backend, Backend):
         key: tuple[object, Settings] = (backend, settings)

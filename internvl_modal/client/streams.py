@@ -1,4 +1,8 @@
-"""An answer piece by piece: what ``stream`` and ``stream_chat`` return."""
+"""An answer piece by piece: what ``stream`` and ``stream_chat`` return.
+
+A stream is lazy and is read once; what it added up to is checked when it ends, so a picture that
+was not seen is raised after the text and not lost with it.
+"""
 
 from __future__ import annotations
 
@@ -53,6 +57,7 @@ class _Collected:
         return self._description
 
     def _take(self) -> Flow[Opened]:
+        """The flow, to be performed now; raises ConfigError for a stream begun before or closed."""
         flow, self._flow = self._flow, None
         if self._closed:
             raise ConfigError("the stream is closed", hint="ask again")
@@ -69,6 +74,7 @@ class _Collected:
             yield text
 
     def _finish(self, opened: Opened, begun: Exchanged[str | None]) -> None:
+        """Check the whole answer and time it; raises what a whole answer would."""
         timings = Timings(
             prepare=opened.prepared,
             first_token=None if self._first is None else self._first - opened.begun,
@@ -84,6 +90,11 @@ class Stream(_Collected):
     """Pieces of text as they come; ``.description`` afterwards.
 
     Close it, or use ``with``, where it may be left before its end.
+
+    >>> with client.stream("photo.jpg") as stream:  # doctest: +SKIP
+    ...     for piece in stream:
+    ...         print(piece, end="")
+    >>> stream.description.usage  # doctest: +SKIP
     """
 
     def __init__(self, run: Run, transport: sync.Transport, flow: Flow[Opened]) -> None:
@@ -96,9 +107,11 @@ class Stream(_Collected):
         self._under_way = stream = self._transport.stream(opened.step)
         opened.collected.request_id = stream.begun.value
         try:
+            # The server may keep the connection open after its last event.
             while not opened.collected.done and (chunk := stream.next()):
                 yield from self._feed(opened, chunk)
             stream.finish()
+        # Closing it from another thread breaks the connection, which is no fault then.
         except EngineError:
             if not self._closed:
                 raise

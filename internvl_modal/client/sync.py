@@ -32,12 +32,16 @@ else:  # imported only for those who bring a client of their own
 class Client(ClientBase):
     """Describes pictures through one backend; thread-safe, close it or use ``with``.
 
-    ``backend``: a name ("local", "lmdeploy", "modal"), an URL or a Backend; None means
+    ``backend``: a name ("local", "lmdeploy", "modal"), a URL or a Backend; None means
     INTERNVL_MODAL_BASE_URL if set, else "local". ``timeout``: seconds for a whole call, retries
     included, once the backend has started. ``capabilities``: what the server can do and how its
     model sees pictures, where that cannot be found out. ``http_client``: your own ``httpx.Client``,
     which is not closed. Every method raises InternVLError and its kinds, see
     ``internvl_modal.errors``; ``options`` are those of ``help(internvl_modal.Options)``.
+
+    >>> with Client(base_url="http://localhost:8000") as client:  # doctest: +SKIP
+    ...     answer = client.describe(["before.jpg", "after.jpg"], "What has changed?")
+    ...     print(answer, answer.usage.total_tokens)
     """
 
     def __init__(
@@ -85,7 +89,10 @@ class Client(ClientBase):
     def chat(
         self, messages: Sequence[Message | Mapping[str, object]], **options: Unpack[Options]
     ) -> Description:
-        """Answer the last of several turns; pictures may be in any turn of the user."""
+        """Answer the last of several turns; pictures may be in any turn of the user.
+
+        The pictures are sent again with every call: servers keep no conversation.
+        """
         return self._run(self._core.chat(messages, options))
 
     @with_options
@@ -110,6 +117,10 @@ class Client(ClientBase):
 
         A wrong answer is sent back with the reason up to ``repairs`` times; then
         OutputInvalidError holds the raw text.
+
+        >>> class Sign(BaseModel):  # doctest: +SKIP
+        ...     words: str
+        >>> client.extract("sign.jpg", Sign).words  # doctest: +SKIP
         """
         return self._run(self._core.extract(image, schema, prompt, repairs, options))
 
@@ -124,7 +135,11 @@ class Client(ClientBase):
         end: float | None = None,
         **options: Unpack[Options],
     ) -> Description:
-        """Describe ``frames`` evenly spaced frames between ``start`` and ``end`` (seconds)."""
+        """Describe ``frames`` evenly spaced frames between ``start`` and ``end`` (seconds).
+
+        Frames are decoded here, one tile each by default: eight of them are 2,048 tokens. Needs the
+        extra ``video``.
+        """
         return self._run(self._core.describe_video(path, prompt, frames, start, end, options))
 
     @with_batch_options
@@ -142,11 +157,17 @@ class Client(ClientBase):
         return Batch(self._core, self._http_client, self._retry, images, job)
 
     def models(self) -> list[str]:
-        """Names of the models that the server offers."""
+        """Names of the models that the server offers.
+
+        Asks the server each time. Raises ServerError.
+        """
         return self._run(self._core.models())
 
     def wait_until_ready(self, timeout: float | None = None) -> None:
-        """Return once the server answers; ``timeout`` in seconds, the client's by default."""
+        """Return once the server answers; ``timeout`` in seconds, the client's by default.
+
+        Raises DeadlineExceededError; 0 asks whether it answers now.
+        """
         self._run(self._core.wait_until_ready(timeout))
 
     @with_options
@@ -159,7 +180,11 @@ class Client(ClientBase):
         return self._run(self._core.estimate(image, options))
 
     def close(self) -> None:
-        """Close the connections and stop what this client started; calls under way end at once."""
+        """Close the connections and stop what this client started; calls under way end at once.
+
+        Safe to call twice, and from any thread. A backend that was given is stopped too, as far as
+        it started something.
+        """
         self._transport.close()
         self._core.close()
 

@@ -1,4 +1,9 @@
-"""``deploy`` puts a model on Modal, ``connect`` finds it again."""
+"""``deploy`` puts a model on Modal, ``connect`` finds it again.
+
+The only module of the folder that users call. ``deploy`` runs in the caller's thread where no event
+loop runs there, ``adeploy`` always in one of its own: a deploy takes minutes, and Modal's blocking
+client must not hold an event loop up.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +32,10 @@ if TYPE_CHECKING:
     import modal
 
 TIDYING = 10.0
-"""Seconds that a cancelled ``adeploy`` may take to stop what it has started."""
+"""Seconds that a cancelled ``adeploy`` may take to stop what it has started.
+
+A second Ctrl-C does not wait for it.
+"""
 
 
 @with_deploy_arguments
@@ -52,8 +60,12 @@ def deploy(
     PlanError and WeightsError; what fails leaves the old one serving, or with ``wait`` puts it
     back when the new one does not answer. A new app that does not answer is stopped, unless
     ``keep``.
+
+    >>> made = deploy("internvl2_5-8b", gpu="L40S", dry_run=True)  # doctest: +SKIP
+    >>> print(made.spec)  # doctest: +SKIP
     """
     chosen = DeployOptions.load(model=model, gpu=gpu, name=name, **options)
+    # Options are checked before the work begins, so that what is wrong is raised at the call.
     work = Publication(chosen, api_key, wait=wait, force=force, dry_run=dry_run, keep=keep)
     return outside_loop(work.run, work.stop)
 
@@ -79,6 +91,7 @@ async def adeploy(
         return await asyncio.shield(work_done)
     except asyncio.CancelledError:
         work.stop.set()
+        # Its error is looked at, or asyncio would report that nobody has.
         work_done.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.wait([work_done], timeout=TIDYING)  # stopping a new app takes a moment
         raise
@@ -111,6 +124,7 @@ async def aconnect(
 
 
 def _connected(name: str | None, key: SecretStr | None, environment: str | None) -> Deployment:
+    """Look the app up on Modal; its tags, this machine's record and settings make the handle."""
     settings = Settings.load()
     chosen = DeployOptions.load(environment=environment)
     check_environment(chosen.environment)
@@ -122,6 +136,8 @@ def _connected(name: str | None, key: SecretStr | None, environment: str | None)
         "gpu": tags.get("gpu"),
         "startup_timeout": int(tags.get("startup_timeout", 0)) or None,
     }
+    # A key from the environment counts only where this machine has kept none for what is deployed:
+    # the environment may be about another server.
     known = settings.api_key
     if record is not None and record.opens(tags):
         known = SecretStr(record.api_key)
@@ -134,7 +150,11 @@ def _connected(name: str | None, key: SecretStr | None, environment: str | None)
 
 
 def module_app() -> modal.App:
-    """The app of ``internvl_modal.modal_app``, configured by the environment."""
+    """The app of ``internvl_modal.modal_app``, configured by the environment.
+
+    Runs while Modal's command line imports a module, so nothing may be deployed in it: the command
+    does that afterwards. Raises what ``deploy`` does, but for what comes of publishing.
+    """
     options = DeployOptions.load()
     check_options(options)
     settings = Settings.load()
@@ -146,11 +166,14 @@ def module_app() -> modal.App:
     spec = make_spec(options, planned(options, "catalogue").require())
     tags = modal_api.tags_of(spec.app, spec.environment)
     record = recorded(settings, spec.app, spec.environment)
+    # The environment's key may only start a deployment; with one that exists it must be the old
+    # key, which ``key_for`` sees to.
     first = checked_key(settings.api_key) if record is None and tags is None else None
     key = first or key_for(spec, settings, record, tags)
     check_key(spec, key)
     version = new_version(key.get_secret_value())
     given = app_secrets(spec, settings, key, required_proxy(settings, options))
+    # The command may still fail after this: until then the record must open what is deployed now.
     before = record.options_of(tags) if record and tags else None
     remember(spec, key, settings, version, {tags["version"]: before} if tags and before else None)
     return modal_build.build(spec, given, version)
@@ -160,6 +183,8 @@ def _find(wanted: str, chosen: DeployOptions) -> tuple[str, dict[str, str]]:
     """The deployed app meant by its own name or its model's, and what its tags say of it.
 
     ``chosen`` may name the app that serves the model.
+
+    A name that is given wins over a model's; an app without our tags is somebody else's.
     """
     model = _model_of(wanted)
     for app in filter(None, (wanted, chosen.name, f"multimodal-{model}")):

@@ -11,13 +11,18 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 CONFIG = "INTERNVL_MODAL_CONTAINER"
+"""Name of the variable that holds all of ``ContainerConfig``."""
 
 
 KEY = "INTERNVL_MODAL_API_KEY"
+"""The same name as on a user's machine, so that clients in a container find it by themselves."""
 
 
 VERSION_KEY = "INTERNVL_MODAL_VERSION_KEY"
-"""Holds a second key, new with each deploy, that tells its containers from older ones."""
+"""Holds a second key, new with each deploy, that tells its containers from older ones.
+
+An old container refuses it, so whoever is answered with it has reached the new version.
+"""
 
 
 WEIGHTS_ROOT = "INTERNVL_MODAL_WEIGHTS_ROOT"
@@ -35,15 +40,23 @@ BUCKET = "/mnt/bucket"
 
 
 PORT = 23333
+"""LMDeploy's own default. In a container it collides with nothing."""
 
 
 NOT_THE_ENGINES = ("MODAL_", "INTERNVL_MODAL_")
-"""What the names of variables begin with that the engine does not get."""
+"""What the names of variables begin with that the engine does not get.
+
+Modal's tokens and this package's keys: the model's own Python code runs in the engine.
+"""
 
 
 @dataclass(frozen=True)
 class ContainerConfig:
-    """What the functions need to know, carried in one variable as JSON; times in seconds."""
+    """What the functions need to know, carried in one variable as JSON; times in seconds.
+
+    One JSON variable, so that a new field needs no new name on both sides, and so that no field can
+    be overridden alone by a secret of the same name. It holds no key: those are in a Secret.
+    """
 
     app: str
     environment: str | None

@@ -1,4 +1,9 @@
-"""The images that containers run in; whatever is installed in them has one version."""
+"""The images that containers run in; whatever is installed in them has one version.
+
+Pinned to the last digit: an image is built when it is first deployed and may be built again a year
+later, and a server that changed meanwhile would no longer fit its plan. ``tools`` updates the list
+of packages.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,8 @@ from importlib.resources import files
 from internvl_modal.errors import DeployError
 
 LMDEPLOY_IMAGE = "openmmlab/lmdeploy:v0.7.3-cu12"
+"""Ubuntu 22.04, CUDA 12.4, Python 3.10 with LMDeploy in /opt/py3 and its source in /opt/lmdeploy.
+"""
 
 
 PYTHON = "3.12"
@@ -42,7 +49,11 @@ PINS = files("internvl_modal.deployment") / "image_packages.txt"
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """A container image: its base, then its layers in order."""
+    """A container image: its base, then its layers in order.
+
+    ``packages`` are requirements for Modal's own Python, ``commands`` are run before they are
+    installed, so that changing a package does not build the slow layers again.
+    """
 
     base: str
     python: str
@@ -55,6 +66,8 @@ def gpu_image(*, flash_attention: bool) -> ImageSpec:
     """LMDeploy's own image with what the model's code needs, and this package's requirements.
 
     Without ``flash_attention`` for GPUs that flash-attn refuses at the first picture.
+
+    Cached: the requirements are read from the distribution's files.
     """
     commands = LMDEPLOY_PACKAGES if flash_attention else LMDEPLOY_PACKAGES[:1]
     return ImageSpec(LMDEPLOY_IMAGE, PYTHON, _packages(), commands)
@@ -77,6 +90,7 @@ def required() -> list[str]:
         hint = "pip install internvl-modal (or `pip install -e .` where it is developed)"
         raise DeployError("internvl-modal is not installed here", hint=hint) from error
     found = []
+    # The distribution's own list, so that a new dependency reaches the container by itself.
     for requirement in told:
         need, _, marker = (part.strip() for part in requirement.partition(";"))
         extra = re.search(r"(?: and )?extra == ['\"]([\w-]+)['\"]", marker)
@@ -88,7 +102,11 @@ def required() -> list[str]:
 
 
 def name_of(requirement: str) -> str:
-    """The normal form of a distribution's name at the start of ``requirement``."""
+    """The normal form of a distribution's name at the start of ``requirement``.
+
+    >>> name_of("Pillow_Heif>=0.21"), name_of("x.y==1")
+    ('pillow-heif', 'x-y')
+    """
     name = re.match(r"[\w.-]+", requirement)
     return re.sub(r"[-_.]+", "-", name[0]).lower() if name else ""
 

@@ -2,6 +2,10 @@
 
 Modal imports this module by name in each container, so at import it needs the standard library
 only.
+
+Everything else is imported inside the functions: the module is imported by three kinds of
+containers with different packages, and an import that fails there kills a container without a word.
+State lives in the process only; Modal may start and end one at any time.
 """
 
 from __future__ import annotations
@@ -42,19 +46,26 @@ LMDEPLOY = "/opt/py3/bin/lmdeploy"
 
 
 def serve() -> None:
-    """Start LMDeploy on the cached weights, wait for it, show it a picture, and watch over it."""
+    """Start LMDeploy on the cached weights, wait for it, show it a picture, and watch over it.
+
+    Returns once the server answers; Modal then sends requests to its port. Whatever is raised
+    before ends the container, and Modal starts another, so that the cause must be in the log.
+    """
     _log_to_stdout()
     config = ContainerConfig.from_environment()
     from internvl_modal.weights.cache import WeightsCache
 
     _tell(config, "checking the weights")
     cache = WeightsCache.volume(config.volume, environment=config.environment)
+    # Offline: a container that serves has no Hub token, and must not begin a download of 157 GB
+    # while a GPU is paid for.
     weights = cache.ensure(config.model, config.revision, offline=True, progress=None)
     _tell(
         config,
         f"loading the weights; LMDeploy runs the Python code of {config.model} at commit "
         f"{weights.commit}",
     )
+    # Made before the server, as it reads the log from its first line on.
     dog = Watchdog(
         liveness=config.liveness,
         ask=partial(ask_one_token, PORT, os.environ[KEY], config.served, config.liveness),
@@ -64,11 +75,16 @@ def serve() -> None:
     _tell(config, "warming up")
     _show_a_picture(config)
     dog.begin()
+    # A thread: ``serve`` must return for Modal to open the port.
     threading.Thread(target=_watch_over, args=(server, dog), daemon=True).start()
 
 
 def web_process_image() -> FastAPI:
-    """The REST endpoint, in front of this app's own ``serve``."""
+    """The REST endpoint, in front of this app's own ``serve``.
+
+    Its client waits as long as a cold start and a request together: the gateway is up in a moment,
+    the model behind it is not.
+    """
     _log_to_stdout()
     config = ContainerConfig.from_environment()
     from internvl_modal.client.aio import AsyncClient
@@ -79,7 +95,11 @@ def web_process_image() -> FastAPI:
 
 
 def download_weights() -> Iterator[dict[str, Any]]:
-    """Put the weights on the Volume, telling of the progress; the last item names the commit."""
+    """Put the weights on the Volume, telling of the progress; the last item names the commit.
+
+    A generator, so that the machine which deploys can show how far it is. The download itself is in
+    a thread, and its events come through a queue: a slow reader must not hold it up.
+    """
     _log_to_stdout()
     config = ContainerConfig.from_environment()
     events: queue.SimpleQueue[DownloadProgress | str | Exception] = queue.SimpleQueue()
@@ -111,6 +131,9 @@ def describe_part(part: dict[str, Any]) -> dict[str, int]:
 
     All lines are written, but only those with a text when something ends it before: then the
     others are asked for again.
+
+    ``part`` is plain data (keys, where they lie, prompt, options), as it travels pickled. Returns
+    counts; the texts lie on the Volume.
     """
     _log_to_stdout()
     config = ContainerConfig.from_environment()
@@ -126,6 +149,7 @@ def describe_part(part: dict[str, Any]) -> dict[str, int]:
                     pairs, part["prompt"], out=lines, **part["options"]
                 ):
                     counts["described" if outcome.ok else "failed"] += 1
+        # Also when Modal ends the container: what has been answered is paid for and must be kept.
         except BaseException:
             if lines.exists():
                 _put(lines, part["out"], config, with_errors=False)
@@ -135,7 +159,10 @@ def describe_part(part: dict[str, Any]) -> dict[str, int]:
 
 
 def _put(lines: Path, out: str, config: ContainerConfig, *, with_errors: bool) -> None:
-    """Copy lines of a batch to a Volume."""
+    """Copy lines of a batch to a Volume, and commit: nobody sees them before that.
+
+    Without errors where the part has not ended by itself: they may be of the interruption.
+    """
     import modal
 
     from internvl_modal.batch.sinks.lines import read_lines
@@ -149,7 +176,10 @@ def _put(lines: Path, out: str, config: ContainerConfig, *, with_errors: bool) -
 
 
 def _backend(config: ContainerConfig) -> ServedApp:
-    """The app's own model."""
+    """The app's own model.
+
+    Modal's client in a container may look its own workspace up without a token.
+    """
     from internvl_modal.credentials import proxy_token
     from internvl_modal.deployment.served_app import ServedApp
     from internvl_modal.settings import Settings
@@ -183,6 +213,7 @@ def _start_lmdeploy(
     from internvl_modal.engines.lmdeploy_process import LMDeployServer
     from internvl_modal.errors import DeployError
 
+    # The folder stands where the repository was: LMDeploy must not ask the Hub.
     settings = {**config.settings, "model": weights, "server_port": PORT}
     keys = [os.environ[name] for name in (KEY, VERSION_KEY) if name in os.environ]
     options = LMDeployOptions.parse(api_keys=keys, **settings)
@@ -207,12 +238,17 @@ def engine_environment(container: Mapping[str, str], more: Mapping[str, str]) ->
         for name, value in container.items()
         if not name.startswith(NOT_THE_ENGINES) and name != "PYTHONPATH"
     }
+    # The engine starts helpers by name, which lie beside its own Python.
     path = f"/opt/py3/bin:{image.get('PATH', os.defpath)}"
     return {**image, **more, "PATH": path, "HF_HUB_OFFLINE": "1"}
 
 
 def _show_a_picture(config: ContainerConfig) -> None:
-    """Describe a picture of three tiles; raises ImageNotSeenError if it did not reach the model."""
+    """Describe a picture of three tiles; raises ImageNotSeenError if it did not reach the model.
+
+    896 x 448 pixels: two tiles and a thumbnail, more than one, so that a lost picture shows in the
+    token count. The first picture also compiles kernels, which no user should wait for.
+    """
     from internvl_modal.client.sync import Client
     from internvl_modal.deployment.served_app import FixedBackend
 
@@ -233,6 +269,7 @@ def _test_picture() -> bytes:
 
 
 def _watch_over(server: LMDeployServer, dog: Watchdog) -> None:
+    """Wait for the end of the server, then end the container with it."""
     end_container(dog.watch(server, PORT), server.tail())
 
 

@@ -1,6 +1,9 @@
 """What a deployment is made of, as plain data: nothing here talks to Modal.
 
 ``make_spec`` decides everything; ``modal_build`` builds exactly that.
+
+Pure, so that a dry run shows what a deploy makes, and tests compare specs instead of watching
+calls. Numbers that are not options are decided here and nowhere else.
 """
 
 from __future__ import annotations
@@ -16,8 +19,13 @@ from internvl_modal.planning.gpus import parse_gpu
 from internvl_modal.planning.plan import Plan
 
 GATEWAY_CONCURRENCY = 64
+"""Requests in one gateway container; they wait for the GPU most of the time."""
 SLOWEST_READ = 150e6
-"""Bytes a second: a tenth of what a Volume usually gives."""
+"""Bytes a second: a tenth of what a Volume usually gives.
+
+The start-up timeout is reckoned with it: too short a timeout kills a container in the middle of
+loading, again and again.
+"""
 BOOT = 600
 """Seconds for the container, CUDA and the first picture, however small the model."""
 DAY = 24 * 3600
@@ -28,12 +36,16 @@ def make_spec(options: DeployOptions, planned: Plan) -> DeploymentSpec:
     """Decide all of a deployment of what was planned.
 
     Raises ConfigError for what LMDeploy itself would refuse, DeployError for what Modal would.
+
+    Pure, given a plan. The same options give an equal spec, whatever is deployed already.
     """
     LMDeployOptions.parse(**planned.settings)
     check_engine_args(options.engine_args)
     app = options.name or f"multimodal-{planned.spec.name}"
     check_name("name", app)
     startup_timeout = _startup_timeout(options, planned)
+    # Options that were left open are written down as what was chosen: prices change, and a
+    # deployment that is made again must be the same one.
     chosen = {  # with it the deployment can be found and managed, or made again
         "name": app,
         "model": planned.spec.repo,
@@ -63,10 +75,16 @@ def make_spec(options: DeployOptions, planned: Plan) -> DeploymentSpec:
 
 
 def _startup_timeout(options: DeployOptions, planned: Plan) -> int:
+    """Seconds; the caller's, or what the slowest read of the weights takes."""
     return options.startup_timeout or round(BOOT + planned.spec.disk_bytes / SLOWEST_READ)
 
 
 def _serve(options: DeployOptions, planned: Plan, container: ContainerConfig) -> FunctionSpec:
+    """The function with the GPUs; the only one that Modal bills by the second of a GPU.
+
+    As many requests at once as the engine takes: more would queue inside it, where Modal cannot see
+    that another container is needed.
+    """
     return FunctionSpec(
         name="serve",
         image=gpu_image(flash_attention=planned.gpu.flash_attention),
@@ -97,6 +115,7 @@ def _gpu(text: str) -> str:
 
 
 def _gateway(options: DeployOptions, container: ContainerConfig) -> FunctionSpec:
+    """The web function without a GPU; its containers are cheap and up in seconds."""
     return FunctionSpec(
         name="web_process_image",
         image=cpu_image(),
@@ -107,6 +126,7 @@ def _gateway(options: DeployOptions, container: ContainerConfig) -> FunctionSpec
         memory=4096,
         timeout=min(DAY, container.startup_timeout + options.timeout),
         startup_timeout=120,
+        # Four with 64 requests each keep several GPU containers busy.
         max_containers=4,
         region=options.region,
         web=WebSpec(None, options.proxy_auth, GATEWAY_CONCURRENCY, 120),
@@ -114,6 +134,7 @@ def _gateway(options: DeployOptions, container: ContainerConfig) -> FunctionSpec
 
 
 def _download(options: DeployOptions, container: ContainerConfig) -> FunctionSpec:
+    """The function that fills the Volume, run once and on CPUs: a GPU would idle through it."""
     return FunctionSpec(
         name="download_weights",
         image=cpu_image(),
@@ -123,8 +144,10 @@ def _download(options: DeployOptions, container: ContainerConfig) -> FunctionSpe
         gpu=_gpu(options.download_gpu) if options.download_gpu else None,
         cpu=4,
         memory=8192,
+        # 157 GB take eleven hours at 4 MB a second.
         timeout=DAY,
         startup_timeout=600,
+        # Two would download the same files side by side into one Volume.
         max_containers=1,
         scaledown_window=2,
     )

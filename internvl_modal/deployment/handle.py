@@ -1,4 +1,8 @@
-"""A deployment on Modal: to ask it, look at it, scale it, stop it."""
+"""A deployment on Modal: to ask it, look at it, scale it, stop it.
+
+A handle holds names and keys and no connection: it can be kept, sent to another process and used
+after the app was deployed anew. Each method asks Modal when it is called.
+"""
 
 from __future__ import annotations
 
@@ -57,6 +61,13 @@ class Deployment:
     """An app on Modal that serves a model, or with ``dry_run`` what it would be.
 
     Methods that ask Modal raise DeployError.
+
+    Made by ``deploy`` and ``connect``, never by hand. With ``dry_run`` only ``spec``, ``plan``,
+    ``cost`` and the names work; the rest raises DeployError.
+
+    >>> found = connect("internvl2_5-8b")  # doctest: +SKIP
+    >>> with found.client() as client:  # doctest: +SKIP
+    ...     print(client.describe("photo.jpg"))
     """
 
     options: DeployOptions
@@ -77,6 +88,8 @@ class Deployment:
     ) -> Deployment:
         """The deployment that ``spec`` makes, at ``urls`` where it is made."""
         made = cls(spec.options, api_key, proxy, urls)
+        # Where ``cached_property`` keeps its value; the class is frozen, so there is no other way
+        # in.
         made.__dict__["spec"] = spec
         return made
 
@@ -112,7 +125,11 @@ class Deployment:
 
     @property
     def urls(self) -> Mapping[str, str]:
-        """Where it answers: ``openai`` (up to ``/v1``) and ``rest``."""
+        """Where it answers: ``openai`` (up to ``/v1``) and ``rest``.
+
+        As they were when the handle was made: Modal's URLs follow from names and do not change with
+        a deploy.
+        """
         if self.found_urls is None:
             raise DeployError(
                 f"{self.name} was only a dry run", hint="deploy it without dry_run=True"
@@ -159,12 +176,17 @@ class Deployment:
         return AsyncClient(self.backend(), **arguments)
 
     def openai(self, **arguments: Any) -> openai.OpenAI:
-        """The ``openai`` package's client for this deployment."""
+        """The ``openai`` package's client for this deployment.
+
+        Sends Modal's proxy headers where there are any. Raises MissingExtraError without the
+        package.
+        """
         try:
             from openai import OpenAI
         except ImportError as error:
             raise MissingExtraError("openai", "openai") from error
         endpoint = self.backend().start()
+        # The key goes in by ``api_key``: the package would otherwise demand OPENAI_API_KEY.
         headers = {name: value for name, value in endpoint.headers.items() if "Modal" in name}
         return OpenAI(
             base_url=endpoint.base_url,
@@ -194,6 +216,9 @@ class Deployment:
         whose credentials are in Modal's Secret ``bucket_secret``. ``out`` gets a ``.jsonl`` for
         each ``part_size`` pictures; pictures that are in one are not described again.
         ``containers`` prepare pictures, on CPUs.
+
+        Blocks until all parts are done; a part that fails is named at the end, and the same call
+        later describes only what is missing.
         """
         self._require_real()
         return outside_loop(
@@ -232,6 +257,8 @@ class Deployment:
         self._require_real()
         if tail < 0:
             raise ConfigError(f"tail = {tail}: it must be at least 0")
+        # Each ``next`` is a call of its own, in a thread where a loop runs here: the iterator is
+        # Modal's and blocks between two lines.
         with errors_of(f"reading the log of {self.name}"):
             app = outside_loop(
                 lambda: modal.App.lookup(self.name, environment_name=self.options.environment)
@@ -246,12 +273,16 @@ class Deployment:
                     yield entry.message.rstrip("\n")
 
     def scale(self, *, min: int | None = None, max: int | None = None) -> None:
-        """Change how many GPU containers run at least and at most, until the next deploy."""
+        """Change how many GPU containers run at least and at most, until the next deploy.
+
+        Containers that run are not stopped by it before they are idle.
+        """
         self._require_real()
         wanted = {"min_containers": min, "max_containers": max}
         given = {name: value for name, value in wanted.items() if value is not None}
         if not given:
             raise ConfigError("scale changes nothing", hint="give a minimum, a maximum or both")
+        # A maximum of 0 would be an app that takes requests and never answers one.
         if (min or 0) < 0 or (max is not None and max < builtins.max(min or 0, 1)):
             raise ConfigError(
                 f"min = {min}, max = {max}: these are no numbers of containers",

@@ -1,4 +1,9 @@
-"""The key of a deployment: made, kept, and put into the container's secrets."""
+"""The key of a deployment: made, kept, and put into the container's secrets.
+
+The key is made by whoever deploys first and kept on that machine; Modal keeps it in a Secret, which
+cannot be read back. So a second machine has to be told it, and must not make a new one: the old
+key's users would be locked out without a word.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +28,17 @@ from internvl_modal.errors import (
 from internvl_modal.settings import Settings
 
 LOCAL = ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_XET_CACHE")
-"""Variables that are about this machine."""
+"""Variables that are about this machine.
+
+Paths of this machine mean nothing in a container, and a container must be able to download.
+"""
 
 
 def check_key(spec: DeploymentSpec, key: SecretStr | str) -> None:
-    """Refuse a key that LMDeploy could not be started with, a second one beside it."""
+    """Refuse a key that LMDeploy could not be started with, a second one beside it.
+
+    Beside a second one, since LMDeploy's parser treats several differently from one.
+    """
     LMDeployOptions.parse(api_keys=[key, new_key()], **spec.plan.settings)
 
 
@@ -56,6 +67,7 @@ def key_for(
     """The key of what is deployed, or one for a new deployment; raises DeployError."""
     if record is not None and record.opens(tags):
         return SecretStr(record.api_key)
+    # Nothing is deployed: whatever was kept opens nothing any more.
     if tags is None:
         return new_key()
     if key := checked_key(settings.api_key):
@@ -74,7 +86,10 @@ def app_secrets(
     proxy: tuple[SecretStr, SecretStr] | None,
     version_key: SecretStr | None = None,
 ) -> Secrets:
-    """The API key, and what Hugging Face token there is: on Modal, here, or none."""
+    """The API key, and what Hugging Face token there is: on Modal, here, or none.
+
+    None as a value stands for the Secret of that name on Modal, which this machine cannot read.
+    """
     variables = container_variables(key, proxy)
     if version_key is not None:
         variables[VERSION_KEY] = version_key.get_secret_value()

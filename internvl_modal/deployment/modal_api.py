@@ -1,6 +1,9 @@
 """Modal's client: looks deployed things up.
 
 Its errors come out as DeployError, and none of its calls is made in a running event loop's thread.
+
+Modal's client has blocking calls that run its own event loop; it warns, or fails, where another
+loop runs in the same thread, as in every notebook. ``outside_loop`` is the one place that knows.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ def outside_loop(function: Callable[[], T], stop: threading.Event | None = None)
 
     Modal's blocking calls warn where they would block a loop. An interrupt sets ``stop`` and does
     not wait.
+
+    Raises what ``function`` raises. The thread is a daemon: Ctrl-C need not wait for Modal.
     """
     if not _loop_runs():
         return function()
@@ -51,7 +56,11 @@ def _loop_runs() -> bool:
 
 @contextmanager
 def errors_of(doing: str) -> Iterator[None]:
-    """Turn what Modal's client raises into DeployError that says what failed and what to do."""
+    """Turn what Modal's client raises into DeployError that says what failed and what to do.
+
+    Nothing but our own errors leaves it, and KeyboardInterrupt. ``doing`` begins the message:
+    "deploying x: ...".
+    """
     try:
         from modal.exception import ImageBuildError
     except Exception as error:  # it reads its configuration when it is imported
@@ -67,6 +76,7 @@ def errors_of(doing: str) -> Iterator[None]:
             f"{doing}: the image could not be built; its last lines:\n{_build_log(error.image_id)}",
             hint=f"modal image logs {error.image_id} shows all of them",
         ) from error
+    # Raised inside by our own checks; their hints are better than Modal's.
     except InternVLError:
         raise
     except Exception as error:  # some of its errors have no base but Exception
@@ -111,7 +121,10 @@ def function(app: str, name: str, environment: str | None) -> modal.Function[...
 
 
 def web_url(app: str, name: str, environment: str | None) -> str:
-    """Where a deployed web function answers; raises DeployError if it is not there."""
+    """Where a deployed web function answers; raises DeployError if it is not there.
+
+    Cached by nobody: a function that is deleted and made again gets another address.
+    """
     with errors_of(f"looking up {app}"):
         url = outside_loop(function(app, name, environment).get_web_url)
     if url is None:
@@ -128,7 +141,10 @@ def urls_of(app: str, environment: str | None) -> dict[str, str]:
 
 
 def tags_of(app: str, environment: str | None) -> dict[str, str] | None:
-    """What a deployed app's tags tell of it, None if there is no such app."""
+    """What a deployed app's tags tell of it, None if there is no such app.
+
+    One question to Modal; the tags are ours, or somebody else's app has others or none.
+    """
     with errors_of(f"looking up {app}"):
         import modal
 
@@ -140,7 +156,10 @@ def tags_of(app: str, environment: str | None) -> dict[str, str] | None:
 
 
 def to_tag(value: str) -> str:
-    """A tag holds up to 63 characters of few kinds."""
+    """A tag holds up to 63 characters of few kinds.
+
+    Modal refuses slashes and colons in tags, and repositories and GPU strings have them.
+    """
     return value.replace("/", "--").replace(":", "..")
 
 
@@ -149,7 +168,10 @@ def _from_tag(value: str) -> str:
 
 
 def workspace_name() -> str:
-    """The workspace that Modal's credentials are of; their own id where Modal does not say it."""
+    """The workspace that Modal's credentials are of; their own id where Modal does not say it.
+
+    App names repeat between workspaces, so records of deployments are kept by it.
+    """
     import modal
     import modal.config
 
@@ -199,6 +221,7 @@ def modal_output() -> Iterator[None]:
     """Show Modal's progress on a terminal or in a notebook, until somebody else works as well."""
     import modal
 
+    # Modal's output is one object for the process; two deploys that print at once break each other.
     with _Output.lock:
         _Output.shown.close()
         _Output.working += 1

@@ -1,4 +1,9 @@
-"""Modal's objects as a ``DeploymentSpec`` describes them."""
+"""Modal's objects as a ``DeploymentSpec`` describes them.
+
+Decides nothing: what to make is in the spec, how Modal spells it is here. Functions are wrapped
+when they are needed and not decorated at import, so that one module serves any number of
+deployments and nothing of Modal is imported with the package.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +30,9 @@ def build(spec: DeploymentSpec, secrets: Secrets, version: str) -> modal.App:
     """The app that ``spec`` describes; a secret that is not given is left out.
 
     Its tags tell ``connect`` on other machines of model, GPU and patience, and ``version``.
+
+    ``version`` is written into the containers' environment and into a tag, so that logs and lookups
+    can tell one deploy from the next. Not deployed yet: that is ``publish``'s.
     """
     import modal
 
@@ -36,7 +44,9 @@ def build(spec: DeploymentSpec, secrets: Secrets, version: str) -> modal.App:
         "version": version,
     }
     tags = {name: to_tag(value) for name, value in told.items()}
+    # A tag that is too long is left out; ``connect`` then falls back to names.
     app = modal.App(spec.app, tags={n: tag for n, tag in tags.items() if len(tag) <= 63})
+    # One object for all functions of equal images.
     images = {function.image: _image(function.image) for function in spec.functions}
     for function in spec.functions:
         _add(app, function, images[function.image], spec, secrets)
@@ -46,7 +56,10 @@ def build(spec: DeploymentSpec, secrets: Secrets, version: str) -> modal.App:
 def build_alone(
     name: str, function: FunctionSpec, spec: DeploymentSpec, secrets: Secrets
 ) -> tuple[modal.App, modal.Function[..., Any, Any]]:
-    """An app of one function that knows the deployment ``spec``, to be run and not deployed."""
+    """An app of one function that knows the deployment ``spec``, to be run and not deployed.
+
+    Ephemeral: it ends with the call, and leaves no deployed function behind.
+    """
     import modal
 
     app = modal.App(name)
@@ -60,6 +73,7 @@ def _add(
     spec: DeploymentSpec,
     secrets: Secrets,
 ) -> Any:
+    """Register a function of ``containers`` under its own name, with all that its spec says."""
     implementation = getattr(containers, function.name)
     decorated = _web(function, implementation) if function.web else implementation
     return app.function(
@@ -84,6 +98,7 @@ def _add(
 def _mounts(
     function: FunctionSpec, environment: str | None
 ) -> dict[str | PurePosixPath, modal.Volume | modal.CloudBucketMount]:
+    """Volumes by path, made where they are missing, and the bucket where there is one."""
     import modal
 
     mounts: dict[str | PurePosixPath, modal.Volume | modal.CloudBucketMount] = {
@@ -111,6 +126,7 @@ def _mounts(
 
 
 def _image(spec: ImageSpec) -> modal.Image:
+    """Modal's image; layers in the order in which they change least."""
     import modal
 
     if spec.base == "debian_slim":
@@ -127,6 +143,7 @@ def _image(spec: ImageSpec) -> modal.Image:
 
 
 def _web(function: FunctionSpec, implementation: Callable[..., object]) -> Any:
+    """``implementation`` as a web server or an ASGI app, with its concurrency around it."""
     import modal
 
     web = function.web
@@ -142,6 +159,7 @@ def _web(function: FunctionSpec, implementation: Callable[..., object]) -> Any:
 
 
 def _secrets(function: FunctionSpec, given: Secrets, environment: str | None) -> list[modal.Secret]:
+    """Those that are given, in the order of the spec; a name without a value is left out."""
     import modal
 
     found = []

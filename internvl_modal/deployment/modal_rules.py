@@ -14,8 +14,12 @@ from internvl_modal.planning.gpus import parse_gpu
 
 OBJECT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 APP_ID = re.compile(r"ap-[A-Za-z0-9]{22}")
+"""Modal takes such a name for an id, and would look for another app."""
 ENVIRONMENT = re.compile(r"(?!en-)[a-z0-9][a-z0-9._-]{0,63}", re.IGNORECASE)
 PLACES = ("af", "ap", "au", "ca", "eu", "jp", "me", "mx", "sa", "uk", "us")
+"""Beginnings of the regions that Modal documents; parts of them are checked by form only, since new
+ones come.
+"""
 REGION = re.compile(rf"(?:{'|'.join(PLACES)})(?:-[a-z]+)?(?:-[0-9]+)?")
 
 

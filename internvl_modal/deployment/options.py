@@ -1,4 +1,8 @@
-"""What can be chosen about a deployment: arguments, then environment, then defaults."""
+"""What can be chosen about a deployment: arguments, then environment, then defaults.
+
+``DeployArguments`` is what editors show, ``DeployOptions`` what is read and checked; their names
+are held equal by a test.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +62,11 @@ FIXED = ("PATH", "PYTHONPATH", "PYTHONHOME", "HF_HUB_OFFLINE")
 
 
 class DeployOptions(BaseSettings):
-    """Every option of a deployment; each is read from ``INTERNVL_MODAL_DEPLOY_<NAME>`` too."""
+    """Every option of a deployment; each is read from ``INTERNVL_MODAL_DEPLOY_<NAME>`` too.
+
+    Frozen, and complete with its defaults: it is what a record keeps, and what makes the same
+    deployment again. Options of the plan are checked by ``Request``, which knows their ranges.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -77,9 +85,11 @@ class DeployOptions(BaseSettings):
     environment: str | None = Field(None, description="Modal environment.")
     region: str | None = Field(None, description="Where containers may run; costs more.")
     min_containers: int = Field(0, ge=0, description="GPU containers that always run.")
+    # One by default: a mistake then costs one machine and not a hundred.
     max_containers: int = Field(1, ge=1, description="Most GPU containers: a limit to the bill.")
     buffer_containers: int = Field(0, ge=0, description="Spare ones while any is busy.")
     scaledown_window: int = Field(300, ge=2, le=3600, description="Idle seconds until one stops.")
+    # 86,400, a day, is Modal's own limit.
     timeout: int = Field(900, ge=10, le=86400, description="Seconds for one request.")
     startup_timeout: int | None = Field(
         None, ge=60, le=86400, description="Seconds to load; by the weights' size by default."
@@ -95,6 +105,7 @@ class DeployOptions(BaseSettings):
     liveness: int = Field(
         180, ge=0, le=86400, description="Silent seconds until a hanging server is ended; 0: never."
     )
+    # NoDecode: pydantic-settings would demand JSON, which nobody writes into a shell.
     env: Annotated[dict[str, str], NoDecode] = Field(
         default_factory=dict, description="More variables of the engine: NAME=VALUE ..."
     )
@@ -146,7 +157,11 @@ class DeployOptions(BaseSettings):
 
     @classmethod
     def load(cls, **arguments: object) -> DeployOptions:
-        """Options with ``arguments`` that are not None on top; raises ConfigError."""
+        """Options with ``arguments`` that are not None on top; raises ConfigError.
+
+        >>> DeployOptions.load(gpu="H200:2").gpu  # doctest: +SKIP
+        'H200:2'
+        """
         given = {name: value for name, value in arguments.items() if value is not None}
         if unknown := set(given) - set(cls.model_fields):
             raise ConfigError(
@@ -158,7 +173,10 @@ class DeployOptions(BaseSettings):
 
     @classmethod
     def kept(cls, options: Mapping[str, object]) -> DeployOptions:
-        """Options that were checked when they were kept; the environment says nothing to them."""
+        """Options that were checked when they were kept; the environment says nothing to them.
+
+        Unchecked: a record of an older version may hold what is refused now, and must still open.
+        """
         known = {name: value for name, value in options.items() if name in cls.model_fields}
         words = cast(list[str], known.get("engine_args", ()))
         known["engine_args"] = tuple(words)  # JSON has lists only

@@ -20,7 +20,10 @@ def planned(options: DeployOptions, prices: Literal["auto", "catalogue"] = "auto
 
     Asks the Hub for a model that is not in the catalog, and Modal for its prices unless they are
     the catalogue's. Raises DeployError for what means nothing, WeightsError and PlanError.
+
+    ``prices="catalogue"`` for what must not ask Modal: dry runs, lookups, putting back.
     """
+    # Every planning option is an option of the deployment too, by the same name.
     wishes: dict[str, Any] = {name: getattr(options, name) for name in PlanOptions.__annotations__}
     gpu = options.gpu or DEFAULT_GPUS.get(options.model.strip().lower().removeprefix("opengvlab/"))
     try:

@@ -1,4 +1,9 @@
-"""One deploy from the key to the answer: weights, publishing, waiting, putting back."""
+"""One deploy from the key to the answer: weights, publishing, waiting, putting back.
+
+The order is what keeps a deploy safe: everything that can be wrong is checked before Modal is
+asked, the key is on disk before Modal has it, the weights are on the Volume before anything is
+published, and what does not answer is put back.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +40,10 @@ log = logging.getLogger(__name__)
 
 
 class Publication:
-    """One deploy, to run in any thread; ``stop`` ends it before its next step."""
+    """One deploy, to run in any thread; ``stop`` ends it before its next step.
+
+    Used once. ``stop`` may be set from any thread; steps that have begun are finished.
+    """
 
     def __init__(
         self,
@@ -66,6 +74,7 @@ class Publication:
         version = new_version(key.get_secret_value())
         version_key = new_key() if self._wait else None
         if record is None and tags is None:
+            # A machine that dies in between still knows the key of what was made.
             remember(spec, key, settings, version)  # before Modal has it
         with errors_of(f"deploying {spec.app}"), modal_output():
             given = app_secrets(spec, settings, key, self._proxy, version_key)
@@ -75,12 +84,14 @@ class Publication:
                 raise DeployError(f"deploying {spec.app}: interrupted", hint="nothing was changed")
             _publish(spec, given, version)
         remember(spec, key, settings, version)
+        # Asked after publishing: a first deploy's URLs do not exist before.
         urls = modal_api.urls_of(spec.app, spec.environment)
         deployment = Deployment.of(spec, key, self._proxy, urls)
         if version_key is not None:
             mark = replace(spec.container, version=version).mark
             try:
                 wait_for_answer(deployment, version_key, mark, self.stop, update=tags is not None)
+            # Ctrl-C as well: a new app that nobody waits for would be paid for.
             except (InternVLError, KeyboardInterrupt) as error:
                 before = record.options_of(tags) if record else None
                 self._give_up(deployment, version, record, before, error, update=tags is not None)
@@ -144,6 +155,7 @@ class Publication:
 
 
 def _publish(spec: DeploymentSpec, given: Secrets, version: str) -> None:
+    """Hand the app to Modal; from here on the new version takes requests."""
     modal_build.build(spec, given, version).deploy(environment_name=spec.environment)
 
 
@@ -152,6 +164,7 @@ def _is_live(spec: DeploymentSpec, version: str) -> bool:
     try:
         tags = modal_api.tags_of(spec.app, spec.environment)
         return tags is not None and tags.get("version") == version
+    # Unknown counts as no: what somebody else may have deployed must not be taken down.
     except DeployError:
         return False
 

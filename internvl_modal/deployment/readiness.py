@@ -1,4 +1,9 @@
-"""Wait until what was deployed answers, and say meanwhile what it waits for."""
+"""Wait until what was deployed answers, and say meanwhile what it waits for.
+
+A deploy that returns before the model answers leaves its user with a URL that fails for ten
+minutes. Waiting for it means telling a queue (hours, free) from a start-up (minutes, paid) from a
+fault, with what Modal shows of a container.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +36,10 @@ TELL = 15.0
 LONGEST_QUEUE = 24 * 3600.0
 """Seconds to wait for a GPU, which costs nothing."""
 RULE = Retry(attempts=1_000_000, initial=1.0, maximum=5.0)
-"""Between two questions whether it answers: the deadline is kept by who waits."""
+"""Between two questions whether it answers: the deadline is kept by who waits.
+
+Attempts without end.
+"""
 QUEUED = "queued for a GPU"
 
 
@@ -41,6 +49,8 @@ class Progress:
     The wait for a GPU is not start-up: that begins with the container. Modal's statistics say
     whether there is one, its log how far it is; during an update only the log does, for the
     containers of the old version still run.
+
+    Not the download's or the batch's: a deploy's. Used by one thread.
     """
 
     def __init__(self, deployment: Deployment, mark: str, *, update: bool) -> None:
@@ -75,15 +85,20 @@ class Progress:
         )
 
     def _logged(self) -> str:
+        """The last phase that the container of this version has written, "" for none."""
         lines = [line for line in self._deployment.logs(tail=100) if line.startswith(self._mark)]
         return lines[-1].removeprefix(self._mark).partition(";")[0] if lines else ""
 
     def _counted(self) -> str:
+        """What Modal's counters say: a container that has written nothing is still being made."""
         return "pulling the image" if self._deployment.status().containers else ""
 
 
 def is_proxys(error: ServerError) -> bool:
-    """Whether Modal refused a request itself, before it reached a container."""
+    """Whether Modal refused a request itself, before it reached a container.
+
+    Modal's proxy begins its own errors so; LMDeploy's 401 is a JSON document.
+    """
     return error.body.startswith("modal-http:")
 
 
@@ -108,6 +123,7 @@ def wait_for_answer(
     try:
         while True:
             try:
+                # Short, so that Ctrl-C and ``stop`` are heard at once.
                 return answered.result(timeout=0.5)
             except NotYet:
                 now = time.monotonic()
@@ -124,6 +140,7 @@ def wait_for_answer(
                 raise unanswered(deployment, late)
     except ServerError as error:
         raise unanswered(deployment, error) from error
+    # The thread that asks ends at its next pause, whatever happened here.
     finally:
         over.set()
 
@@ -131,7 +148,10 @@ def wait_for_answer(
 def _ask(
     deployment: Deployment, version_key: SecretStr, over: threading.Event, *, update: bool
 ) -> None:
-    """Ask until it answers; raises ServerError where asking again is of no use."""
+    """Ask until it answers, or ``over`` is set; raises ServerError where asking again is of no use.
+
+    One attempt at a time and pauses of its own: the client's retries would not hear ``over``.
+    """
     asking = replace(deployment, api_key=version_key)
     patience = deployment.spec.container.startup_timeout
     with asking.client(timeout=patience, retry=Retry(attempts=1)) as client:

@@ -31,7 +31,10 @@ from internvl_modal.settings import Settings
 
 @dataclass(frozen=True)
 class Record:
-    """One deployment; ``options`` are those it was made with."""
+    """One deployment; ``options`` are those it was made with.
+
+    Versions that are not among ``versions`` were deployed by another machine.
+    """
 
     app: str
     workspace: str
@@ -45,7 +48,10 @@ class Record:
         return self.versions.get(tags.get("version", "")) if tags else None
 
     def opens(self, tags: Mapping[str, str] | None) -> bool:
-        """Whether its key is that of what is deployed now, or nothing is."""
+        """Whether its key is that of what is deployed now, or nothing is.
+
+        Told from the version's name alone, without asking anybody: it is an HMAC of salt and key.
+        """
         if tags is None:
             return True
         version = tags.get("version", "")
@@ -58,16 +64,24 @@ def new_version(api_key: str) -> str:
 
 
 def _version(salt: str, api_key: str) -> str:
+    """``salt`` and half a digest of it under the key: it goes into a tag, and does not give the key
+    away.
+    """
     digest = hmac.new(salt.encode(), api_key.encode(), hashlib.sha256).hexdigest()
     return f"{salt}-{digest[:16]}"
 
 
 def save(folder: Path, record: Record) -> None:
-    """Keep ``record``, readable by its owner only; raises DeployError."""
+    """Keep ``record``, readable by its owner only; raises DeployError.
+
+    Written beside and renamed: a crash leaves the old record or the new one. Created with its mode,
+    as a ``chmod`` afterwards would leave a moment in which others can read it.
+    """
     path = _path(folder, record.workspace, record.environment, record.app)
     draft = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # O_EXCL below refuses a file that is there, and a link that somebody has put in its place.
         draft.unlink(missing_ok=True)
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -95,6 +109,7 @@ def load(folder: Path, workspace: str, environment: str, app: str) -> Record | N
 
 def _path(folder: Path, workspace: str, environment: str, app: str) -> Path:
     """Names of apps repeat between workspaces: each has a folder of its own."""
+    # Two dots would leave the folder; ``quote`` leaves them as they are.
     parts = (quote(part, safe="").replace("..", "%2E.") for part in (workspace, environment))
     return folder.expanduser().joinpath("deployments", *parts, f"{app}.json")
 

@@ -1,4 +1,9 @@
-"""A batch that runs on Modal: from a Volume or bucket to a Volume, part by part."""
+"""A batch that runs on Modal: from a Volume or bucket to a Volume, part by part.
+
+For pictures that lie in the cloud already: reading them there costs no egress and no upload. The
+work is cut into parts because a container may end at any time; a part's file appears when the part
+is done, and is the record of what need not be done again.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +32,7 @@ __all__ = ["Mapped", "map_pictures"]
 T = TypeVar("T")
 
 _PART = re.compile(r"(^|/)part-[0-9a-f]{8}-\d{5,}\.jsonl$")
+"""Hexadecimal of the call and the part's number: files of others in the folder are left alone."""
 DAY = 86_400
 """Most seconds that Modal lets a call run."""
 WORKER: dict[str, Any] = {
@@ -142,6 +148,7 @@ def map_pictures(
         ]
         volumes = {*here.volumes, there.volume}
         results = _run(asked, volumes, here.bucket, containers, parts) if parts else []
+    # The others are done by then: one bad part must not throw away a night's work.
     errors = [result for result in results if isinstance(result, Exception)]
     if errors:
         raise DeployError(
@@ -170,6 +177,7 @@ def _done(there: _Place, run: str) -> SeenKeys:
 
 
 def _source(asked: _Asked, text: str, secret: str | None) -> _Source:
+    """The pictures meant by VOLUME/FOLDER or a bucket's URL, listed and named."""
     if "://" in text:
         return _bucket(asked, BucketSpec.parse(text, secret))
     if secret is not None:
@@ -204,6 +212,7 @@ def _run(
     containers: int,
     parts: list[dict[str, Any]],
 ) -> list[dict[str, int] | Exception]:
+    """Describe all parts, in ``containers`` at once; an exception stands where a part failed."""
     function = FunctionSpec(
         "describe_part",
         cpu_image(),
@@ -222,6 +231,7 @@ def _in_app(asked: _Asked, function: FunctionSpec, call: Callable[[Any], T]) -> 
     app, work = modal_build.build_alone(
         f"{spec.app}-batch"[:63], function, spec, {KEY: asked.variables}
     )
+    # The app is ephemeral: it ends with this block, also at an error.
     with modal_output(), app.run(environment_name=spec.environment):
         return call(work)
     raise KeyboardInterrupt  # which Modal's run() swallows

@@ -1,4 +1,8 @@
-"""How the ``serve`` function of a deployment is spoken to."""
+"""How the ``serve`` function of a deployment is spoken to.
+
+Below ``handle`` and ``backends``, which both need it, so that neither imports the other. Speaks to
+nobody until ``start``.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,8 @@ class ServedApp:
     With ``proxy``, Modal's own key and secret are sent beside the API key. ``plan`` puts a price
     on estimates. ``timeout``, in seconds, leaves time for a cold start. Without ``url``, its
     address up to ``/v1``, ``start`` asks Modal for it.
+
+    Several clients may share one; it holds no connection.
     """
 
     name = "modal"
@@ -43,6 +49,7 @@ class ServedApp:
             capabilities=CAPABILITIES,
             timeout=timeout,
             price=plan,
+            # A batch begins with as many requests as fit into the KV cache.
             sessions=plan.capacity.sessions if plan else None,
             usd_per_hour=plan.cost.per_hour if plan else None,
         )
@@ -53,7 +60,10 @@ class ServedApp:
         return self._preview
 
     def start(self) -> Endpoint:
-        """Return where the deployment answers; raises DeployError if there is none."""
+        """Return where the deployment answers; raises DeployError if there is none.
+
+        Cheap after the first time: the address is kept.
+        """
         if self._url is None:
             self._url = f"{web_url(self._app, 'serve', self._environment)}/v1"
         headers = {"authorization": f"Bearer {self._key.get_secret_value()}"}
@@ -73,7 +83,10 @@ class ServedApp:
 
 
 class FixedBackend:
-    """An LMDeploy server that serves InternVL at a known URL."""
+    """An LMDeploy server that serves InternVL at a known URL.
+
+    For a container that asks its own server on loopback, where Modal need not be asked for a URL.
+    """
 
     name = "modal"
 

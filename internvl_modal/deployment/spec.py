@@ -1,4 +1,8 @@
-"""What a deployment consists of, as plain data."""
+"""What a deployment consists of, as plain data.
+
+Frozen and comparable: a test can say what a deploy must make, and ``--dry-run`` prints the very
+thing that would be made. Nothing in it is Modal's, so reading it needs no client.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,10 @@ BUCKETS: dict[str, tuple[str | None, tuple[str, str]]] = {
         ("GOOGLE_ACCESS_KEY_ID", "GOOGLE_ACCESS_KEY_SECRET"),
     ),
 }
-"""Endpoint and credentials by scheme, as ``modal.CloudBucketMount`` documents them."""
+"""Endpoint and credentials by scheme, as ``modal.CloudBucketMount`` documents them.
+
+Google's keys are HMAC keys, as it is read through its S3 interface.
+"""
 
 
 HUGGING_FACE = "huggingface-secret"
@@ -29,7 +36,11 @@ HUB = "huggingface-switches"
 
 @dataclass(frozen=True)
 class WebSpec:
-    """How a function is reached over HTTP; ``port`` None means an ASGI app."""
+    """How a function is reached over HTTP; ``port`` None means an ASGI app.
+
+    ``concurrency`` is requests in one container at a time, ``startup_timeout`` in seconds until its
+    port answers; a function has a timeout of its own beside it.
+    """
 
     port: int | None
     proxy_auth: bool
@@ -39,7 +50,11 @@ class WebSpec:
 
 @dataclass(frozen=True)
 class BucketSpec:
-    """A folder of a bucket, mounted to be read; ``secret`` names one on Modal, None: public."""
+    """A folder of a bucket, mounted to be read; ``secret`` names one on Modal, None: public.
+
+    >>> BucketSpec.parse("s3://shop/photos/", None).address
+    's3://shop/photos/'
+    """
 
     scheme: str
     name: str
@@ -79,7 +94,11 @@ class BucketSpec:
 
 @dataclass(frozen=True)
 class FunctionSpec:
-    """One function of the app; memory in MiB, times in seconds."""
+    """One function of the app; memory in MiB, times in seconds.
+
+    ``name`` is also the name of the function in ``containers`` that runs. ``gpu`` None is a machine
+    of CPUs; ``volumes`` are names by path; ``secrets`` those it gets where they exist.
+    """
 
     name: str
     image: ImageSpec
@@ -142,7 +161,11 @@ class DeploymentSpec:
 
 
 def shown(name: str, value: str) -> str:
-    """A variable's value to print, masked where its name says that it is a secret."""
+    """A variable's value to print, masked where its name says that it is a secret.
+
+    >>> shown("HF_TOKEN", "hf_abc"), shown("OMP_NUM_THREADS", "4")
+    ('***', '4')
+    """
     secret = re.search(r"TOKEN|KEY|SECRET|PASS|AUTH|CREDENTIAL", name, re.IGNORECASE)
     return "***" if secret else shlex.quote(value)
 

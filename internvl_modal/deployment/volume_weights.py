@@ -1,4 +1,8 @@
-"""The weights on the Volume, before anything is published."""
+"""The weights on the Volume, before anything is published.
+
+Before publishing, because a served model without weights fails at its first request, on a GPU that
+is paid for meanwhile; and on CPUs, because the network is the bottleneck.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,11 @@ def on_volume(spec: DeploymentSpec) -> bool:
 
 
 def commit_on_volume(spec: DeploymentSpec) -> str | None:
-    """The commit of the weights that ``serve`` will find, None where they are not whole."""
+    """The commit of the weights that ``serve`` will find, None where they are not whole.
+
+    Read through Modal's API from this machine: no container is started. LMDeploy reads safetensors
+    or .bin, so GGUF files alone do not count.
+    """
     from internvl_modal.weights.cache import WeightsCache
 
     container = spec.container
@@ -38,6 +46,8 @@ def download(spec: DeploymentSpec, given: Secrets, stop: threading.Event) -> Ite
     """Put the weights on the Volume, until ``stop``; yields lines that tell of it.
 
     In a run of its own, before anything is published: if it fails, what was deployed stays.
+
+    Raises WeightsInterruptedError when ``stop`` is set, and what the container raised.
     """
     from internvl_modal.weights.progress import DownloadProgress
 
@@ -55,6 +65,7 @@ def download(spec: DeploymentSpec, given: Secrets, stop: threading.Event) -> Ite
                 return
             if stop.is_set():
                 break
+            # A line every five seconds: events come many times a second.
             if time.monotonic() - shown > 5:
                 shown = time.monotonic()
                 yield str(DownloadProgress(**event))

@@ -1,6 +1,10 @@
 """Ends a container whose model server has died, hangs, or has gone blind. Standard library only.
 
 Modal pays no heed to what LMDeploy does: a server that hangs takes requests, and is paid for.
+
+Three faults that Modal cannot see: the process has ended but the container lives on its web
+server's port; it accepts requests and answers none; it answers without looking at pictures. In each
+case ending the container is the remedy: Modal starts another one for the next request.
 """
 
 from __future__ import annotations
@@ -19,8 +23,12 @@ ANSWERED = re.compile(r'"POST /v1/(?:chat/)?completions\S* HTTP/[\d.]+" 200')
 """A line of the server's access log: an answer, or the beginning of a streamed one."""
 LOOKED_AT = (1, 100)
 """After so many answers the server must see a picture once more: kernels that are compiled with the
-first, memory that leaks."""
+first, memory that leaks.
+
+Not regularly: each look costs a user's place in the batch.
+"""
 ESTABLISHED = "01"
+"""Of the column "st" in /proc/net/tcp."""
 
 
 class Server(Protocol):
@@ -39,6 +47,9 @@ class Watchdog:
     While requests run and nothing has come back for ``liveness`` seconds, it is asked for one
     token; if nothing comes back for as long again, it hangs. ``look`` shows it a picture and raises
     what speaks against it.
+
+    ``heed`` is called by the thread that reads the log, ``watch`` runs in one of its own; counters
+    are plain integers, as nothing depends on a single one of them.
     """
 
     def __init__(
@@ -68,14 +79,17 @@ class Watchdog:
             time.sleep(0.5)
             if self._blind:
                 return self._blind
+            # Our own questions are in the log as well, and must not count as users'.
             if self._due and self._answers - self._own >= self._due[0]:
                 self._due.pop(0)
                 self._beside(self._see)
             quiet = time.monotonic() - self._heard
+            # Silence alone is no fault: nobody may be asking.
             if not self._liveness or quiet < self._liveness or not requests_run(port):
                 asked = None
             elif asked is None:
                 asked = time.monotonic()
+                # In a thread: a server that hangs would hang this one as well.
                 self._beside(self._one_token)
             elif time.monotonic() - asked > self._liveness:
                 return f"lmdeploy hangs: nothing has come back for {quiet:.0f} s"
@@ -101,7 +115,10 @@ class Watchdog:
 
 
 def ask_one_token(port: int, key: str, model: str, timeout: float) -> None:
-    """One token of text from the server on this machine; raises OSError."""
+    """One token of text from the server on this machine; raises OSError.
+
+    Text only: a picture would wait for the ViT's one thread, which may be rightly busy.
+    """
     body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/v1/chat/completions",
@@ -114,7 +131,10 @@ def ask_one_token(port: int, key: str, model: str, timeout: float) -> None:
 
 
 def requests_run(port: int) -> bool:
-    """Whether somebody holds a connection to ``port``; yes where the system does not tell."""
+    """Whether somebody holds a connection to ``port``; yes where the system does not tell.
+
+    The kernel's own tables, since nothing but the standard library is certain to be there.
+    """
     found = False
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
@@ -129,6 +149,9 @@ def requests_run(port: int) -> bool:
 
 
 def end_container(why: str, tail: str) -> None:
-    """End this container: one that cannot answer must take no requests."""
+    """End this container: one that cannot answer must take no requests.
+
+    ``os._exit``: a normal exit would wait for threads that hang with the server.
+    """
     print(f"{why}; its last lines:\n{tail}", flush=True)  # noqa: T201
     os._exit(1)

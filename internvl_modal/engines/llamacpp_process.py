@@ -15,17 +15,26 @@ from internvl_modal.errors import MissingExtraError, ServerUnavailableError
 __all__ = ["LlamaCppServer"]
 
 START_TIMEOUT = 300.0
+"""Seconds: the file of an 8B model is 8 GB, and a slow disk reads 50 MB a second."""
 
 
 class LlamaCppServer:
-    """One engine process and how many backends of this process use it."""
+    """One engine process and how many backends of this process use it.
+
+    Made in one step: the constructor returns when it answers, and leaves no process behind when it
+    does not. Raises MissingExtraError without xllamacpp, ServerUnavailableError with llama.cpp's
+    own errors where it ended, or with its log where time was up. Whoever makes one holds the lock
+    under which backends share engines; ``users`` are those backends.
+    """
 
     def __init__(self, engine: Engine) -> None:
         if importlib.util.find_spec("xllamacpp") is None:
             raise MissingExtraError("xllamacpp", "local")
         self.users: set[object] = set()
+        # A port on loopback is open to every user and to the pages in a browser of this machine.
         self.key = secrets.token_urlsafe(24)
         self.address = ""
+        # ``redact`` keeps the key out of the log's tail, which goes into error messages.
         self.process = ChildProcess(
             engine.argv(),
             env={**os.environ, KEY_VARIABLE: self.key},
@@ -64,3 +73,4 @@ def _reasons(log: str) -> str:
 
 
 _REPEATS = re.compile(r"failed to (load|read)|exiting due to")
+"""Lines that only say again, one level up, that something before them failed."""

@@ -1,4 +1,9 @@
-"""``lmdeploy serve api_server``: its options, its process, its readiness."""
+"""``lmdeploy serve api_server``: its options, its process, its readiness.
+
+Everything here is about version 0.7.3, which is pinned: later ones drop the template's name (0.15
+stops on it) and rename options. Nothing is started, so the planner can print a command and the
+tests can hand it to LMDeploy's own parser.
+"""
 
 from __future__ import annotations
 
@@ -77,6 +82,14 @@ class LMDeployOptions(BaseModel):
 
     A model is a folder or a repository on the Hub; what is known of it by its name is checked
     too. None leaves a choice to LMDeploy.
+
+    Frozen: a deployment compares what it would start with what is running. Made with ``parse``,
+    which speaks of all wrong options at once and masks keys; used by ``LMDeployServer`` here and by
+    the container on Modal.
+
+    >>> options = LMDeployOptions.parse(model="OpenGVLab/InternVL2_5-8B", tp=2)
+    >>> options.argv()[:4]
+    ['lmdeploy', 'serve', 'api_server', 'OpenGVLab/InternVL2_5-8B']
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -91,12 +104,21 @@ class LMDeployOptions(BaseModel):
     """Most tokens of one request and its answer."""
     max_batch_size: int | None = Field(None, ge=1)
     cache_max_entry_count: float = Field(0.8, gt=0, lt=1)
-    """Share of the memory left free by the weights that becomes the KV cache."""
+    """Share of the memory left free by the weights that becomes the KV cache.
+
+    Taken at once at the start, the smallest of all GPUs counting; 0.8 is LMDeploy's own default.
+    """
     quant_policy: Literal[0, 4, 8] = 0
-    """Bits of the KV cache; 0 is the weights' own type."""
+    """Bits of the KV cache; 0 is the weights' own type.
+
+    Its kernels exist for heads that are 128 wide, so 1B and other small models cannot have it.
+    """
     vision_max_batch_size: int = Field(1, ge=1)
     chat_template: Word = "internvl2_5"
-    """Always given: LMDeploy would guess it from the folder's name."""
+    """Always given: LMDeploy would guess it from the folder's name.
+
+    A folder that is named by a commit makes it stop with "please specify chat template".
+    """
     server_name: Word = "0.0.0.0"  # noqa: S104 - a container's server must be reached from outside
     server_port: int = Field(23333, ge=1, le=65535)
     log_level: Literal["CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG"] = "ERROR"
@@ -107,6 +129,11 @@ class LMDeployOptions(BaseModel):
     @field_validator("api_keys")
     @classmethod
     def _keys_survive_the_parser(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        """Keys go through argparse, which splits nothing but takes a leading dash for an option.
+
+        One key alone can be joined with ``=``; several are separate words, so none may look like an
+        option. White space is refused as no client could send it in a header unchanged.
+        """
         values = [key.get_secret_value() for key in keys]
         if any(not value or value.split() != [value] for value in values):
             raise ValueError("a key is empty or has white space in it")
@@ -116,6 +143,10 @@ class LMDeployOptions(BaseModel):
 
     @model_validator(mode="after")
     def _loadable(self) -> Self:
+        """What is known of the model by its last name, wherever its folder lies, must suit the
+        options.
+        """
+        # TurboMind asserts it, but only once it has been started.
         if self.tp & (self.tp - 1):
             raise ValueError(f"tp={self.tp} is not a power of two")
         if spec := find_model(self.model.rstrip("/").rpartition("/")[2]):
@@ -137,14 +168,21 @@ class LMDeployOptions(BaseModel):
 
     @property
     def key_arguments(self) -> list[str]:
-        """The end of the command line: the keys."""
+        """The end of the command line: the keys.
+
+        Apart from ``command``, so that who starts the process can hand them over unseen.
+        """
         keys = [key.get_secret_value() for key in self.api_keys]
         if len(keys) == 1:
             return [f"--api-keys={keys[0]}"]  # this form takes a leading dash
         return ["--api-keys", *keys] if keys else []
 
     def command(self, executable: str = "lmdeploy") -> list[str]:
-        """The command line without the keys."""
+        """The command line without the keys.
+
+        Options that are None are left out, as 0.7.3 has defaults that depend on the GPU (batch
+        size).
+        """
         given: dict[str, object] = {
             "--server-name": self.server_name,
             "--server-port": self.server_port,
@@ -167,7 +205,13 @@ class LMDeployOptions(BaseModel):
 
 
 def check_engine_args(arguments: Sequence[str]) -> None:
-    """Refuse what is no further option of LMDeploy's server; raises ConfigError."""
+    """Refuse what is no further option of LMDeploy's server; raises ConfigError.
+
+    argparse takes abbreviations and lets the later of two options win: the server could differ from
+    its plan, and nobody would know. Options that move the server (``--proxy-url``, ``--ssl``) are
+    no further ones, as the client would wait at the old address.
+    """
+    # Values may follow options in words of their own; only the first word can be seen to be wrong.
     if arguments and not arguments[0].startswith("--"):
         raise ConfigError(f"engine_args: {arguments[0]!r} is the value of no option")
     for name in (each.partition("=")[0] for each in arguments if each.startswith("-")):
@@ -182,7 +226,10 @@ def check_engine_args(arguments: Sequence[str]) -> None:
 
 
 def _check_model(options: LMDeployOptions, spec: ModelSpec) -> None:
-    """Refuse what LMDeploy would only find out after loading for minutes; raises ValueError."""
+    """Refuse what LMDeploy would only find out after loading for minutes; raises ValueError.
+
+    Models that are not in the catalogue are let through: nothing is known of them here.
+    """
     heads, kv_heads, tp = spec.llm.heads, spec.llm.kv_heads, options.tp
     # turbomind/deploy/target_model/base.py: KV heads are repeated where tp is a multiple of them.
     if heads % tp or (kv_heads % tp and tp % kv_heads):

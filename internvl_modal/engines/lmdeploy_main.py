@@ -13,10 +13,15 @@ import runpy
 import sys
 
 ARGUMENTS = "INTERNVL_MODAL_ENGINE_ARGUMENTS"
+"""Removed from the environment before LMDeploy starts, since its workers would inherit it."""
 
 
 def main() -> None:
-    """Become LMDeploy's command."""
+    """Become LMDeploy's command.
+
+    ``runpy`` runs the script in this process: an ``exec`` would put the arguments back on a command
+    line. What ``ps`` shows stays what the kernel was given at the start.
+    """
     script, *arguments = sys.argv[1:]
     sys.argv = [script, *arguments, *json.loads(os.environ.pop(ARGUMENTS))]
     # Python puts this file's folder first, where lmdeploy.py would stand before LMDeploy itself.

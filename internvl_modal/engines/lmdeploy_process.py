@@ -1,4 +1,9 @@
-"""``lmdeploy serve api_server`` as a child process."""
+"""``lmdeploy serve api_server`` as a child process.
+
+Used by the backend on this machine and by the container on Modal. It has no retries and no health
+loop of its own: who started it decides what a dead server means (``watchdog`` there, the next
+``start`` here).
+"""
 
 from __future__ import annotations
 
@@ -25,6 +30,9 @@ class LMDeployServer:
     command is; in front of another program they stand on its command line. ``engine_args`` are
     further options of ``lmdeploy serve api_server``; ``on_line`` is called with each line that it
     writes.
+
+    Not safe for several threads at once, but for ``stop``, which may interrupt a ``start``. ``env``
+    replaces the whole environment where it is given, as a container must not hand its own on.
     """
 
     def __init__(
@@ -46,7 +54,11 @@ class LMDeployServer:
 
     @property
     def base_url(self) -> str:
-        """Where this machine reaches it, up to ``/v1``."""
+        """Where this machine reaches it, up to ``/v1``.
+
+        A server that listens everywhere is asked at the loopback address: nobody can connect to
+        0.0.0.0 on every system.
+        """
         name = self.options.server_name
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)  # noqa: S104
         return f"http://{f'[{host}]' if ':' in host else host}:{self.options.server_port}/v1"
@@ -59,6 +71,7 @@ class LMDeployServer:
         Raises ConfigError if the port is taken or there is no such command, and ``error`` with
         the end of its log when it ends or time is up before it answers.
         """
+        # ``poll`` is None before the first start too.
         if self.poll() is None and self._process is not None:
             return
         self.stop()
@@ -73,6 +86,7 @@ class LMDeployServer:
         )
         try:
             self._process.wait_ready(self._answers, timeout=timeout, error=error)
+        # Ctrl-C too: a half-started LMDeploy would go on loading and keep the GPUs.
         except BaseException:
             self.stop()
             raise
@@ -91,7 +105,12 @@ class LMDeployServer:
         return self._process.tail(lines) if self._process else ""
 
     def _command(self) -> tuple[list[str], Mapping[str, str] | None]:
-        """What to run, and its environment."""
+        """What to run, and its environment.
+
+        With another program in front (``numactl lmdeploy``, a container's wrapper) there is no
+        Python script to become, and so no way to hide arguments: it gets them as LMDeploy documents
+        them.
+        """
         environment = os.environ if self._env is None else self._env
         script = shutil.which(self._executable, path=environment.get("PATH"))
         python = _python_of(Path(script)) if script else None
@@ -103,9 +122,15 @@ class LMDeployServer:
         return argv + self._engine_args, {**environment, **hidden}
 
     def _check_port(self) -> None:
-        """Refuse a port where another server would answer in LMDeploy's place."""
+        """Refuse a port where another server would answer in LMDeploy's place.
+
+        Otherwise readiness would be told of by a stranger, and keys and pictures sent to it. Raises
+        ConfigError, minutes before LMDeploy would fail to bind.
+        """
         family = socket.AF_INET6 if ":" in self.options.server_name else socket.AF_INET
         with socket.socket(family) as probe:
+            # uvicorn binds with it too: without it, a port whose last connection is closing looks
+            # taken for a minute.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((self.options.server_name, self.options.server_port))
@@ -117,10 +142,15 @@ class LMDeployServer:
                 ) from error
 
     def _answers(self) -> bool:
-        """Whether it lists its model to someone with its key: /health would answer anyone."""
+        """Whether it lists its model to someone with its key: /health would answer anyone.
+
+        The name must be listed as well: a server that has just been replaced may still hold the
+        port.
+        """
         request = urllib.request.Request(f"{self.base_url}/models")  # noqa: S310 - http
         for key in self.options.api_keys[:1]:
             request.add_header("Authorization", f"Bearer {key.get_secret_value()}")
+        # Past any proxy of the environment, which would refuse an address on this machine.
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with direct.open(request, timeout=5) as response:

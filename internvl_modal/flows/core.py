@@ -31,7 +31,7 @@ from internvl_modal.images.fetch import fetch
 from internvl_modal.protocol import structured_output
 from internvl_modal.protocol.answer_warnings import cut_off
 from internvl_modal.protocol.call import ChatCall
-from internvl_modal.protocol.chat_request import chat_request
+from internvl_modal.protocol.chat_request import answer_bytes, chat_request
 from internvl_modal.protocol.completion import decode_completion
 from internvl_modal.protocol.completion_stream import CompletionStream
 from internvl_modal.protocol.dialects.registry import dialect_of
@@ -200,6 +200,8 @@ class Core:
                 if error.status not in _REFUSALS:
                     raise
             sent = yield self._chat_step(call, deadline)
+            # A server that is known to take schemas has refused this one; one of which nothing is
+            # known does not take any. Both are remembered, so that it is asked in vain only once.
             self._refused.add(key if known else "")  # it was the schema, since this is answered
         else:
             sent = yield self._chat_step(call, deadline)
@@ -225,7 +227,8 @@ class Core:
         begun = time.monotonic()
         call, deadline, prepared = yield from self.asked(messages, options, relayed=relayed)
         request, collected = chat_request(call, stream=True), CompletionStream(call)
-        step = Exchange(call.endpoint.base_url, request, collected.opened, deadline)
+        most = answer_bytes(call, stream=True)
+        step = Exchange(call.endpoint.base_url, request, collected.opened, deadline, most=most)
         return Opened(step, collected, begun, prepared)
 
     @property
@@ -264,6 +267,7 @@ class Core:
         checked = DescribeOptions.parse(options)
         known = preview(self.backend)
         capabilities = self._capabilities or known.capabilities or Capabilities()
+        # What the server has told beats what the backend foresaw.
         if self._ready is not None:
             capabilities = self._ready.capabilities
         look = partial(
@@ -284,6 +288,7 @@ class Core:
     def _ask(
         self, messages: Sequence[Message], options: Options, label: Any = "Image-"
     ) -> Flow[Description]:
+        """One call from messages to description, timed from the first picture to the last byte."""
         begun = time.monotonic()
         call, deadline, prepared = yield from self.asked(messages, options, label)
         sent: Exchanged[Description] = yield self._chat_step(call, deadline)
@@ -323,6 +328,7 @@ class Core:
         The clock starts once the backend has: a first start may download gigabytes.
         """
         endpoint: Endpoint = yield Blocking(self.start)
+        # Monotonic: a clock that is set back must not prolong a call.
         deadline = time.monotonic() + (timeout or self._patience(endpoint))
         if self._ready is None or self._ready.endpoint != endpoint:
             model = endpoint.model or self._model
@@ -334,4 +340,5 @@ class Core:
         self, call: ChatCall, deadline: float, schema: Json | None = None
     ) -> Exchange[Description]:
         decode, request = partial(decode_completion, call=call), chat_request(call, schema=schema)
-        return Exchange(call.endpoint.base_url, request, decode, deadline)
+        most = answer_bytes(call)
+        return Exchange(call.endpoint.base_url, request, decode, deadline, most=most)

@@ -1,4 +1,9 @@
-"""Who answers at an endpoint, which of its models is meant, and what that server can do."""
+"""Who answers at an endpoint, which of its models is meant, and what that server can do.
+
+A server is asked once for a client: its list of models tells who signs it (``owned_by``), and only
+where versions differ one or two more questions follow. What is found out holds until the backend
+gives another endpoint.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +32,15 @@ from internvl_modal.transport.exchange import Exchange
 from internvl_modal.transport.retry import Retry
 
 ONCE = Retry(attempts=1)
+"""For questions whose answer is only nice to have: a server that is down is told by the real call.
+"""
 
 
 class Ready(NamedTuple):
-    """An endpoint that has said what it is."""
+    """An endpoint that has said what it is.
+
+    Immutable, so that calls in several threads can share one; a newer one replaces it as a whole.
+    """
 
     endpoint: Endpoint
     capabilities: Capabilities
@@ -48,6 +58,9 @@ def models_step(
     """Ask for the list of models.
 
     A server without TLS may be llama.cpp, of which no idle connection must hold a thread.
+
+    ``deadline`` is a moment of ``time.monotonic``. With TLS there is a proxy in front, and its
+    connections are worth keeping.
     """
     plain = {"connection": "close"} if endpoint.base_url.startswith("http:") else {}
     headers = {**endpoint.headers, **plain}
@@ -63,6 +76,7 @@ def discover(
     With a model given, whatever is wrong with the list of models is no reason not to ask it.
     """
     listed: list[Json] = []
+    # Nothing is asked where the caller has said both: some servers have no ``/models`` at all.
     if model is None or known is None:
         listed = yield from _listed(endpoint, deadline, needed=model is None)
     if model is None:
@@ -78,7 +92,11 @@ def discover(
 
 
 def settle_tiles(ready: Ready, detail: Detail, deadline: float) -> Flow[Ready]:
-    """Find out whether a request may set its limit of tiles, where ``detail`` asks for that."""
+    """Find out whether a request may set its limit of tiles, where ``detail`` asks for that.
+
+    Asked only where the answer changes something: for the usual detail the server's own limit will
+    do. A refusal of the field is a 400 or a 422 of the whole request.
+    """
     endpoint, known = ready.endpoint, ready.capabilities
     question = dialect_of(known).tiles_question(known, detail, ready.model)
     if question is None:
@@ -103,6 +121,7 @@ def _listed(endpoint: Endpoint, deadline: float, *, needed: bool) -> Flow[list[J
         if needed or unheard:  # unheard: nobody is there
             raise
         return []
+    # An unreachable server is raised here, before pictures are read for nothing.
     listed: list[Json] = sent.value
     return listed
 
@@ -118,7 +137,10 @@ def _if_any(response: HttpResponse) -> list[Json]:
 
 
 def _version(endpoint: Endpoint, dialect: Dialect, deadline: float) -> Flow[Dialect]:
-    """The dialect of the version that answers, where a server's versions differ."""
+    """The dialect of the version that answers, where a server's versions differ.
+
+    Only the deadline ends the search: a path that fails says as little as one that is missing.
+    """
     for path in dialect.version_paths:
         request = HttpRequest("GET", endpoint.path(path), endpoint.headers)
         try:

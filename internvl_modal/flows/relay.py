@@ -1,4 +1,8 @@
-"""Calls that the gateway makes for its callers: what they do not set is the server's own."""
+"""Calls that the gateway makes for its callers: what they do not set is the server's own.
+
+Apart from ``core`` because nobody but the gateway uses it: a caller of OpenAI's API who sets no
+temperature expects the server's default, while our own calls set greedy answers.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,10 @@ from internvl_modal.transport.exchange import Exchange, Exchanged
 
 @dataclass(frozen=True)
 class Relayed:
-    """One answer, and what the server said of its tokens' probabilities."""
+    """One answer, and what the server said of its tokens' probabilities.
+
+    ``logprobs`` are passed through unread: their shape is the caller's business and the engine's.
+    """
 
     description: Description
     logprobs: object = None
@@ -51,7 +58,10 @@ def relay_object(
 
     One that was cut is told as it is, since callers read ``finish_reason``; raises
     OutputInvalidError where it does not fit after all repairs.
+
+    ``fields`` may hold what an engine takes beyond our options; the dialect has renamed them.
     """
+    # The schema goes into the question itself: engines that cannot be held to one still read it.
     question = messages[-1].model_copy(
         update={"text": first_prompt(messages[-1].text, wanted.document)}
     )
@@ -67,6 +77,7 @@ def relay_object(
 
 
 def _decode(response: HttpResponse, call: ChatCall) -> Relayed:
+    """A completion is read twice: the description drops the probabilities, which few ask for."""
     found = decode_completion(response, call)
     body = json_of(response.body)
     choice = first_choice(body) if isinstance(body, dict) else None

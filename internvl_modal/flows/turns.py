@@ -28,10 +28,14 @@ FETCH_TIMEOUT = 30.0
 
 
 def one_turn(image: ImageInputs, prompt: str | None) -> tuple[Message]:
-    """The one message of a description; raises ConfigError without a picture or with odd text."""
+    """The one message of a description; raises ConfigError without a picture or with odd text.
+
+    A tuple of pictures is several, like a list; a numpy array is not looked into.
+    """
     images = tuple(image) if isinstance(image, list | tuple) else (image,)
     if not images:
         raise ConfigError("no picture was given", hint="pass at least one")
+    # ``describe(a, b)`` is meant as two pictures more often than as a prompt.
     if not isinstance(prompt, str | None):
         raise ConfigError(
             f"prompt={prompt!r:.60} is not a text", hint="several pictures go into one list"
@@ -56,7 +60,11 @@ def checked_messages(messages: Sequence[Message | Mapping[str, object]]) -> tupl
 def with_system(
     turns: tuple[Turn, ...], options: DescribeOptions, family: Family | None, model: str
 ) -> tuple[Turn, ...]:
-    """``turns`` after the system message: the caller's, or InternVL's own where there is none."""
+    """``turns`` after the system message: the caller's, or InternVL's own where there is none.
+
+    A system turn among the messages wins over our own, and loses against ``options.system``, which
+    was given for this very call.
+    """
     if options.system is None and any(turn.role == "system" for turn in turns):
         return turns
     text = system_message(family, model, options.system)
@@ -70,7 +78,12 @@ def prepared_turns(
     label: Any,
     deadline: float,
 ) -> tuple[Turn, ...]:
-    """Read, turn, shrink and encode every picture."""
+    """Read, turn, shrink and encode every picture.
+
+    Blocks, so it is called as a step. Raises ImageError that names the picture, ConfigError for
+    options, DeadlineExceededError where time is up before all are ready.
+    """
+    # How many pixels are worth sending depends on how the server will cut the picture.
     tiling = dialect_of(capabilities).tiling(capabilities, options.detail)
 
     def ready(source: ImageSource) -> PreparedImage:

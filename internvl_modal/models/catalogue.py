@@ -3,6 +3,14 @@
 The shapes are those of each repository's ``config.json``. Parameter counts, bytes and the cost of
 a token in the KV cache follow from them, so that a model which is not listed here needs only its
 ``config.json`` (:func:`spec_from_config`).
+
+A new InternVL is a row in ``_V25`` or ``_V3``, with an ``LlmShape`` where its language model is
+new. The variants (``-AWQ``, ``-MPO``) follow from the family, for they change bytes and not shapes.
+
+>>> find_model("OpenGVLab/InternVL2_5-8B").llm.head_dim
+128
+>>> find_model("internvl2_5-78b-awq").awq
+True
 """
 
 from __future__ import annotations
@@ -62,6 +70,8 @@ _V3 = (
     ("38B", _QWEN_32B, VIT_6B, _APACHE),
     ("78B", _QWEN_72B, VIT_6B, _QWEN),
 )
+# Repositories with files for llama.cpp. ggml-org is the organisation of llama.cpp's authors; the
+# names of InternVL3 have "-Instruct" there and nowhere else.
 _GGUF = {
     "OpenGVLab/InternVL2_5-1B": "ggml-org/InternVL2_5-1B-GGUF",
     "OpenGVLab/InternVL2_5-4B": "ggml-org/InternVL2_5-4B-GGUF",
@@ -75,6 +85,11 @@ _GGUF = {
 def _family(
     prefix: str, rows: tuple[tuple[str, LlmShape, VitShape, str], ...], awq: tuple[str, ...]
 ) -> list[ModelSpec]:
+    """A family's repositories in the order of their sizes, each followed by its variants.
+
+    OpenGVLab published ``-MPO`` for every size of 2.5 and for none of 3, which is trained so
+    already.
+    """
     family = []
     for size, llm, vit, licence in rows:
         repo = f"OpenGVLab/{prefix}-{size}"
@@ -88,6 +103,7 @@ def _family(
 
 
 def _variant(spec: ModelSpec, suffix: str, *, awq: bool = False) -> ModelSpec:
+    """The same shape under another repository; there are GGUF files of the plain ones only."""
     name, repo = spec.name + suffix.lower(), spec.repo + suffix
     return replace(spec, name=name, repo=repo, awq=awq, gguf=None)
 
@@ -97,16 +113,24 @@ MODELS: Mapping[str, ModelSpec] = {
     for spec in _family("InternVL2_5", _V25, _V25_AWQ)
     + _family("InternVL3", _V3, tuple(size for size, *_ in _V3))
 }
+"""By short name, in lower case: what ``plan --list`` shows and what a served model is called."""
 
 
 def find_model(name: str) -> ModelSpec | None:
-    """Look a short name or a repository id up, whatever its case; None if it is not listed."""
+    """Look a short name or a repository id up, whatever its case; None if it is not listed.
+
+    Only OpenGVLab's own repositories count: somebody else's fine-tune of the same name may have
+    another shape, and its ``config.json`` is read instead.
+    """
     wanted = name.strip().lower()
     return MODELS.get(wanted.removeprefix("opengvlab/"))
 
 
 def unknown_model(name: str) -> ConfigError:
-    """Say that ``name`` is neither listed nor a repository: why, or what may be meant."""
+    """Say that ``name`` is neither listed nor a repository: why, or what may be meant.
+
+    Returned and not raised, so that the caller's traceback ends where the name was given.
+    """
     wanted, where = name.strip().lower(), "`internvl-modal plan --list` shows the catalog"
     message, near = f"unknown model {name!r}", get_close_matches(wanted, MODELS, n=3)
     if wanted.startswith(_UNREADABLE):

@@ -1,4 +1,9 @@
-"""The shape of a repository that is not listed, from its ``config.json``."""
+"""The shape of a repository that is not listed, from its ``config.json``.
+
+Separate from ``catalogue``, whose shapes are known to be right: a file from the Hub is input, each
+number of it is checked, and the message names the repository and the key. Nothing is read here;
+``planning.model_lookup`` fetches the file.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +19,10 @@ def spec_from_config(
     """Describe a repository that is not listed by its ``config.json`` and file sizes in bytes.
 
     Raises PlanError when LMDeploy 0.7.3 would not load it.
+
+    ``files`` are the sizes of the repository's files by name; where it has safetensors, loading
+    times follow from them and not from the shape. ``.bin`` files beside them hold the same weights
+    again. Raises ConfigError for a config without the sections of an InternVL.
     """
     _check_architecture(repo, config)
     text, vision = _section(repo, config, "llm_config"), _section(repo, config, "vision_config")
@@ -45,6 +54,8 @@ def spec_from_config(
         llm=llm,
         vit=vit,
         licence="see the repository",
+        # Where ``quantization_config`` lies depends on the tool that quantised: at the top or in
+        # the language model's section.
         awq=_is_awq(config) or _is_awq(text),
         context=_number(repo, text, "max_position_embeddings"),
         files_bytes=sum(weights) or None,
@@ -53,9 +64,13 @@ def spec_from_config(
 
 # The readers of turbomind/deploy/source_model/internvl.py in LMDeploy 0.7.3.
 _READERS = ("InternLM2ForCausalLM", "LlamaForCausalLM", "Qwen2ForCausalLM")
+"""Classes of language models, by the name that ``llm_config.architectures`` gives."""
 
 
 def _check_architecture(repo: str, config: Mapping[str, object]) -> None:
+    """Refuse what LMDeploy would refuse after the download: ``-HF`` repositories have transformers'
+    own architecture and other names for all weights, 3.5 a language model without a reader.
+    """
     if _architecture(config) != "InternVLChatModel":
         raise PlanError(
             f"{repo}: {_architecture(config)} is not an InternVL model that LMDeploy 0.7.3 loads",
@@ -70,6 +85,7 @@ def _check_architecture(repo: str, config: Mapping[str, object]) -> None:
 
 
 def _architecture(config: Mapping[str, object]) -> str:
+    """The first of ``architectures``; a text for messages where there is none."""
     names = config.get("architectures")
     return str(names[0]) if isinstance(names, list) and names else "an unnamed architecture"
 
@@ -84,7 +100,12 @@ def _section(repo: str, config: Mapping[str, object], key: str) -> Mapping[str, 
 
 
 def _number(repo: str, section: Mapping[str, object], key: str) -> int:
+    """A positive integer, or ConfigError: a model of zero layers would plan as one that fits
+    anywhere.
+    """
     value = section.get(key)
+    # Some configs hold floats or strings where a tool wrote them by hand; they are refused and not
+    # rounded, since a wrong shape is a wrong bill.
     if not isinstance(value, int) or value <= 0:
         raise ConfigError(f"{repo}: config.json says {key} = {value!r}, not a positive integer")
     return value

@@ -1,4 +1,12 @@
-"""Shapes of models, and what follows from them: parameters, bytes, the cost of a token."""
+"""Shapes of models, and what follows from them: parameters, bytes, the cost of a token.
+
+The formulas are those of the published architectures (Qwen2, InternLM2, InternViT) and are checked
+in the tests against the sizes of the published files. Counts are of parameters, ``bytes`` of bytes.
+
+>>> shape = LlmShape("an example", layers=2, hidden=256, inter=512, heads=4, kv_heads=2, vocab=1000)
+>>> shape.head_dim, shape.mlp_params
+(64, 393216)
+"""
 
 from __future__ import annotations
 
@@ -15,7 +23,11 @@ _FP16 = 2
 
 @dataclass(frozen=True)
 class LlmShape:
-    """A decoder-only LLM with grouped-query attention and a gated MLP."""
+    """A decoder-only LLM with grouped-query attention and a gated MLP.
+
+    ``inter`` is the width of the MLP, ``vocab`` that of the embedding with InternVL's own tokens.
+    ``architecture`` is the class in ``config.json`` and decides about biases and readers.
+    """
 
     base: str
     layers: int
@@ -28,7 +40,11 @@ class LlmShape:
 
     @property
     def head_dim(self) -> int:
-        """Width of one head."""
+        """Width of one head.
+
+        True for the generations that LMDeploy 0.7.3 loads; Qwen3's heads are 128 wide whatever the
+        hidden size is, and its reader is missing there anyway.
+        """
         return self.hidden // self.heads
 
     @property
@@ -38,7 +54,10 @@ class LlmShape:
 
     @property
     def embedding_params(self) -> int:
-        """Of the token embedding alone; the output head has as many (they are not tied)."""
+        """Of the token embedding alone; the output head has as many (they are not tied).
+
+        Tied embeddings are counted twice all the same: TurboMind keeps a copy for the output head.
+        """
         return self.vocab * self.hidden
 
     @property
@@ -66,7 +85,11 @@ class LlmShape:
 
 @dataclass(frozen=True)
 class VitShape:
-    """An InternViT."""
+    """An InternViT: 300M or 6B, for pictures of ``image_size`` pixels a side.
+
+    The 6B one normalises queries and keys and has no bias on them, the 300M one has the bias and no
+    such norms; the rest of both is the same.
+    """
 
     base: str
     layers: int
@@ -96,7 +119,12 @@ class VitShape:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One repository. Bytes are as held on GPUs; ``disk_bytes`` is what must be read to load it."""
+    """One repository. Bytes are as held on GPUs; ``disk_bytes`` is what must be read to load it.
+
+    ``context`` is the number of positions, in tokens; ``gguf`` the repository with files for
+    llama.cpp, None where there is none. ``files_bytes`` is given for repositories read from the
+    Hub.
+    """
 
     name: str
     repo: str
@@ -110,7 +138,10 @@ class ModelSpec:
 
     @property
     def projector_params(self) -> int:
-        """The two layers between ViT and LLM, which LMDeploy loads with the ViT."""
+        """The two layers between ViT and LLM, which LMDeploy loads with the ViT.
+
+        Four neighbouring patches are joined (pixel unshuffle), hence four times the ViT's width.
+        """
         merged = 4 * self.vit.hidden
         return 2 * merged + (merged + 1) * self.llm.hidden + (self.llm.hidden + 1) * self.llm.hidden
 
@@ -131,7 +162,10 @@ class ModelSpec:
 
     @property
     def linear_bytes(self) -> int:
-        """4 bits a weight plus one fp16 scale and one fp16 zero a group of 128 under AWQ."""
+        """4 bits a weight plus one fp16 scale and one fp16 zero a group of 128 under AWQ.
+
+        Both repeat for each column, which is 0.25 bits a weight on top of the 4.
+        """
         if self.awq:
             return self.llm.linear_params // 2 + 2 * _FP16 * self.llm.linear_params // _AWQ_GROUP
         return _FP16 * self.llm.linear_params
@@ -150,6 +184,13 @@ class ModelSpec:
         """Keys and values of all layers; 8 or 4 bits add an fp16 scale and zero a head and token.
 
         The layout is TurboMind's (``kernels/attention/block.h``: k_data, v_data, k_param, v_param).
+
+        ``quant_policy`` is LMDeploy's: 0, 8 or 4. Of all GPUs together; each holds its share of
+        heads.
+
+        >>> from internvl_modal.models.catalogue import MODELS
+        >>> MODELS["internvl2_5-78b"].kv_bytes_per_token()
+        327680
         """
         per_head = 2 * self.llm.head_dim * (quant_policy or 16) // 8
         if quant_policy:

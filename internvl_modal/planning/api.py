@@ -1,4 +1,10 @@
-"""``plan``: look the model and the prices up, then plan."""
+"""``plan``: look the model and the prices up, then plan.
+
+The only file of the folder that does I/O on behalf of the pure ones: it may read a ``config.json``
+from the Hub and the prices from Modal, and hands both to ``make_plan``, which asks nobody. So a
+plan can be made again from the same model and prices, and the tests of the arithmetic need no
+network.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +41,21 @@ def plan(
     credentials. The plan returned may not fit: see ``.fits`` and ``.require()``. Raises
     ConfigError for an unknown model, GPU or option, WeightsError where the Hub cannot be asked for
     one that is not in the catalog, PlanError where LMDeploy could not load it.
+
+    >>> tight = plan("internvl2_5-78b", gpu="A100-80GB:2", prices="catalogue")
+    >>> tight.fits, tight.choices[0].gpu_string
+    (False, 'H200:2')
     """
+    # A TypedDict checks keywords for type checkers only; at run time a misspelt option would arrive
+    # in ``Request`` as a TypeError that names a class which the caller has never heard of.
     if unknown := set(options) - set(PlanOptions.__annotations__):
         raise ConfigError(
             f"plan() has no option {', '.join(sorted(unknown))}",
             hint=f"options: {', '.join(PlanOptions.__annotations__)}",
         )
     request = Request(**options)
+    # Read before the model is looked up: a mistyped GPU should not first cost a question to the
+    # Hub.
     chosen = parse_gpu(gpu) if gpu else None
     spec = model_spec(model, revision=revision)
     if not isinstance(prices, Prices):

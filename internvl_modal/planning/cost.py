@@ -1,4 +1,9 @@
-"""What a plan costs by the hour and by the picture."""
+"""What a plan costs by the hour and by the picture.
+
+Modal bills a machine by the second, GPU, cores and memory added up, and goes on billing while a
+container waits for its next request. So there are four figures that must not be mixed: the hour,
+the idle window, the cold start and the picture on a busy machine.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,16 @@ HOST_GIB = 32  # weights are read one file (5 GB) at a time
 
 @dataclass(frozen=True)
 class Prices:
-    """USD an hour: of each GPU type, of a CPU core, of a GiB of memory."""
+    """USD an hour: of each GPU type, of a CPU core, of a GiB of memory.
+
+    ``gpus`` has every type of ``gpus.GPUS``: a missing one is a KeyError when it is priced, which
+    is why ``live_prices`` lays what it has read over the catalogue. ``source`` goes into the
+    report, so that a reader can tell today's prices from those of the catalogue.
+
+    >>> prices = Prices({"H200": 4.54}, core=0.05, gib=0.01, source="an example")
+    >>> round(prices.per_hour("H200", 2, cores=8, gib=32), 2)
+    9.8
+    """
 
     gpus: Mapping[str, float]
     core: float
@@ -25,13 +39,22 @@ class Prices:
     source: str
 
     def per_hour(self, gpu: str, count: int, cores: float, gib: float) -> float:
-        """USD of one machine."""
+        """USD of one machine.
+
+        ``count`` GPUs share the ``cores`` and the ``gib``: those are of the machine, not of each
+        GPU.
+        """
         return self.gpus[gpu] * count + self.core * cores + self.gib * gib
 
 
 @dataclass(frozen=True)
 class Cost:
-    """USD. ``per_1000`` is for pictures on a machine that is kept busy."""
+    """USD. ``per_1000`` is for pictures on a machine that is kept busy.
+
+    ``idle_window`` is what the last request of a burst costs after it is answered; ``start`` the
+    time in which a cold container loads. Pairs are the best and the worst case. ``assumptions`` are
+    sentences for the report: a figure without them would be taken for a promise.
+    """
 
     per_hour: float
     idle_window: float
@@ -41,7 +64,9 @@ class Cost:
 
     @property
     def per_picture(self) -> tuple[float, float]:
-        """On a busy machine."""
+        """On a busy machine, best and worst case; a single picture pays the start and the idle
+        window too.
+        """
         return self.per_1000[0] / 1000, self.per_1000[1] / 1000
 
     def of(self, pictures: int) -> tuple[float, float]:
@@ -53,7 +78,11 @@ class Cost:
 def picture_cost(
     spec: ModelSpec, gpu: Gpu, tp: int, load: Load, per_hour: float
 ) -> tuple[float, float]:
-    """USD for one picture on a busy machine, best and worst case."""
+    """USD for one picture on a busy machine, best and worst case.
+
+    The machine's time is shared by ``load.images`` of one request, and all its GPUs are paid for
+    while the ViT works on one of them.
+    """
     best, worst = (
         request_seconds(spec, gpu, tp, load, efficiency) / load.images * per_hour / 3600
         for efficiency in (BEST, WORST)
@@ -74,6 +103,7 @@ def price(
 
     ``scaledown_window`` is in seconds, ``host`` its CPU cores and GiB of memory.
     """
+    # One share of each GPU: ``tp`` is their number, as LMDeploy splits the model over all of them.
     per_hour = prices.per_hour(gpu.name, tp, *host)
     start_low, start_high = startup_seconds(spec)
     low, high = (each * 1000 for each in picture_cost(spec, gpu, tp, load, per_hour))

@@ -1,4 +1,8 @@
-"""The GPUs Modal rents: memory, speed, dated prices."""
+"""The GPUs Modal rents: memory, speed, dated prices.
+
+A table and the reader of its names; prices are dated and lie in ``prices``. A new type needs a row
+in ``GPUS``, one in ``CATALOGUE_PRICES`` and, where Modal spells it otherwise, in the aliases.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ from internvl_modal.errors import ConfigError
 __all__ = ["COUNTS", "GPUS", "Gpu", "parse_gpu"]
 
 COUNTS = (1, 2, 4, 8)
+"""Powers of two, which is what TurboMind's ``tp`` takes, up to the eight that Modal offers.
+"""
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,11 @@ class Gpu:
     ``memory_gib`` is what a CUDA program finds (``cudaMemGetInfo``), less than nvidia-smi's total;
     ``tflops`` are dense 16-bit tensor core TFLOPS; ``bandwidth`` of its memory and ``link`` to the
     other GPUs, one way, are GB/s.
+
+    ``sm`` is the compute capability without its dot (sm_80 is Ampere, sm_90 Hopper). It decides
+    whether LMDeploy 0.7.3 has kernels at all and whether flash-attn runs. ``max_count`` is the most
+    that Modal offers in one machine. ``link`` is NVLink where the type has one and PCIe where it
+    has not, a factor of ten and more in what a token costs on several GPUs.
     """
 
     name: str
@@ -60,14 +71,25 @@ GPUS: Mapping[str, Gpu] = {
     )
 }
 
+# What people write for a type. Modal takes "A100" as the smaller one, and "H100!" to say that no
+# H200 may stand in for it; for memory and speed it is an H100 all the same.
 _ALIASES = {"A100": "A100-40GB", "A10G": "A10", "H100!": "H100"}
 
 
 def parse_gpu(text: str) -> tuple[Gpu, int]:
-    """Read Modal's form (``H200:2``) or the spoken one (``2 x H200``)."""
+    """Read Modal's form (``H200:2``) or the spoken one (``2 x H200``).
+
+    Raises ConfigError for a type that Modal does not rent and where both forms give a number; the
+    count is not held against ``max_count`` here, as the plan says that in its reason.
+
+    >>> gpu, count = parse_gpu("2 x h200")
+    >>> gpu.name, count, parse_gpu("A100")[0].name
+    ('H200', 2, 'A100-40GB')
+    """
     match = re.fullmatch(r"(?:(\d+)\s*X\s*)?([A-Z0-9!-]+?)(?::(\d+))?", text.strip().upper())
     name = _ALIASES.get(match[2], match[2]) if match else ""
     count = int(match[1] or match[3] or 1) if match else 0
+    # "2 x H200:2" could mean two or four: refuse it rather than rent the wrong number.
     if match is None or name not in GPUS or count < 1 or (match[1] and match[3]):
         raise ConfigError(
             f"unknown GPU {text!r}", hint=f"one of {', '.join(GPUS)}, with :n for n of them"

@@ -1,4 +1,8 @@
-"""The shape of a model by name, from the catalogue or the Hub."""
+"""The shape of a model by name, from the catalogue or the Hub.
+
+Separate from the planner, which is pure: this file asks the Hub. A model of the catalogue is found
+without a network, so that plans, previews and tests of listed models work offline.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +20,15 @@ from internvl_modal.settings import Settings
 def model_spec(
     model: str, *, revision: str | None = None, endpoint: str | None = None
 ) -> ModelSpec:
-    """Find a model in the catalog, or describe a repository from its files on the Hub."""
+    """Find a model in the catalog, or describe a repository from its files on the Hub.
+
+    ``endpoint`` is another Hub's address. Raises ConfigError for a name that is neither listed nor
+    ``owner/name``, WeightsError where the Hub cannot be asked, PlanError for an architecture that
+    LMDeploy 0.7.3 does not load.
+    """
     if found := find_model(model):
         return found
+    # The Hub would take a bare word for one of its old repositories without an owner.
     if "/" not in model:
         raise unknown_model(model)
     config, sizes = _read_repository(model, revision or "main", endpoint)
@@ -26,7 +36,11 @@ def model_spec(
 
 
 class _InMemory(BytesIO):
-    """A sink for one small file of the Hub."""
+    """A sink for one small file of the Hub.
+
+    ``Hub.fetch`` writes into files that it can resume; this is the part of their interface that it
+    uses, so a config of a few KB needs no temporary file.
+    """
 
     name = "config.json"
 
@@ -39,7 +53,13 @@ class _InMemory(BytesIO):
 def _read_repository(
     model: str, revision: str, endpoint: str | None
 ) -> tuple[Mapping[str, object], Mapping[str, int]]:
-    from internvl_modal.weights.hub import Hub, explain
+    """The parsed ``config.json`` and the size in bytes of every file at ``revision``.
+
+    Raises what ``explain`` makes of the Hub's errors (WeightsError with a hint), ConfigError for a
+    config that is missing or no JSON, PlanError for code that lies elsewhere.
+    """
+    from internvl_modal.weights.hub import Hub
+    from internvl_modal.weights.hub_errors import explain
 
     token = Settings.load().hf_token
     hub = Hub(token.get_secret_value() if token else None, endpoint)
@@ -51,8 +71,10 @@ def _read_repository(
             if file.path == "config.json":
                 hub.fetch(repository, file, sink, 0)
     except Exception as error:
+        # What the Hub's client raises differs by its version; ``explain`` knows them all. What it
+        # does not know is a fault of ours and comes out as it is.
         if told := explain(error, model, revision, None, hub):
-            raise told from error
+            raise told from told.__cause__
         raise
     try:
         config = json.loads(sink.getvalue())

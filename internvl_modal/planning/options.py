@@ -1,4 +1,8 @@
-"""What can be fixed of a plan: the keyword options that ``plan`` and ``deploy`` share."""
+"""What can be fixed of a plan: the keyword options that ``plan`` and ``deploy`` share.
+
+Apart from ``plan`` so that ``deployment.options`` can extend the same TypedDict: twelve names that
+were once typed in four places and drifted apart.
+"""
 
 from __future__ import annotations
 

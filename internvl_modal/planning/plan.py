@@ -1,4 +1,7 @@
-"""A plan: what was asked, what fits, and the rows that a report shows."""
+"""A plan: what was asked, what fits, and the rows that a report shows.
+
+``report`` lays rows out without knowing what they mean, so that neither imports the other.
+"""
 
 from __future__ import annotations
 
@@ -77,20 +80,15 @@ def _range(pair: tuple[float, float]) -> str:
 
 USEFUL_SESSION = 16384  # tokens InternVL 2.5 was trained to; the documents serve half of it
 
-
 MAX_BATCH = 64  # requests at once: more only queue behind the ViT, which is one thread
-
 
 # On several GPUs LMDeploy 0.7.3 has hung with 16 and more picture requests under way, and not with
 # fewer: https://github.com/InternLM/lmdeploy/issues/3529 (InternVL2.5-78B), also 2743 and 3057.
 MAX_BATCH_SEVERAL = 12
 
-
 LEAST_RATIO = 0.05  # for whoever starts a plan that does not fit; LMDeploy takes no 0
 
-
 IMAGE_MARKUP_TOKENS = 8  # "Image-1: <img></img>\n"
-
 
 AT_LEAST_ONE = (
     *("images_per_request", "max_tiles", "output_tokens", "vision_max_batch_size"),
@@ -122,8 +120,10 @@ class Request:
         for name in AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: it must be at least 1")
+        # The most that InternVL is documented for at inference (a 4K picture).
         if self.max_tiles > 40:
             raise ConfigError(f"max_tiles = {self.max_tiles}: it must be at most 40")
+        # What LMDeploy calls it: the bits of a key or value, 0 for those of the weights.
         if self.quant_policy not in (0, 4, 8):
             raise ConfigError(f"quant_policy = {self.quant_policy}: it must be 0, 4 or 8")
         ratio = self.cache_max_entry_count
@@ -179,6 +179,10 @@ class Plan:
 
     ``reason`` says why it does not fit, ``choices`` are the plans that do, cheapest picture (in the
     middle of its range) first.
+
+    >>> from internvl_modal.planning.api import plan
+    >>> plan("internvl2_5-8b", gpu="L40S", prices="catalogue").require()
+    Plan('internvl2_5-8b', 'L40S', fits=True)
     """
 
     spec: ModelSpec
@@ -212,6 +216,7 @@ class Plan:
 
     def picture_cost(self, tiles: int) -> tuple[float, float]:
         """USD for one picture of so many tiles on a busy machine, best and worst case."""
+        # The client asks with a picture's own tiles, and counts the thumbnail among them.
         alone = replace(self.request, images_per_request=1, max_tiles=max(1, tiles - 1))
         load = load_of(self.spec, alone, self.capacity)
         return picture_cost(self.spec, self.gpu, self.count, load, self.cost.per_hour)
@@ -226,6 +231,7 @@ class Plan:
             "tp": self.count,
             "session_len": self.capacity.session_len,
             "max_batch_size": self.capacity.max_batch_size,
+            # A forced deploy of what does not fit must still give LMDeploy a share that it takes.
             "cache_max_entry_count": self.memory.ratio or LEAST_RATIO,
             "quant_policy": self.request.quant_policy,
             "vision_max_batch_size": self.request.vision_max_batch_size,
@@ -251,6 +257,7 @@ class Plan:
             general = "a smaller model, an -AWQ one or a shorter session_len needs less"
             told = [self.remedy, general] if self.request.session_len is None else [self.remedy]
             return "; ".join(filter(None, told)) or general
+        # The same type in another number comes before other types: who named it had a reason.
         near = sorted(self.choices, key=lambda choice: choice.gpu is not self.gpu)[:3]
         best = min(self.choices, key=lambda choice: choice.cost.per_hour)
         return (

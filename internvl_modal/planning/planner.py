@@ -1,6 +1,10 @@
 """Whether a model runs on a choice of GPUs, how many pictures at once, and at what cost.
 
 No I/O: models come from :mod:`internvl_modal.models`, prices as an argument.
+
+Every choice of GPUs is evaluated in full, also those that do not fit: there are some forty, the
+arithmetic of each takes microseconds, and the reasons of what fails are what a user needs to see.
+Nothing is searched for and nothing is guessed.
 """
 
 from __future__ import annotations
@@ -35,6 +39,9 @@ def make_plan(
     """Plan ``gpu`` (a type and how many), or else the cheapest per picture of all that work.
 
     ``budget`` is in USD an hour.
+
+    Raises nothing for what does not fit: the plan returned says so in ``reason``. One over the
+    budget is refused in the same way, and stays among no choices.
     """
     plans = [_evaluate(spec, *each, request, prices) for each in _candidates()]
     working = sorted((plan for plan in plans if plan.fits), key=_price_of_pictures)
@@ -42,12 +49,15 @@ def make_plan(
     if gpu is not None:
         chosen = _evaluate(spec, *gpu, request, prices)
     else:
+        # Within the budget, else over it (and said so below), else the one that came nearest: a
+        # plan that does not fit is of use where it shows how much is missing.
         chosen = (choices or working or [max(plans, key=_nearest)])[0]
     if chosen.fits and budget is not None and chosen.cost.per_hour > budget:
         chosen = replace(
             chosen, reason=f"{chosen.cost.per_hour:.2f} USD/h is over the budget of {budget:.2f}"
         )
     remedy = "" if working else _remedy(spec, request, prices)
+    # With a GPU named, the headline is about that one, even where no other would do.
     on_any_gpu = gpu is None and chosen.on_any_gpu
     return replace(chosen, choices=choices, remedy=remedy, on_any_gpu=on_any_gpu)
 
@@ -59,7 +69,11 @@ def _nearest(plan: Plan) -> tuple[bool, int]:
 
 
 def _remedy(spec: ModelSpec, request: Request, prices: Prices) -> str:
-    """The first of what was fixed that, left out, lets a choice of GPUs work; and the cheapest."""
+    """The first of what was fixed that, left out, lets a choice of GPUs work; and the cheapest.
+
+    One option at a time, as two that are wrong together have two messages anyway. It is asked for
+    only when nothing works, since it plans everything again for each option that was set.
+    """
     for field in fields(Request):
         if getattr(request, field.name) != field.default:
             usual: dict[str, Any] = {field.name: field.default}
@@ -76,6 +90,7 @@ def _priced(plan: Plan) -> str:
 
 
 def _candidates() -> Iterator[tuple[Gpu, int]]:
+    """Every type in every number of ``COUNTS`` that Modal puts into one machine."""
     for gpu in GPUS.values():
         for count in COUNTS:
             if count <= gpu.max_count:
@@ -83,10 +98,16 @@ def _candidates() -> Iterator[tuple[Gpu, int]]:
 
 
 def _price_of_pictures(plan: Plan) -> float:
+    """What choices are ordered by: twice the middle of the range, as its ends alone would favour
+    GPUs whose range is wide.
+    """
     return sum(plan.cost.per_1000)
 
 
 def _evaluate(spec: ModelSpec, gpu: Gpu, count: int, request: Request, prices: Prices) -> Plan:
+    """The whole plan of one choice. The first reason wins: lengths, then heads, then memory, then
+    kernels, because a message about memory is of no use to somebody whose request is too long.
+    """
     session_len = request.session(spec.context)
     memory = measure(
         spec,
@@ -110,11 +131,16 @@ def _evaluate(spec: ModelSpec, gpu: Gpu, count: int, request: Request, prices: P
 def _capacity(
     spec: ModelSpec, count: int, request: Request, memory: Memory, session_len: int
 ) -> Capacity:
+    """What the cache holds, in tokens and in requests of the size asked for.
+
+    A request takes whole blocks of 64 tokens; a batch of 0 is shown as 1 so that costs stay finite.
+    """
     # Above the number of KV heads, TurboMind repeats them: each GPU holds one whole.
     shares = min(count, spec.llm.kv_heads)
     block = KV_BLOCK * spec.kv_bytes_per_token(request.quant_policy) // shares
     kv_tokens = memory.kv // block * KV_BLOCK
     sessions = kv_tokens // round_up(request.tokens, KV_BLOCK)
+    # More at once than fit would be queued inside TurboMind while their pictures wait in memory.
     batch = max(1, min(sessions, request.batch(count)))
     return Capacity(kv_tokens, request.tokens, sessions, session_len, batch)
 

@@ -1,4 +1,9 @@
-"""Prices of Modal's GPUs, cores and memory: today's where they can be had."""
+"""Prices of Modal's GPUs, cores and memory: today's where they can be had.
+
+Prices change and differ between workspaces, so Modal's own rates win wherever there are credentials
+to ask with. A plan must also work without an account and without a network: then the dated prices
+below stand in, and the report says which they were.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +32,10 @@ CATALOGUE_PRICES = Prices(
     gib=0.008,
     source="Modal's prices of 2026-09-20",
 )
+"""USD an hour, without a region's surcharge; the core and the GiB are Modal's prices by the
+second (0.0000131 and 0.00000222) times 3,600. To bring them up to date change the date in
+``source`` as well: it is printed with every plan.
+"""
 
 
 # The keys of Modal's billing rates, all USD an hour; GPU types are spelt in a way of their own.
@@ -46,6 +55,9 @@ def live_prices(*, timeout: float = 10.0) -> Prices:
     """Ask Modal for the workspace's rates; the catalogue's, saying why, where that fails.
 
     Modal's own client tries for a minute where nothing answers; ``timeout`` is in seconds.
+
+    The thread is left alone when time is up, and does no harm: it only puts its answer into a list
+    that nobody reads any more.
     """
     if not _credentials():
         return CATALOGUE_PRICES
@@ -57,6 +69,7 @@ def live_prices(*, timeout: float = 10.0) -> Prices:
     if isinstance(rates, Exception):
         return _catalogue_because(type(rates).__name__)
     gpus = {name: rates[key] for name, key in _GPUS.items() if key in rates}
+    # A renamed key would otherwise leave all prices at the catalogue's and call them live.
     if not gpus:
         return _catalogue_because("no GPU in them")
     return Prices(
@@ -68,6 +81,7 @@ def live_prices(*, timeout: float = 10.0) -> Prices:
 
 
 def _ask_rates(answers: list[Mapping[str, float] | Exception]) -> None:
+    """Put Modal's rates, or why there are none, into ``answers``."""
     try:
         from modal import Workspace
 
@@ -78,7 +92,10 @@ def _ask_rates(answers: list[Mapping[str, float] | Exception]) -> None:
 
 
 def _credentials() -> bool:
-    """Whether Modal's client would find any, without importing it."""
+    """Whether Modal's client would find any, without importing it.
+
+    Importing it takes half a second, which a plan without an account should not pay.
+    """
     config = os.environ.get("MODAL_CONFIG_PATH") or Path.home() / ".modal.toml"
     return bool(os.environ.get("MODAL_TOKEN_ID")) or Path(config).is_file()
 

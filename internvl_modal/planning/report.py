@@ -1,4 +1,8 @@
-"""Rows of a plan as text, as a notebook table and as a picture."""
+"""Rows of a plan as text, as a notebook table and as a picture.
+
+It knows tables and bars, and nothing of plans. ``Row`` is a tuple of strings that are formatted
+already: numbers get their units where they are known, in ``plan``.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +61,11 @@ def as_html(report: Report) -> str:
 
 
 def draw(title: str, bars: Sequence[Bar], path: str | Path | None = None) -> object:
-    """Stack memory per GPU, one bar a choice; save it to ``path`` if given, return the Figure."""
+    """Stack memory per GPU, one bar a choice; save it to ``path`` if given, return the Figure.
+
+    Figure is made without pyplot: no backend is chosen and no window is registered, so it works in
+    a thread, on a server and in a notebook alike. Raises MissingExtraError without matplotlib.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

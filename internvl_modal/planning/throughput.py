@@ -2,6 +2,11 @@
 
 A roofline: arithmetic at a share of the tensor cores' peak, memory at a share of its bandwidth.
 The two shares of each kind give a range, not a promise.
+
+Why not a table of measurements: there are ten types of GPU, four counts and thirty models, and what
+is published covers a handful. A roofline needs the data sheet and the shape, and its two constants
+can be held against what is published (see below). It is meant to rank choices and to give the order
+of magnitude of a bill.
 """
 
 from __future__ import annotations
@@ -16,7 +21,11 @@ __all__ = ["Load", "request_seconds", "startup_seconds"]
 
 @dataclass(frozen=True)
 class Efficiency:
-    """Shares of the data sheet's peak, and CPU seconds of one picture on LMDeploy's one thread."""
+    """Shares of the data sheet's peak, and CPU seconds of one picture on LMDeploy's one thread.
+
+    ``vision``, ``prefill`` and ``bandwidth`` are shares of 1. With ``overlap`` the ViT works on the
+    next request while the LLM answers the last one, as it does when requests keep coming.
+    """
 
     vision: float
     prefill: float
@@ -37,7 +46,11 @@ _BOOT_SECONDS = (60.0, 150.0)
 
 @dataclass(frozen=True)
 class Load:
-    """One request, and how many of them run together."""
+    """One request, and how many of them run together.
+
+    ``tiles`` are of one picture and count the thumbnail, ``prompt_tokens`` those of the pictures
+    too, ``kv_bytes_per_token`` are of all GPUs together.
+    """
 
     images: int
     tiles: int
@@ -50,7 +63,11 @@ class Load:
 def request_seconds(
     spec: ModelSpec, gpu: Gpu, tp: int, load: Load, efficiency: Efficiency
 ) -> float:
-    """Machine time of one request when ``load.batch`` of them are always under way."""
+    """Machine time of one request when ``load.batch`` of them are always under way.
+
+    In seconds, of the whole machine: divided by ``load.images`` and times the hourly price it is
+    what a picture costs. One step of decoding serves the whole batch, hence the division.
+    """
     vision = load.images * (_vision_seconds(spec, gpu, load.tiles, efficiency) + efficiency.cpu)
     text = _prefill_seconds(spec, gpu, tp, load, efficiency)
     text += load.output_tokens * _step_seconds(spec, gpu, tp, load, efficiency) / load.batch
@@ -67,7 +84,11 @@ def startup_seconds(spec: ModelSpec) -> tuple[float, float]:
 
 
 def _vision_seconds(spec: ModelSpec, gpu: Gpu, tiles: int, efficiency: Efficiency) -> float:
-    """The ViT's layers are spread over the GPUs, so they work one after the other."""
+    """The ViT's layers are spread over the GPUs, so they work one after the other.
+
+    So more GPUs make the ViT no faster, and ``tp`` is no argument. 2 FLOP for each weight and
+    token, and 4 times tokens squared times width a layer for the scores and their use.
+    """
     vit = spec.vit
     matrices = 2 * spec.vision_params * vit.tokens
     attention = 4 * vit.layers * vit.tokens**2 * vit.hidden
@@ -77,6 +98,9 @@ def _vision_seconds(spec: ModelSpec, gpu: Gpu, tiles: int, efficiency: Efficienc
 def _prefill_seconds(
     spec: ModelSpec, gpu: Gpu, tp: int, load: Load, efficiency: Efficiency
 ) -> float:
+    """Reading the prompt: bound by arithmetic. Attention is causal, so half of the scores are
+    computed.
+    """
     matrices = 2 * spec.llm.linear_params * load.prompt_tokens
     attention = 2 * spec.llm.layers * load.prompt_tokens**2 * spec.llm.hidden
     compute = (matrices + attention) / (tp * gpu.tflops * 1e12 * efficiency.prefill)
@@ -84,7 +108,11 @@ def _prefill_seconds(
 
 
 def _step_seconds(spec: ModelSpec, gpu: Gpu, tp: int, load: Load, efficiency: Efficiency) -> float:
-    """One token of every request in the batch: weights and caches are read once."""
+    """One token of every request in the batch: weights and caches are read once.
+
+    Reading dominates as long as the batch is small. The context is taken at half of the answer, its
+    mean over all steps.
+    """
     context = load.prompt_tokens + load.output_tokens // 2
     read = spec.llm_bytes + load.batch * context * load.kv_bytes_per_token
     compute = 2 * spec.llm.linear_params * load.batch
@@ -97,6 +125,9 @@ def _step_seconds(spec: ModelSpec, gpu: Gpu, tp: int, load: Load, efficiency: Ef
 def _exchange_seconds(
     spec: ModelSpec, gpu: Gpu, tp: int, tokens: int, efficiency: Efficiency
 ) -> float:
-    """Two all-reduces a layer; a ring sends each byte 2 (tp - 1) / tp times."""
+    """Two all-reduces a layer; a ring sends each byte 2 (tp - 1) / tp times.
+
+    The last factor of ``size`` is the 2 bytes of a half; nothing is exchanged where ``tp`` is 1.
+    """
     size = 2 * spec.llm.layers * tokens * spec.llm.hidden * 2
     return size * 2 * (tp - 1) / tp / (gpu.link * 1e9 * efficiency.bandwidth)

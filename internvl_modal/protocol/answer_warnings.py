@@ -1,4 +1,8 @@
-"""What an answer's reader should know: it was cut, it repeats itself, an option had no effect."""
+"""What an answer's reader should know: it was cut, it repeats itself, an option had no effect.
+
+A warning is for what cannot be an error: the answer is there and paid for, and only its reader can
+say whether it will do. What makes an answer worthless is raised in ``completion`` instead.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,9 @@ from internvl_modal.schema.options import DETAIL_TILES
 from internvl_modal.schema.results import FinishReason, Usage
 
 LOOP_WINDOW = 300
+"""Characters at the end of an answer that are looked at: a loop goes on until ``max_tokens`` cuts
+it, so its end is a loop as well.
+"""
 
 
 def answer_warnings(
@@ -34,6 +41,8 @@ def cut_off(usage: Usage, call: ChatCall) -> str:
     """Where an answer with the finish reason "length" ended, and why."""
     wanted, got = call.options.max_tokens, usage.completion_tokens
     full = wanted is not None and 0 < got < wanted
+    # LMDeploy cuts ``max_tokens`` to what is left of the context, without a word: fewer tokens than
+    # asked for together with "length" is the only sign of it.
     short = f" (of {wanted} asked for: the context is full)" if full else ""
     told = got or wanted
     return f"the answer was cut at {told} tokens{short}" if told else "the answer was cut"
@@ -49,8 +58,18 @@ def detail_unused(call: ChatCall) -> bool:
 
 
 def repetition(text: str) -> str:
-    """The unit that the end of ``text`` repeats, at least four times and 40 characters, or ''."""
+    """The unit that the end of ``text`` repeats, at least four times and 40 characters, or ''.
+
+    The unit must be more than rules and dashes: a Markdown table ends in forty dashes and is no
+    loop.
+
+    >>> repetition("It shows a cat. " + "a cat and " * 12)
+    'a cat and'
+    >>> repetition("| a | b |" + "-" * 60)
+    ''
+    """
     tail = text.rstrip()[-LOOP_WINDOW:]
+    # The shortest period wins: "na na" repeats with every multiple of three as well.
     for period in range(1, len(tail) // 4 + 1):
         length = max(4 * period, 40)
         end = tail[-length:]

@@ -1,4 +1,8 @@
-"""What is asked of a model, below everything that sends it or reads the answer."""
+"""What is asked of a model, below everything that sends it or reads the answer.
+
+Below the request and the answer, so that both can import it: a call is written into bytes by
+``chat_request`` and judged by ``verification`` with the same numbers in hand.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ChatCall:
-    """What is asked, kept to check the answer against it."""
+    """What is asked, kept to check the answer against it.
+
+    Immutable; a repair of ``extract`` makes another with two turns more.
+    """
 
     endpoint: Endpoint
     capabilities: Capabilities
     model: str
+    # With the pictures' bytes; a call is held only until its answer has come.
     turns: tuple[Turn, ...]
     options: DescribeOptions
     family: Family | None = None

@@ -17,12 +17,22 @@ if TYPE_CHECKING:
     from internvl_modal.schema.results import PreparedImage
 
 
+_LEAST = 64 * 1024
+"""Bytes of an answer beside its text; also for servers that take ``max_tokens`` for a hint."""
+
+
 def chat_request(
     call: ChatCall, *, stream: bool = False, schema: Json | None = None
 ) -> HttpRequest:
-    """The chat completion request; ``schema`` holds the answer to it, where the server can."""
+    """The chat completion request; ``schema`` holds the answer to it, where the server can.
+
+    Keys of the endpoint are in the headers; nothing of them is in the body, which may be logged by
+    a server. ``relayed`` fields come last but one: what a caller of the gateway sets wins over
+    ours.
+    """
     dialect = dialect_of(call.capabilities)
     payloads: dict[str, bytes] = {}
+    # Random, as a prompt may hold any text: a fixed placeholder could be written by a user.
     mark = secrets.token_hex(16)
 
     def attach(image: PreparedImage) -> str:
@@ -38,6 +48,7 @@ def chat_request(
         **(call.relayed or {}),
     }
     if stream:
+        # Without ``include_usage`` a stream brings no token counts, and no picture can be verified.
         document |= {"stream": True, "stream_options": {"include_usage": True}}
     if schema is not None:
         document |= dialect.answer_format(schema)
@@ -46,10 +57,24 @@ def chat_request(
     return HttpRequest("POST", path, headers, encode(document, payloads))
 
 
+def answer_bytes(call: ChatCall, *, stream: bool = False) -> int | None:
+    """Most bytes that the answer may have; None where the request does not say how long it is.
+
+    A token has at most 128 bytes, escaped; in a stream it has an event of its own, at most 1 KiB.
+    """
+    tokens = call.options.max_tokens
+    if tokens is None or call.relayed is not None:  # which may ask for logprobs
+        return None
+    return _LEAST + tokens * (1024 if stream else 128)
+
+
 def encode(document: Json, payloads: Mapping[str, bytes]) -> bytes:
     """JSON with each placeholder replaced by its payload in base64.
 
     The payloads never pass through the JSON encoder, which would scan and copy every byte.
+
+    Lone surrogates, which file names can bring into a prompt, become question marks: no server
+    takes them as UTF-8.
     """
     rest = json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
     pieces: list[bytes] = []

@@ -1,4 +1,9 @@
-"""The description that a stream of events adds up to."""
+"""The description that a stream of events adds up to.
+
+A proxy, an error page or a server that knows no streaming can stand where events were asked for,
+and an error can come as an event after half of the answer. The bytes are therefore looked at before
+they are believed, and what was streamed passes the same checks as a whole answer.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +23,14 @@ from internvl_modal.protocol.completion import (
     text_of,
     usage_of,
 )
+from internvl_modal.protocol.error_documents import is_error
 from internvl_modal.protocol.error_responses import (
     WRONG_SERVER,
     error_from_response,
     error_within,
     unreadable,
 )
-from internvl_modal.protocol.http import HttpResponse, Json, json_of
+from internvl_modal.protocol.http import HttpResponse, Json, json_of, read_json
 from internvl_modal.protocol.reasoning import ReasoningCutter
 from internvl_modal.protocol.sse import DONE, LONGEST_LINE, Event, EventDecoder
 from internvl_modal.protocol.stop_sequences import StopCutter
@@ -32,7 +38,11 @@ from internvl_modal.schema.results import Description, Usage
 
 
 class CompletionStream:
-    """Collects a streamed chat completion; ``finish`` checks it like any other answer."""
+    """Collects a streamed chat completion; ``finish`` checks it like any other answer.
+
+    No I/O: pieces go in by ``feed``, text comes out, and ``finish`` is called once at the end. Not
+    safe for several threads; a stream has one reader.
+    """
 
     def __init__(self, call: ChatCall) -> None:
         self._call = call
@@ -42,7 +52,7 @@ class CompletionStream:
         self._whole: Answer | None = None
         self._raw: list[str] = []
         self.logprobs: list[object] = []
-        """As the server gives them, for whoever asked for them; nobody reads them here."""
+        """As the server gives them, for the gateway, which takes them away."""
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
         self._thoughts = ReasoningCutter()
@@ -68,11 +78,15 @@ class CompletionStream:
         if self._body is not None:
             self._body = self._body + chunk
             start = self._body.removeprefix(BOM_UTF8).lstrip()
+            # Too little to tell what it is: a byte order mark, blank lines, or a first piece of one
+            # byte.
             if (not start or BOM_UTF8.startswith(self._body)) and len(self._body) < LONGEST_LINE:
                 return
+            # HTML: somebody's front page or a proxy's error. No event begins with an angle bracket.
             if start.startswith(b"<"):
                 raise unreadable(HttpResponse(200, self._response.headers, start), "no events")
-            if start.startswith((b"{", b"[")) and len(start) < 16 * LONGEST_LINE:
+            # Bounded, as a JSON document without an end would otherwise be collected for ever.
+            if start.startswith((b"{", b"[")) and len(start) < LONGEST_LINE:
                 yield from self._document(start)
                 return
             chunk, self._body = self._body, None
@@ -88,6 +102,8 @@ class CompletionStream:
         if self._whole is not None:
             return conclude(self._whole, self._call)
         text = "".join(self._raw)
+        # Neither ``[DONE]`` nor a finish reason: the connection ended in the middle, and TCP cannot
+        # tell that from an end. What came so far is in ``.text``.
         if not self.done and self._finish is None:
             raise EngineError(
                 f"the stream ended early, after {len(text)} characters",
@@ -98,6 +114,8 @@ class CompletionStream:
             )
         answer = Answer(
             text=text,
+            # The client ends a stream at its own stop string, before the server has said why it
+            # ends.
             finish_reason="stop" if self._stops.stopped else self._finish,
             usage=self._usage,
             model=self._model,
@@ -110,6 +128,7 @@ class CompletionStream:
 
     def _document(self, body: bytes) -> Iterator[str]:
         """A JSON document where a stream was asked: an error, or a whole completion."""
+        # A cheap look before the expensive one: parsing after every piece would be quadratic.
         if not body.rstrip().endswith((b"}", b"]")) or json_of(body) is None:
             return  # there is more to come
         self._body, self.done = None, True
@@ -120,6 +139,7 @@ class CompletionStream:
             yield text
 
     def _pieces(self, events: Iterable[Event]) -> Iterator[str]:
+        """Yield the text of each event until the server has said that it is done."""
         for event in events:
             if self.done:
                 return
@@ -154,6 +174,7 @@ class CompletionStream:
                 yield _as_error(document, line)
             elif isinstance(document, dict):
                 yield document
+            # A kind that the caller did not ask for may have data of any form.
             elif document is ... and event.kind not in ("", "message"):
                 continue  # another protocol's business, such as pings
             elif document is not None:
@@ -161,9 +182,12 @@ class CompletionStream:
                 raise self._bad(f"an event {what}", line)
 
     def _take(self, event: Json) -> str:
-        said = HttpResponse(200, self._response.headers, json.dumps(event).encode())
-        if (error := error_within(event, said, "".join(self._raw))) is not None:
-            raise error
+        """Note all that an event tells, and return its text; raises the error that it may hold."""
+        if is_error(event):
+            said = HttpResponse(200, self._response.headers, json.dumps(event).encode())
+            if (error := error_within(event, said, "".join(self._raw))) is not None:
+                raise error
+        # The last one counts: vLLM can send running counts with every event.
         self._usage = usage_of(event.get("usage")) or self._usage
         self._model = event.get("model") or self._model
         self._told = event if "seen" in event else self._told
@@ -173,15 +197,19 @@ class CompletionStream:
             return ""
         self._finish = choice.get("finish_reason") or self._finish
         told = choice.get("logprobs")
-        if isinstance(told, dict):
-            self.logprobs += told.get("content") or ()
+        entries = told.get("content") if isinstance(told, dict) else None
+        if self._call.relayed is not None and isinstance(entries, list):
+            self.logprobs += entries
+        # Some routers put a whole message into the only event of a stream.
         delta = choice.get("delta") or choice.get("message")
         if not isinstance(delta, dict):
             return ""
-        self._reasoning.append(reasoning_of(delta))
-        self._refusal.append(text_of(delta.get("refusal")))
         text = text_of(delta.get("content"))
-        self._raw.append(text)
+        # With its thoughts: ``conclude`` cuts them again, so that streams and whole answers agree.
+        found = (self._raw, text), (self._reasoning, reasoning_of(delta))
+        for kept, new in (*found, (self._refusal, text_of(delta.get("refusal")))):
+            if new:  # a stream of nothing fills no list
+                kept.append(new)
         return text
 
     def _bad(self, what: str, data: str) -> ServerError:
@@ -205,6 +233,6 @@ def _as_error(document: object, line: str) -> Json:
 def _loaded(text: str) -> object:
     """``text`` as JSON, ``...`` where it is none."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return read_json(text)
+    except ValueError:
         return ...

@@ -1,6 +1,13 @@
 """Every way in which a server says that the prompt does not fit its context.
 
 Each wording as the source of that server has it, or as it was heard from the server itself.
+
+It matters to tell this error from other refusals: fewer tiles or a shorter prompt mend it, asking
+again does not. Servers agree neither on a status (200, 400, 413, 422 and 500 have been seen) nor on
+a code, so their words are read. A new wording is a row, best with its server and version.
+
+>>> context_sizes(None, "request (9000 tokens) exceeds the available context size (8192 tokens)")
+Sizes(needed=9000, available=8192)
 """
 
 from __future__ import annotations
@@ -69,7 +76,10 @@ _WORDS = re.compile(
     r"|max_tokens must be at least 1, got (?:0|-\d)",
     re.I,
 )
-"""The last is vLLM's when the prompt fills the context to the token; ours is 1 or more."""
+"""The last is vLLM's when the prompt fills the context to the token; ours is 1 or more.
+
+For wordings that are new: they tell that the context is meant, and not how large it is.
+"""
 _AVAILABLE_SOMEWHERE = re.compile(
     r"(?:context (?:length|size|window)\D{0,20}|n_ctx\D{0,5})(\d+)", re.I
 )
@@ -77,7 +87,10 @@ _NEEDED_SOMEWHERE = re.compile(r"(?:requested|request|prompt)\D{0,30}?(\d+)\s*to
 
 
 class Sizes(NamedTuple):
-    """Tokens; None where the server does not say."""
+    """Tokens; None where the server does not say.
+
+    ``needed`` may be the prompt's alone or the prompt's with the answer's, as the server counts.
+    """
 
     needed: int | None
     available: int | None
@@ -98,6 +111,7 @@ def context_sizes(document: object, said: str) -> Sizes:
         if found := wording.search(said):
             groups = found.groupdict()
             needed = _count(groups.get("needed"))
+            # TGI names the two parts, and limits their sum.
             if groups.get("prompt") and groups.get("answer"):
                 needed = int(groups["prompt"]) + int(groups["answer"])
             return Sizes(needed, _count(groups.get("available")))

@@ -1,4 +1,11 @@
-"""What a backend is: something that makes an OpenAI-compatible endpoint exist."""
+"""What a backend is: something that makes an OpenAI-compatible endpoint exist.
+
+The seam of the package: everything above asks an ``Endpoint`` and does not care what made it, and a
+backend of somebody else's needs these three classes and nothing of the client.
+
+>>> Endpoint("https://example.com/v1", query="api-version=1").path("models")
+'models?api-version=1'
+"""
 
 from __future__ import annotations
 
@@ -9,7 +16,11 @@ from typing import Protocol, runtime_checkable
 
 @dataclass(frozen=True)
 class Capabilities:
-    """How a server differs from the plain OpenAI protocol, and how its model sees pictures."""
+    """How a server differs from the plain OpenAI protocol, and how its model sees pictures.
+
+    Given by a backend that knows its server, found out by ``flows.discovery`` otherwise, and set by
+    a caller who knows better than both.
+    """
 
     dialect: str = "openai"
     """Name of a class in ``protocol.dialects``: "openai", "lmdeploy", "lmdeploy-0.13", "llamacpp",
@@ -20,9 +31,15 @@ class Capabilities:
     tokens_per_tile: int | None = None
     """Prompt tokens of one tile; None when unknown, and then no answer can be checked here."""
     max_tiles: int | None = None
-    """Tiles per picture when the server fixes them; None when each request may choose."""
+    """Tiles per picture when the server fixes them; None when each request may choose.
+
+    Not counting the thumbnail, as InternVL's own ``max_dynamic_patch`` does not.
+    """
     json_schema: bool | None = None
-    """Whether ``response_format`` takes a JSON schema; None: it is tried, once."""
+    """Whether ``response_format`` takes a JSON schema; None: it is tried, once.
+
+    A server may also take the field and pass over it, so that answers are checked in any case.
+    """
     assumed: bool = False
     """Whether ``max_tiles`` and ``tokens_per_tile`` are a guess from the model's name; then fewer
     prompt tokens than they need are a warning and no ImageNotSeenError."""
@@ -31,7 +48,10 @@ class Capabilities:
 
 
 class Priced(Protocol):
-    """What knows the price of a picture, such as the plan of a deployment."""
+    """What knows the price of a picture, such as the plan of a deployment.
+
+    A protocol, since plans lie in a layer that ``protocol`` may not import.
+    """
 
     def picture_cost(self, tiles: int) -> tuple[float, float]:
         """USD for one picture of so many tiles, at best and at worst."""
@@ -40,7 +60,11 @@ class Priced(Protocol):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a model answers: the URL up to and including ``/v1``, the model, how to speak to it."""
+    """Where a model answers: the URL up to and including ``/v1``, the model, how to speak to it.
+
+    Compared by value: a backend that gives an equal one again has not moved, and what was found out
+    about it is kept.
+    """
 
     base_url: str
     model: str | None = None
@@ -54,13 +78,19 @@ class Endpoint:
     timeout: float | None = None
     """Seconds for a call where neither the caller nor a setting says how many."""
     sessions: int | None = None
-    """Requests that it answers at once, where that is known."""
+    """Requests that it answers at once, where that is known.
+
+    A batch begins with so many requests at once instead of finding the number by trying.
+    """
     price: Priced | None = field(default=None, repr=False)
     """What a picture costs there, where that is known."""
     usd_per_hour: float | None = None
     """What the machine costs while it runs, where that is known."""
     models: tuple[str, ...] = ()
-    """Names that it can run, where they are known without asking it."""
+    """Names that it can run, where they are known without asking it.
+
+    Listed by ``internvl-modal models`` without starting anything.
+    """
     query: str = field(default="", repr=False)
     """Sent with every request, without its "?" (Azure's ``api-version=...``); may hold a key."""
 
@@ -76,7 +106,12 @@ class Endpoint:
 
 @runtime_checkable
 class Backend(Protocol):
-    """Makes an endpoint exist; the one HTTP path of the client serves all of them."""
+    """Makes an endpoint exist; the one HTTP path of the client serves all of them.
+
+    ``start`` may take minutes and is called before every call, from any thread, so it must be quick
+    when all is running. ``stop`` is called once by ``Client.close``; afterwards ``start`` may be
+    called again by another client of the same backend.
+    """
 
     name: str
 
@@ -91,7 +126,11 @@ class Backend(Protocol):
 
 @runtime_checkable
 class Foreseen(Protocol):
-    """A backend that knows before it starts what its endpoint will be like."""
+    """A backend that knows before it starts what its endpoint will be like.
+
+    Apart from ``Backend``, so that a backend without it is complete: nothing is probed with
+    ``getattr``.
+    """
 
     def preview(self) -> Endpoint:
         """The endpoint that ``start`` will give, its address aside; nothing is started or asked."""

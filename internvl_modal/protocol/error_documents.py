@@ -1,4 +1,14 @@
-"""Where servers put the code, the type and the words of an error in a JSON document."""
+"""Where servers put the code, the type and the words of an error in a JSON document.
+
+Servers and the routers before them nest errors in each other: an OpenRouter error holds its
+provider's, FastAPI wraps ours in ``detail``. So documents are searched and not looked up, the inner
+levels first.
+
+>>> error_words({"error": {"message": "no such model"}})
+'no such model'
+>>> error_code({"error": {"type": "overloaded_error"}}, "")
+503
+"""
 
 from __future__ import annotations
 
@@ -20,7 +30,10 @@ _TYPES: tuple[tuple[str, int], ...] = (
     (r"invalid.?request|bad.?request|invalid.?argument|validation", 400),
     (r"server.?error|internal|out of memory|cuda", 500),
 )
-"""Words of an error that has no code, and the status that they mean."""
+"""Words of an error that has no code, and the status that they mean.
+
+The first that matches wins, so what may be retried stands above what may not.
+"""
 
 
 def is_error(document: object) -> bool:
@@ -37,15 +50,17 @@ def is_error(document: object) -> bool:
         or document.get("type") == "error"
     ):
         return True
-    choices = document.get("choices")
-    if choices:
-        first = choices[0] if isinstance(choices, list) else None
-        return isinstance(first, dict) and bool(first.get("error"))
+    # A completion can hold an error beside its choices (OpenRouter) or in the first of them;
+    # without any choice it is unreadable, which ``completion`` says better.
     if "choices" in document:
-        return False
+        choices = document["choices"]
+        first = choices[0] if isinstance(choices, list) and choices else None
+        return isinstance(first, dict) and bool(first.get("error"))
+    if document.get("detail") or document.get("errors"):
+        return True
     failed = _status(document.get("code")) or _status(document.get("status"))
-    told = document.get("detail") or document.get("errors")
-    return bool(told) or (failed is not None and bool(document.get("message")))
+    said = isinstance(document.get("message") or document.get("msg"), str)
+    return said and (failed is not None or not document.get("data"))
 
 
 def error_code(document: object, said: str) -> int | None:
@@ -61,6 +76,7 @@ def error_code(document: object, said: str) -> int | None:
         for name in ("type", "code", "status", "error_type")
         if isinstance(level.get(name), str)
     )
+    # Types before the human words: "internal" in a sentence may be about anything.
     for words in (told, said):
         for pattern, code in _TYPES:
             if re.search(pattern, words, re.I):
@@ -85,6 +101,7 @@ def error_words(document: object) -> str:
         first = choices[0] if choices else None
         if not document.get("error") and isinstance(first, dict) and first.get("error"):
             document = first
+    # As deep as nesting has been seen; a bound, since a document may be anybody's.
     for _ in range(5):
         if isinstance(document, str):
             return document.strip()[:500]
@@ -96,12 +113,25 @@ def error_words(document: object) -> str:
         if not isinstance(document, dict):
             return ""
         values = (document.get(name) for name in ("error", "errors", "detail", "message", "msg"))
-        document = next((v for v in values if v and isinstance(v, str | dict | list)), None)
+        found = next((v for v in values if v and isinstance(v, str | dict | list)), None)
+        if isinstance(found, str) and (raw := _of_provider(document)):
+            return f"{found.strip()}: {raw}"[:1000]
+        document = found
     return ""
 
 
+def _of_provider(document: Json) -> str:
+    """What the server behind OpenRouter said, whose own words are "Provider returned error"."""
+    more = document.get("metadata")
+    raw = more.get("raw") if isinstance(more, dict) else None
+    return raw.strip() if isinstance(raw, str) else error_words(raw)
+
+
 def retry_after(document: object, headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait before asking again, from the header or from the error itself."""
+    """Seconds to wait before asking again, from the header or from the error itself.
+
+    Google's and OpenRouter's come inside the document. What asks for the past is 0.
+    """
     told = seconds(headers.get("retry-after"))
     if told is not None:
         return told
@@ -120,12 +150,17 @@ def retry_after(document: object, headers: Mapping[str, str]) -> float | None:
 
 
 def seconds(value: str | None) -> float | None:
-    """Seconds that a ``Retry-After`` header asks for (RFC 9110, 10.2.3), None if unreadable."""
+    """Seconds that a ``Retry-After`` header asks for (RFC 9110, 10.2.3), None if unreadable.
+
+    >>> seconds("3"), seconds("soon")
+    (3.0, None)
+    """
     if not value:
         return None
     if re.fullmatch(r"\s*\d{1,9}(\.\d+)?\s*", value):
         return float(value)
     try:
+        # A date is by the server's clock, and that may be wrong: never less than 0.
         moment = email.utils.parsedate_to_datetime(value)
         return max(0.0, moment.timestamp() - time.time())
     except (ValueError, TypeError, OverflowError):
@@ -144,6 +179,7 @@ def _levels(document: object, depth: int = 4) -> Iterator[Json]:
 
 
 def _status(value: object) -> int | None:
+    """A number from 400 to 599, also as text; every other code is a server's own."""
     if isinstance(value, str) and re.fullmatch(r"[45]\d\d", value.strip()):
         value = int(value)
     is_code = isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600

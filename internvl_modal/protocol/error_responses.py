@@ -3,6 +3,9 @@
 Known shapes: LMDeploy's three, llama.cpp's and OpenAI's ``{"error": {...}}``, vLLM-like
 ``{"object": "error"}``, FastAPI's ``{"detail": ...}``, Google's list of one, OpenRouter's errors
 inside a 200, and the HTML or plain text of proxies.
+
+The kind of an error decides what the retry rule does with it, and is chosen by status first and
+words second. The server's own words are kept in the message: they are what its operator needs.
 """
 
 from __future__ import annotations
@@ -76,12 +79,16 @@ def _error(
 
 _KINDS: dict[int, tuple[type[ServerError], str]] = {
     200: (EngineError, "see the server's log; the same request may work again"),
+    # Asking again with the same key is of no use, and is not done.
     401: (AuthenticationError, "set INTERNVL_MODAL_API_KEY or pass api_key="),
     402: (RequestRejectedError, "the account behind the key has no credit left"),
     403: (AuthenticationError, "this key may not use that server or model"),
     404: (RequestRejectedError, "check the base URL (it ends in /v1) and the model's name"),
+    409: (ServerUnavailableError, "it conflicts with what the server does now; try again"),
+    # nginx's limit is 1 MB unless it is changed, and a picture is sent as base64 inside the body.
     413: (RequestRejectedError, "send fewer or smaller pictures"),
     429: (RateLimitedError, "send fewer requests at once"),
+    # 5xx, and yet final: the server will not learn it.
     **dict.fromkeys((501, 505), (RequestRejectedError, "the server cannot do that")),
     **dict.fromkeys(
         (408, 502, 503, 504, 529), (ServerUnavailableError, "it may still be starting; try again")
@@ -90,9 +97,11 @@ _KINDS: dict[int, tuple[type[ServerError], str]] = {
 _ENGINE = EngineError, "see the server's log"
 _REQUEST = RequestRejectedError, "the request as it is will not be accepted"
 _MAY_BE_CONTEXT = frozenset({200, 400, 413, 422, 500})
+"""A 404 that mentions a context means a model's name such as "...-context-128k"."""
 
 
 def _kind(status: int, said: str, document: object) -> tuple[type[ServerError], str]:
+    """Which error a status means, with a hint; the words decide where one status means several."""
     told = error_type(document)
     if ImageNotSeenError.__name__ in told:  # our gateway's, which has checked
         return ImageNotSeenError, "see the gateway's log"
@@ -101,6 +110,7 @@ def _kind(status: int, said: str, document: object) -> tuple[type[ServerError], 
         return ContextLengthError, hint
     if status == 403 and _FLAGGED.search(said):
         return RequestRejectedError, "the server's moderation refuses this picture or prompt"
+    # OpenAI says 429 where the money is spent: waiting does not help.
     if status == 429 and _UNPAID.search(told):
         status = 402
     return _KINDS.get(status, _ENGINE if status >= 500 else _REQUEST)
@@ -117,7 +127,10 @@ def parse_object(response: HttpResponse) -> Json:
 
 
 def unreadable(response: HttpResponse, what: str) -> ServerError:
-    """The error for a body that is not a completion."""
+    """The error for a body that is not a completion.
+
+    A 200 that is no completion mostly means that the URL leads somewhere else.
+    """
     return ServerError(
         f"the server answered {response.status} with {what}: {plain(response)}",
         hint=WRONG_SERVER,
@@ -128,6 +141,10 @@ def unreadable(response: HttpResponse, what: str) -> ServerError:
 
 
 def plain(response: HttpResponse) -> str:
-    """Readable words of a body that is not JSON: tags and white space folded."""
+    """Readable words of a body that is not JSON: tags and white space folded.
+
+    >>> plain(HttpResponse(502, body=b"<h1>Bad  Gateway</h1>"))
+    'Bad Gateway'
+    """
     text = re.sub(r"(?is)<(script|style)\b.*?</\1\s*>|<[^<>]*>", " ", response.text)
     return " ".join(text.split())[:200] or "an empty body"

@@ -1,14 +1,23 @@
-"""JSON objects in the text of a model, whatever stands around them."""
+"""JSON objects in the text of a model, whatever stands around them.
+
+Small models wrap their JSON in prose, in Markdown's fences, in a repetition of the schema. A
+regular expression cannot find the end of an object, and ``raw_decode`` would take the first inner
+object of a broken one for the answer.
+
+>>> objects_in('Here it is: {"a": [1, 2,]} and no more')
+[{'a': [1, 2]}]
+"""
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
+from typing import cast
 
-from internvl_modal.protocol.http import Json
+from internvl_modal.protocol.http import Json, read_json
 
 _FENCE = re.compile(r"(`{3,}|~{3,})[^\n`~]*\n?(.*?)\1", re.DOTALL)
+# Strings are matched as a whole, so that brackets inside them are not counted.
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],]', re.DOTALL)
 _STRING_OR_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
 
@@ -62,14 +71,13 @@ def _end(text: str, start: int) -> int | None:
 
 
 def _read(text: str) -> Json | Broken:
+    """The object that ``text`` is, trailing commas forgiven; else why it cannot be read."""
     problem = ""
     for attempt in (text, _STRING_OR_COMMA.sub(lambda found: found[1] or "", text)):
         try:
-            document: Json = json.loads(attempt, strict=False)
-        except RecursionError:
-            return Broken("the JSON object is nested too deeply")
+            document = read_json(attempt, strict=False)
         except ValueError as error:
             problem = problem or f"the JSON object cannot be read: {error}"
         else:
-            return document
+            return cast("Json", document)
     return Broken(problem)

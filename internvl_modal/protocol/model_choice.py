@@ -1,4 +1,8 @@
-"""Which of the models that a server lists is meant, and what its entry tells."""
+"""Which of the models that a server lists is meant, and what its entry tells.
+
+A server of one's own lists one model, a router hundreds. Guessing among several would ask, and pay,
+a model that nobody meant: where names leave a choice, the caller is asked.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +33,7 @@ def choose_model(listed: Sequence[Json], endpoint: Endpoint) -> str:
         raise ServerError(f"{endpoint.base_url} lists no model", hint=hint)
     able = [entry for entry in listed if _describes(entry)]
     named = [entry for entry in able if family_of(*_names(entry)) is not None] or able
+    # LoRA adapters have a root of their own in vLLM and stay apart.
     roots = {entry.get("root") or entry["id"] for entry in named}
     if len(roots) == 1:  # several names of one model are vLLM's --served-model-name
         return str(named[0]["id"])
@@ -48,6 +53,7 @@ def entry_of(model: str, listed: Sequence[Json]) -> Json | None:
     for entry in listed:
         aliases = entry.get("aliases")
         named = [entry["id"], *(aliases if isinstance(aliases, list) else [])]
+        # Ollama adds the tag where none is given.
         if model in named or f"{model}:latest" in named:
             return entry
     owners = {str(entry.get("owned_by")) for entry in listed}
@@ -70,6 +76,7 @@ def _describes(entry: Json) -> bool:
     kind = str(entry.get("type")).lower()
     if kind in ("image", "video") or _OTHER_WORK.search(kind):  # it draws, or other work
         return False
+    # OpenRouter's form, which others have taken over.
     design = entry.get("architecture")
     seen = design.get("input_modalities") if isinstance(design, dict) else None
     if isinstance(seen, list) and "image" not in seen:

@@ -6,14 +6,22 @@ import re
 
 from internvl_modal.protocol.stop_sequences import overlap
 
-_OPEN, _CLOSE = ("<think>", "<thinking>"), ("</think>", "</thinking>")
-_BEFORE = re.compile(r"\A(?P<thought>.*?)</think(?:ing)?>\s*", re.S)
+_OPEN = ("<think>", "<thinking>", "<reasoning>", "<seed:think>", "◁think▷")
+_CLOSE = ("</think>", "</thinking>", "</reasoning>", "</seed:think>", "◁/think▷")
+"""Qwen, DeepSeek and InternVL 3.5 write the first; then come Seed's and Kimi's."""
+_BEFORE = re.compile(rf"\A(?P<thought>.*?)(?:{'|'.join(_CLOSE)})\s*", re.S)
 
 
 class ReasoningCutter:
     """Passes text on, without what stands between ``<think>`` and ``</think>``.
 
     Holds back what may be the start of either; ``reasoning`` is what was cut.
+
+    For streams: a mark may come in pieces, and what has been passed on cannot be taken back.
+
+    >>> cutter = ReasoningCutter()
+    >>> cutter.feed("<thi"), cutter.feed("nk>hm</think> A cat."), cutter.reasoning
+    ('', 'A cat.', 'hm')
     """
 
     def __init__(self) -> None:
@@ -72,6 +80,8 @@ def split_reasoning(text: str) -> tuple[str, str]:
     """The answer and the reasoning of a whole text.
 
     A closing mark alone means that the template opened the thought (Qwen 3, DeepSeek R1).
+
+    A stream has passed such a thought on before its mark came: only the description is then right.
     """
     cutter = ReasoningCutter()
     answer = cutter.feed(text) + cutter.finish()

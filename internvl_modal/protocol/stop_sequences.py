@@ -1,4 +1,13 @@
-"""Stop strings, held by the client: LMDeploy ignores those that are not a single token."""
+"""Stop strings, held by the client: LMDeploy ignores those that are not a single token.
+
+All engines differ in what they stop at, and some return the stop string itself. Cutting here makes
+every server's answer end before it, while the request still carries the strings, to spare the
+tokens behind them.
+
+>>> cutter = StopCutter(["END"])
+>>> cutter.feed("a cat E"), cutter.feed("ND and more"), cutter.stopped
+('a cat ', '', True)
+"""
 
 from __future__ import annotations
 
@@ -6,7 +15,10 @@ from collections.abc import Sequence
 
 
 class StopCutter:
-    """Passes text on up to the first stop string; holds back what may be the start of one."""
+    """Passes text on up to the first stop string; holds back what may be the start of one.
+
+    Once ``stopped``, everything further is swallowed.
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = stops

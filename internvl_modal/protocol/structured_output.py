@@ -1,4 +1,8 @@
-"""Typed answers: the prompt that asks for JSON, the tolerant reading, the repair."""
+"""Typed answers: the prompt that asks for JSON, the tolerant reading, the repair.
+
+Even a server that holds answers to a schema can be cut at ``max_tokens`` or pass over the field, so
+every answer is read tolerantly and checked by pydantic, and a wrong one goes back with the reason.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +30,16 @@ M = TypeVar("M", bound="BaseModel")
 T = TypeVar("T")
 
 EXTRACT_PROMPT = "Read this image."
+"""Neutral on purpose: the names of the fields say what to look for."""
 VIDEO_PROMPT = "Describe this video in detail."
 
 
 def schema_of(schema: type[BaseModel], repairs: int) -> Json:
-    """The JSON schema of a model whose answers are objects; raises ConfigError."""
+    """The JSON schema of a model whose answers are objects; raises ConfigError.
+
+    A list or a number as the whole answer is refused: models asked for one object write one more
+    reliably, and a field does the same.
+    """
     if repairs < 0:
         raise ConfigError(f"repairs={repairs} allows no answer", hint="0 or more")
     try:
@@ -48,7 +57,10 @@ def schema_of(schema: type[BaseModel], repairs: int) -> Json:
 
 
 def first_prompt(prompt: str | None, document: Json) -> str:
-    """The question with the JSON schema that the answer must fit."""
+    """The question with the JSON schema that the answer must fit.
+
+    The schema stands without spaces: it is paid for as prompt tokens.
+    """
     rules = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     return (
         f"{prompt or EXTRACT_PROMPT}\n\n"
@@ -102,7 +114,11 @@ def _last_fitting(text: str, read: Callable[[Json], T]) -> tuple[T | None, str]:
 
 
 def repaired(call: ChatCall, text: str, why: str) -> ChatCall:
-    """The same call with the wrong answer and what was wrong with it as further turns."""
+    """The same call with the wrong answer and what was wrong with it as further turns.
+
+    The wrong answer is part of the conversation: a model mends what it sees. The picture is sent
+    again, as servers keep nothing between requests.
+    """
     complaint = (
         f"That answer does not fit the JSON schema: {why}\n"
         "Answer again with the corrected JSON object, and nothing else."

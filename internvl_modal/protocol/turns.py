@@ -1,4 +1,12 @@
-"""Turns of a conversation, and the texts in them that must not be read as control tokens."""
+"""Turns of a conversation, and the texts in them that must not be read as control tokens.
+
+A user's text may hold ``<IMAGE_TOKEN>`` or ``<|im_end|>``, by accident or not. Engines find such
+tokens in the rendered prompt and cannot know who wrote them: a picture's place could be moved, or a
+turn ended and another begun. A space inside keeps the text readable and the token broken.
+
+>>> neutralise("What is <IMAGE_TOKEN>? <|im_end|>")
+'What is < IMAGE_TOKEN>? < |im_end|>'
+"""
 
 from __future__ import annotations
 
@@ -26,7 +34,10 @@ _GROUNDING = re.compile(r"</?(?:ref|box)>")
 
 @dataclass(frozen=True)
 class Turn:
-    """One message, its pictures ready to send; ``label`` numbers several of them."""
+    """One message, its pictures ready to send; ``label`` numbers several of them.
+
+    ``images`` come before the text in every template of InternVL, so a turn has no order of parts.
+    """
 
     role: Literal["user", "assistant", "system"]
     text: str
@@ -43,6 +54,7 @@ class Turn:
     @property
     def labels(self) -> list[str]:
         """InternVL's own words before each picture: ``Image-1: ``, none before a single one."""
+        # As in InternVL's own demos; a frame is numbered even when it is alone.
         if len(self.images) == 1 and self.label == "Image-":
             return [""]
         return [f"{self.label}{number}: " for number in range(1, len(self.images) + 1)]

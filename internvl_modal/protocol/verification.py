@@ -1,4 +1,9 @@
-"""Whether an answer is about the pictures that were sent, judged from its token counts."""
+"""Whether an answer is about the pictures that were sent, judged from its token counts.
+
+The most harmful fault of a vision server is silent: the picture cannot be loaded, and the model
+describes something all the same. The prompt's token count is the only witness that every server
+calls, and tiles are so many tokens that it can be heard.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,10 @@ TEMPLATE_TOKENS = 200
 
 @dataclass(frozen=True)
 class Sight:
-    """Whether the pictures were seen, and what a reader should know of it."""
+    """Whether the pictures were seen, and what a reader should know of it.
+
+    ``warnings`` of a sight are those that only the count can tell.
+    """
 
     seen: Seen
     warnings: tuple[str, ...] = ()
@@ -33,17 +41,22 @@ def check_seen(
     the count is more than the text could explain with any one picture lost. Text is never more
     tokens than bytes, since both of InternVL's tokenizers fall back to bytes. Where the tiles
     themselves are a guess, only a count with no room for every picture disproves.
+
+    16 tokens a picture are for its label and marks.
     """
     tokens = [image.info.tokens for image in call.images]
     one = call.capabilities.tokens_per_tile
     if not tokens or one is None or usage is None:
         return UNKNOWN
     expected, actual = sum(tokens), usage.prompt_tokens
+    # A count of 0 is a server that does not count.
     if 0 < actual < expected:
         fewest = call.family.fewest_tokens if call.family is not None else one
         if not call.capabilities.assumed or actual < len(tokens) * min(one, fewest):
             raise _not_seen(expected, actual, request_id, text)
         return Sight("unverifiable", (_fewer(call, expected, actual),))
+    # What the count would lack if the smallest picture had been replaced by a single tile. A
+    # picture of one tile leaves no trace when it is replaced.
     smallest_loss = min(tokens) - one
     if smallest_loss == 0:
         return UNKNOWN

@@ -1,4 +1,9 @@
-"""Pictures and messages as callers give them."""
+"""Pictures and messages as callers give them.
+
+Sources are typed by what they can do and not by class: numpy, torch's numpy views and PIL need not
+be installed for a type checker to accept them, and ``images.sources`` decides at run time what each
+one is.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +31,10 @@ DEFAULT_PROMPT = "Describe this image in detail."
 
 @runtime_checkable
 class BinaryFile(Protocol):
-    """Anything with a ``read()`` that returns bytes."""
+    """Anything with a ``read()`` that returns bytes.
+
+    Read from where it stands, and never closed: whoever opened it may want it again.
+    """
 
     def read(self, size: int = -1, /) -> bytes:
         """Return up to ``size`` bytes, all of them by default."""
@@ -48,18 +56,35 @@ ImageSource: TypeAlias = (
 """A path, an http(s) or data URL, encoded bytes, a binary file, a PIL image or a numpy array."""
 
 ImageInputs: TypeAlias = ImageSource | Sequence[ImageSource]
-"""One picture, or several that belong to one question."""
+"""One picture, or several that belong to one question.
+
+A list or tuple counts as several; an array is one picture, although it is a sequence as well.
+"""
 
 
 def _as_tuple(_: object, schema_of: GetCoreSchemaHandler) -> CoreSchema:
+    """Validate a sequence as a tuple of anything: pictures are looked at when they are prepared.
+
+    With the annotation itself pydantic would try to build a schema for every kind of source, and
+    would copy arrays.
+    """
     return schema_of(tuple[Any, ...])
 
 
 class Message(FrozenModel):
-    """One turn of a conversation; pictures only in the user's turns."""
+    """One turn of a conversation; pictures only in the user's turns.
+
+    Mappings are taken in its place wherever messages are, with OpenAI's ``content`` for ``text``.
+    Raises pydantic's ValidationError; flows turn it into ConfigError.
+
+    >>> Message.model_validate({"role": "user", "content": "What is this?"}).text
+    'What is this?'
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
+    # Only the user's turns may hold pictures: templates of InternVL put a picture's tokens into the
+    # user's turn, and what an assistant "showed" would be read as the next question's.
     role: Literal["user", "assistant", "system"]
     text: str = Field("", validation_alias=AliasChoices("text", "content"))
     images: Annotated[Sequence[Any], GetPydanticSchema(_as_tuple)] = ()

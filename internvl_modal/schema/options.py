@@ -1,6 +1,10 @@
 """What goes in and what comes out: options, descriptions, usage, estimates.
 
 Everything here is plain data; nothing reads a file or a socket.
+
+``Options`` is for type checkers and editors, ``DescribeOptions`` for checking: the same names
+twice, held together by a test, since a TypedDict cannot carry ranges and a pydantic model cannot be
+unpacked into keywords.
 """
 
 from __future__ import annotations
@@ -22,11 +26,16 @@ from internvl_modal.errors import ConfigError
 from internvl_modal.schema.validation import FrozenModel, explain
 
 DETAIL_TILES = {"low": 6, "medium": 12, "high": 24}
-"""Most tiles per picture for each level, as LMDeploy's InternVL preprocessing has them."""
+"""Most tiles per picture for each level, as LMDeploy's InternVL preprocessing has them.
+
+Tiles of 448 x 448 without the thumbnail. "medium" is also the limit in every InternVL's own config,
+so that it needs nothing from a server that cannot be told a limit.
+"""
 
 Detail: TypeAlias = (
     Literal["low", "medium", "high", "auto"] | Annotated[int, Field(ge=1, le=40, strict=True)]
 )
+"""Strict where it is a number: True would pass for 1, and 3.0 for 3."""
 
 
 class Options(TypedDict, total=False):
@@ -72,6 +81,8 @@ class DescribeOptions(FrozenModel):
     detail: Detail = Field(
         "medium", description="Most tiles per picture: low 6, medium 12, high 24, auto or 1-40."
     )
+    # 2**31 and more overflows the engines' own integers; None lets LMDeploy write until the context
+    # is full, which is why it is not the default.
     max_tokens: int | None = Field(
         1024, ge=1, lt=2**31, description="Most tokens to write; None: the server's own limit."
     )
@@ -80,7 +91,9 @@ class DescribeOptions(FrozenModel):
     )
     top_p: float | None = Field(None, gt=0, le=1, description="Nucleus sampling.")
     top_k: int | None = Field(None, ge=1, description="Sample from the k likeliest tokens.")
+    # Unsigned 32 bits, as llama.cpp's seeds are; some servers take more.
     seed: int | None = Field(None, ge=0, lt=2**32, description="Repeats a sampled answer.")
+    # The client looks for them itself as well, as engines ignore those that are not one token.
     stop: tuple[str, ...] = Field((), max_length=8, description="Strings that end the answer.")
     repetition_penalty: float | None = Field(None, gt=0, le=2, description="1 is none.")
     system: str | None = Field(
@@ -91,6 +104,8 @@ class DescribeOptions(FrozenModel):
     )
     timeout: float | None = Field(None, gt=0, description="Seconds for the whole call.")
     background: str = Field("white", description="Colour put under transparent pixels.")
+    # A camera's largest picture is some 150 megapixels; a "bomb" of a few KB can claim a thousand
+    # times as many.
     max_pixels: int = Field(200_000_000, ge=1, description="Largest picture decoded, in pixels.")
     max_bytes_decoded: int = Field(
         400_000_000, ge=1, description="Most memory to decode one picture, in bytes."
@@ -115,8 +130,16 @@ class DescribeOptions(FrozenModel):
         """Check ``options``; raises ConfigError that names each wrong one.
 
         ``others`` are names that the call takes besides, for whoever misspells one.
+
+        >>> DescribeOptions.parse({"detail": "high"}).max_tokens
+        1024
+        >>> DescribeOptions.parse({"max_token": 5})
+        Traceback (most recent call last):
+        internvl_modal.errors.ConfigError: there is no option max_token (did you mean max_tokens?)
         """
         known = (*cls.model_fields, *others)
+        # Before pydantic, which would only say that extra fields are forbidden and not what was
+        # meant.
         for name in options:
             if name not in known:
                 raise ConfigError(f"there is no option {name}", hint=_instead_of(name, known))
@@ -133,6 +156,7 @@ def listed(model: type[BaseModel]) -> str:
     return "\n\n" + "\n".join(lines)
 
 
+# ``help(Options)`` is the reference of the options: written once, in the fields themselves.
 Options.__doc__ = f"{Options.__doc__}{listed(DescribeOptions)}"
 DescribeOptions.__doc__ = f"{DescribeOptions.__doc__}{listed(DescribeOptions)}"
 
@@ -145,9 +169,11 @@ _OF_CLIENTS = (
     "retry",
     "http_client",
 )
+"""Arguments of ``Client``, which are often given to a call by mistake."""
 
 
 def _instead_of(name: str, known: Sequence[str]) -> str:
+    """What a caller may have meant by a name that no option has."""
     if name in _OF_CLIENTS:
         return f"it belongs to the client: Client({name}=...)"
     near = get_close_matches(name, (*known, *_OF_CLIENTS), n=1)

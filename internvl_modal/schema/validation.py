@@ -1,4 +1,8 @@
-"""Pydantic's errors in our words."""
+"""Pydantic's errors in our words.
+
+pydantic's own message has a line with a link for every branch of every union. Here each field is
+named once, with what was given, and never with a secret.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +32,9 @@ MOST_TOLD = 10
 def explain(error: ValidationError) -> str:
     """One line for a pydantic error: each field, what is wrong and the value given."""
     found: dict[str, list[str]] = {}
+    # A union of types gives an error for each of its members: they are gathered by field.
     for item in error.errors(include_url=False)[:MOST_TOLD]:
-        name = ".".join(str(part) for part in item["loc"] if not _is_branch(part))
+        name = ".".join(str(part) for part in item["loc"] if not is_branch(part))
         subject, wrong = _explained(name, item)
         said = found.setdefault(subject, [])  # more than once for each branch of a union
         if said:
@@ -38,6 +43,7 @@ def explain(error: ValidationError) -> str:
             said.append(wrong)
     told = "; ".join(f"{subject}{', or '.join(said)}" for subject, said in found.items())
     more = error.error_count() - MOST_TOLD
+    # The count is of pydantic's errors, branches included, so it can be higher than the fields'.
     return f"{told}; and {more} more" if more > 0 else told
 
 
@@ -51,14 +57,18 @@ def _explained(name: str, item: ErrorDetails) -> tuple[str, str]:
     if not name and kind in ("value_error", "json_invalid"):
         return "", wrong
     secret = _SECRET.search(name.lower()) is not None
+    # Sixty characters: a data URL or a prompt would make the message unreadable.
     value = "***" if secret else "bytes" if isinstance(given, bytes) else repr(given)[:60]
     return f"{name or 'value'}={value}: ", wrong
 
 
 _SECRET = re.compile(r"key|secret|password|authorization|header|(^|[._])token$|hf_token")
+"""By name, since a wrong value need not look like a key. "token" only where it is the whole name,
+for ``max_tokens`` and its like are no secrets.
+"""
 
 
-def _is_branch(part: object) -> bool:
+def is_branch(part: object) -> bool:
     """Whether pydantic added this part of a location to tell the members of a union apart."""
     named = part in ("constrained-int", "int", "str")
     return isinstance(part, str) and (named or "[" in part or "(" in part)

@@ -1,4 +1,9 @@
-"""Exchanges in an event loop: attempts, redirects and deadline, for both clients."""
+"""Exchanges in an event loop: attempts, redirects and deadline, for both clients.
+
+Attempts, redirects and the deadline are here once for both clients; what moves the bytes is a
+``Carrier``. The deadline is a cancel scope and not a timeout of single reads: a server that sends a
+byte now and then would never meet such a one.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +52,11 @@ LINGER = 0.05
 
 
 class AsyncTransport:
-    """Performs exchanges in the event loop that it is first used in; ``client``: the user's own."""
+    """Performs exchanges in the event loop that it is first used in; ``client``: the user's own.
+
+    Made in any thread, used in one loop. ``send`` and ``stream`` raise the errors of ``exchange``
+    and of the step's ``decode``; calls under way end with ConfigError when it is closed.
+    """
 
     def __init__(self, client: httpx.AsyncClient | httpx.Client | None, retry: Retry) -> None:
         self._carrier: Carrier
@@ -69,6 +78,8 @@ class AsyncTransport:
         self._closed = True
         for scope in list(self._scopes):
             scope.cancel()
+        # Connections of a loop that is gone cannot be closed here; its end has closed their
+        # sockets.
         if self._loop is None or self._loop is asyncio.get_running_loop():
             await self._carrier.close()
 
@@ -90,6 +101,8 @@ class AsyncTransport:
         rule = step.retry or self._retry
         pauses: list[float] = []
 
+        # The rule is asked once for each attempt: it logs, and its jitter is drawn, so that it must
+        # not be asked again for the wait.
         def again(state: tenacity.RetryCallState) -> bool:
             error = state.outcome.exception() if state.outcome else None
             if error is None or step.so_far.over:
@@ -102,6 +115,7 @@ class AsyncTransport:
         retrying = tenacity.AsyncRetrying(
             retry=again, wait=lambda _: pauses[-1], reraise=True, sleep=asyncio.sleep
         )
+        # Around all attempts and pauses: the deadline is the call's.
         with self.until(step.deadline):
             value: T = await retrying(attempt, step)
         return Exchanged(value, len(pauses) + 1, step.so_far.lost)
@@ -118,10 +132,12 @@ class AsyncTransport:
                 yield
             finally:
                 self._scopes.discard(scope)
+        # Our own scope has ended it, not a cancellation from outside, which goes on as it is.
         if scope.cancelled_caught:
             raise closed() if self._closed else out_of_time()
 
     async def _once(self, step: Exchange[T]) -> T:
+        """One attempt with its whole body; the connection is given back whatever happens."""
         with translated(step):
             reply = await self._open(step)
             try:
@@ -130,6 +146,9 @@ class AsyncTransport:
                 await reply.close()
 
     async def _begin(self, step: Exchange[T]) -> tuple[Reply, T]:
+        """One attempt up to the head of a 200; of any other answer the body too, since it is the
+        error.
+        """
         with translated(step):
             reply = await self._open(step)
             try:
@@ -143,6 +162,8 @@ class AsyncTransport:
         """Send the request and follow where it leads."""
         hop = first_hop(step)
         while True:
+            # By hand and not by the library: keys must not follow to another origin, and Modal's
+            # 303 must be remembered over attempts.
             reply = await self._carrier.open(hop)
             try:
                 following = next_hop(hop, reply, step)
@@ -168,6 +189,7 @@ class AsyncTransport:
         """Connections of one event loop cannot be used in another."""
         loop = asyncio.get_running_loop()
         self._loop = self._loop or loop
+        # A client of the user's is the user's business: httpx says itself what it can.
         if self._own and self._loop is not loop:
             raise ConfigError(
                 "this AsyncClient has been used in another event loop",
@@ -176,7 +198,10 @@ class AsyncTransport:
 
 
 class Streaming(Generic[T]):
-    """A streamed answer that has begun; ``close`` it."""
+    """A streamed answer that has begun; ``close`` it.
+
+    One reader at a time. Its deadline is that of the call and not of each piece.
+    """
 
     def __init__(
         self,
@@ -188,15 +213,16 @@ class Streaming(Generic[T]):
         self.begun = begun
         self._reply, self._step, self._until = reply, step, until
         self._chunks = reply.chunks()
-        self._left = STREAM_BYTES
+        self._most = self._left = min(step.most or STREAM_BYTES, STREAM_BYTES)
 
     async def next(self) -> bytes:
         """The next piece; empty at the end."""
         with translated(self._step, begun=True), self._until(self._step.deadline):
             chunk = await anext(self._chunks, b"")
         self._left -= len(chunk)
+        # A model in a loop, or a server of another kind: nothing that we ask for is as long.
         if self._left < 0:
-            raise too_much(self._step, STREAM_BYTES)
+            raise too_much(self._step, self._most)
         return chunk
 
     async def finish(self) -> None:
@@ -213,11 +239,12 @@ class Streaming(Generic[T]):
 async def _body(reply: Reply, step: Exchange[Any]) -> bytes:
     """The whole body; of an error its beginning."""
     whole = ANSWER_BYTES if step.request.method == "POST" else LIST_BYTES
-    most = whole if reply.status == 200 else ERROR_BYTES
+    most = min(step.most or whole, whole) if reply.status == 200 else ERROR_BYTES
     parts, size = [], 0
     async for chunk in reply.chunks():
         parts.append(chunk)
         size += len(chunk)
+        # An answer that is cut would be read as broken JSON; of an error the beginning will do.
         if size > most and reply.status == 200:
             raise too_much(step, most)
         if size > most:

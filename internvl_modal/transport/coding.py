@@ -1,4 +1,8 @@
-"""Undo the coding of a body, never more of it at once than fits a small piece."""
+"""Undo the coding of a body, never more of it at once than fits a small piece.
+
+A few KB of gzip can hold a gigabyte. aiohttp's own decompression is therefore turned off, and its
+limits are replaced by pieces that are counted as they come.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +38,8 @@ class Decoder:
             yield chunk
             return
         try:
+            # ``unconsumed_tail`` is what did not fit the piece; a bomb is noticed by whoever counts
+            # pieces.
             while chunk:
                 if piece := self._zlib.decompress(chunk, _PIECE):
                     yield piece

@@ -1,4 +1,8 @@
-"""Proxies and certificates that the environment names, for servers on other machines."""
+"""Proxies and certificates that the environment names, for servers on other machines.
+
+aiohttp's ``trust_env`` reads proxies but not SOCKS, and no NO_PROXY with networks; urllib's rules
+are those of curl and requests, which users know.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,13 @@ _ALIASES = {"socks": "socks5", "socks4a": "socks4"}
 
 
 def is_local(host: str) -> bool:
-    """Whether ``host`` is this machine, which no proxy reaches."""
+    """Whether ``host`` is this machine, which no proxy reaches.
+
+    0.0.0.0 counts too: people copy it from a server's log.
+
+    >>> is_local("127.0.0.5"), is_local("api.localhost"), is_local("10.0.0.1")
+    (True, True, False)
+    """
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -34,6 +44,8 @@ def proxy_for(url: str) -> str | None:
     """The proxy that the environment, or the system, names for ``url``; raises ConfigError.
 
     Servers on this machine have none. A proxy without a scheme is an HTTP one.
+
+    Read for every request: a notebook may set it after the client was made.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -42,6 +54,7 @@ def proxy_for(url: str) -> str | None:
     found = getproxies()
     kind = parts.scheme if parts.scheme in found else "all"
     proxy = found.get(kind)
+    # ``proxy_bypass`` knows names, and the systems' own lists; addresses in networks it does not.
     if not proxy or _bypassed(host, found.get("no", "")) or proxy_bypass(host):
         return None
     return _checked(proxy if "://" in proxy else f"http://{proxy}", _variable(kind, proxy))
@@ -86,7 +99,12 @@ def _bypassed(host: str, listed: str) -> bool:
 
 
 def certificates() -> ssl.SSLContext:
-    """Whom to trust: SSL_CERT_FILE and SSL_CERT_DIR, else certifi's list; raises ConfigError."""
+    """Whom to trust: SSL_CERT_FILE and SSL_CERT_DIR, else certifi's list; raises ConfigError.
+
+    Both may be given. Loaded once for a pool.
+    """
+    # OpenSSL passes over a path that is missing, and then trusts nobody, with a message about the
+    # server.
     for name, exists in (("SSL_CERT_FILE", Path.is_file), ("SSL_CERT_DIR", Path.is_dir)):
         value = os.environ.get(name)
         if value and not exists(Path(value)):

@@ -1,8 +1,13 @@
-"""One exchange as values: what is asked, where it has got to, and what its failures mean."""
+"""One exchange as values: what is asked, where it has got to, and what its failures mean.
+
+Pure but for the clock: the redirect rules, what counts as sent, and what every failure means are
+decided on values, and the two carriers differ in how bytes move and in nothing else.
+"""
 
 from __future__ import annotations
 
 import time
+import traceback
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,13 +33,13 @@ CONNECT_TIMEOUT = 10.0
 MOST_REDIRECTS = 50
 """Modal answers a cold web request with a redirect every 150 s: 50 of them are two hours."""
 ANSWER_BYTES = 2**20
-"""Most of one answer: a description is kilobytes, and as JSON it may fill 25 times its size."""
+"""Most of one answer whose length is not known; see ``Exchange.most``."""
 LIST_BYTES = 2 * 2**20
 """Most of an answer to a GET: the longest lists of models have about a MB."""
 ERROR_BYTES = 2**16
 """What is read of an answer that is an error; the rest is left."""
 STREAM_BYTES = 32 * 2**20
-"""Most of one stream: 100,000 tokens at the 250 bytes of an event."""
+"""Most of one such stream: 100,000 tokens at the 250 bytes of an event."""
 HEADER_BYTES = 100 * 1024
 HEADERS = 1000
 """Most headers of one answer, and most bytes of all of them."""
@@ -42,7 +47,10 @@ HEADERS = 1000
 
 @dataclass(frozen=True)
 class Hop:
-    """One request on the wire; ``deadline`` is in monotonic seconds."""
+    """One request on the wire; ``deadline`` is in monotonic seconds.
+
+    Its URL may be signed and its headers hold keys: neither is printed.
+    """
 
     method: str
     url: str
@@ -53,7 +61,10 @@ class Hop:
 
 @dataclass
 class SoFar:
-    """How far one exchange has got, over all its attempts."""
+    """How far one exchange has got, over all its attempts.
+
+    The only thing of an exchange that changes; it is shared by its attempts, and by nothing else.
+    """
 
     hop: Hop | None = None
     """Where the answer was put by a server that redirected a POST to it with GET."""
@@ -66,7 +77,10 @@ class SoFar:
 
 @dataclass(frozen=True)
 class Exchange(Generic[T]):
-    """One exchange: a request, how to read its answer, and when (monotonic seconds) to give up."""
+    """One exchange: a request, how to read its answer, and when (monotonic seconds) to give up.
+
+    Yielded by flows. ``decode`` is given every answer, errors included, and raises what they mean.
+    """
 
     base_url: str
     request: HttpRequest
@@ -74,6 +88,8 @@ class Exchange(Generic[T]):
     deadline: float
     retry: Retry | None = None
     """None: the client's own rule."""
+    most: int | None = None
+    """Bytes of its answer, where that can be known; more is no answer to this request."""
     so_far: SoFar = field(default_factory=SoFar, repr=False, compare=False)
 
 
@@ -121,11 +137,17 @@ class Carrier(Protocol):
 
 
 class UnsentError(Exception):
-    """The request did not reach the server."""
+    """The request did not reach the server.
+
+    Safe to send again: nobody has worked for it.
+    """
 
 
 class BrokenError(Exception):
-    """The connection ended after the request may have reached the server, before its answer did."""
+    """The connection ended after the request may have reached the server, before its answer did.
+
+    Whether the engine works on it cannot be known, so that asking again may cost twice.
+    """
 
 
 def remaining(deadline: float) -> float:
@@ -149,9 +171,14 @@ def closed() -> ConfigError:
 
 
 def first_hop(step: Exchange[Any]) -> Hop:
-    """The request of ``step``, or of the place where its answer was put; raises ConfigError."""
+    """The request of ``step``, or of the place where its answer was put; raises ConfigError.
+
+    ``path`` may hold a query of its own; the base URL's user and password become a header.
+    """
+    # The engine has the question: only its answer is fetched again.
     if step.so_far.hop is not None:
         return step.so_far.hop
+    # Before anything is sent, and without the value.
     for name, value in step.request.headers.items():
         if not (value.isascii() and value.isprintable()):  # a library would quote it, key and all
             raise ConfigError(
@@ -175,6 +202,7 @@ def first_hop(step: Exchange[Any]) -> Hop:
 
 def _checked(url: str) -> SplitResult:
     parts = urlsplit(url)
+    # A redirect to file:// or to a host of spaces must not reach a library.
     if parts.scheme not in ("http", "https"):
         raise ValueError("it does not begin with http:// or https://")
     if not parts.hostname or any(c.isspace() or not c.isprintable() for c in parts.netloc):
@@ -196,6 +224,8 @@ def next_hop(hop: Hop, reply: Reply, step: Exchange[Any]) -> Hop | None:
     """The request that a redirect asks for, without our keys when it leaves the origin.
 
     Raises ServerError for one that is not followed.
+
+    As browsers do: 303 turns into GET, 301 and 302 do so for a POST, 307 and 308 repeat the body.
     """
     location = reply.headers.get("location")
     if reply.status not in (301, 302, 303, 307, 308) or not location:
@@ -207,6 +237,7 @@ def next_hop(hop: Hop, reply: Reply, step: Exchange[Any]) -> Hop | None:
     try:
         url = urljoin(hop.url, location)
         parts = _checked(url)
+        # Whoever redirects could make us log in somewhere with a name of his.
         if parts.username is not None or parts.password is not None:
             raise ValueError("it holds a user name or password")
         if parts.scheme == "http" and urlsplit(hop.url).scheme == "https":
@@ -218,18 +249,21 @@ def next_hop(hop: Hop, reply: Reply, step: Exchange[Any]) -> Hop | None:
             status=reply.status,
         ) from None
     headers, body, method = dict(hop.headers), hop.body, hop.method
+    # All but the content type: a key may have any header's name, such as Modal-Key.
     if _origin(parts) != _origin(urlsplit(hop.url)):
         headers = {name: headers[name] for name in headers if name.lower() == "content-type"}
     if reply.status == 303 or (reply.status in (301, 302) and method == "POST"):
         method, body = "GET", b""
         headers = {name: headers[name] for name in headers if name.lower() != "content-type"}
     following = Hop(method, url.partition("#")[0], headers, body, step.deadline)
+    # Modal's 303: the answer is being made, and this address gives it once.
     if step.request.method == "POST" and method == "GET":
         so_far.hop = following
     return following
 
 
 def _origin(parts: SplitResult) -> tuple[str, str | None, int]:
+    """Scheme, host and port, the default one written out."""
     return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
 
@@ -238,6 +272,8 @@ def translated(step: Exchange[Any], *, begun: bool = False) -> Iterator[None]:
     """Turn what carriers raise into our errors; whatever happens at the deadline is its own.
 
     ``begun``: the server has said 200 and given pieces of its answer away.
+
+    At the deadline every failure is DeadlineExceededError, since the deadline is what made it.
     """
     try:
         yield
@@ -255,6 +291,7 @@ def translated(step: Exchange[Any], *, begun: bool = False) -> Iterator[None]:
                 hint="see the server's log; the same request may work again",
                 status=200,
             ) from error.__cause__
+        # A GET costs the engine nothing, whether of a list or of an answer that is kept.
         if step.request.method == "POST" and step.so_far.hop is None:
             step.so_far.lost += 1
         raise AnswerLostError(
@@ -264,7 +301,10 @@ def translated(step: Exchange[Any], *, begun: bool = False) -> Iterator[None]:
 
 
 def answered(step: Exchange[T], reply: Reply, body: bytes) -> T:
-    """What the answer means; raises ServerError where it is none, or no longer there."""
+    """What the answer means; raises ServerError where it is none, or no longer there.
+
+    After a 303 a 404 or 410 says that the answer was there, and is gone.
+    """
     response = HttpResponse(reply.status, reply.headers, body)
     so_far = step.so_far
     if so_far.hop is not None and reply.status in (404, 410):
@@ -274,18 +314,21 @@ def answered(step: Exchange[T], reply: Reply, body: bytes) -> T:
             status=None,
             request_id=response.request_id,
         )
+    # Whatever is wrong with such an answer, there is no other to be had.
     so_far.over = so_far.hop is not None and reply.status == 200  # it was given away
     try:
         return step.decode(response)
     except ServerError as error:
         if error.lost and step.request.method == "POST":
             so_far.lost += 1
+        traceback.clear_frames(error.__traceback__)  # whoever keeps the error keeps no document
         raise
 
 
 def too_much(step: Exchange[Any], most: int) -> ServerError:
     """The error of an answer that does not end in time to be one."""
+    size = f"{most // 2**20} MiB" if most >= 2**20 else f"{most // 2**10} KiB"
     return ServerError(
-        f"the answer of {shown(step.base_url)} is larger than {most // 2**20} MiB",
+        f"the answer of {shown(step.base_url)} is larger than {size}",
         hint="check that the base URL is that of an OpenAI-compatible server",
     )

@@ -1,4 +1,8 @@
-"""Bytes over aiohttp's connection pool: how every client of this package sends by itself."""
+"""Bytes over aiohttp's connection pool: how every client of this package sends by itself.
+
+aiohttp and not httpx: at 64 requests in flight, 300 KB each, it takes 0.4 ms of CPU a request where
+httpx 0.28 takes 9 to 12, because of a quadratic scan in httpcore 1.0.9.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +39,11 @@ _BROKEN = (aiohttp.ClientError, HttpProcessingError, OSError, asyncio.TimeoutErr
 
 
 class Pool:
-    """Connections of one event loop, without a limit on how many, kept alive between requests."""
+    """Connections of one event loop, without a limit on how many, kept alive between requests.
+
+    No limit: the batch's limiter decides how many requests are open, and a second queue would hide
+    from it how long they take. One for each event loop.
+    """
 
     def __init__(self) -> None:
         self._sessions: dict[tuple[str | None, bool], aiohttp.ClientSession] = {}
@@ -54,6 +62,7 @@ class Pool:
         headers = {**_ALWAYS, **hop.headers}
         once = headers.get("connection") == "close"  # aiohttp itself waits for the server to say so
         session = self._sessions.get((socks, once)) or self._new(socks, once=once)
+        # aiohttp writes bytes at once and would copy them; it warns about large ones, rightly.
         large = len(hop.body) > PIECE
         if large:
             headers["content-length"] = str(len(hop.body))
@@ -70,14 +79,19 @@ class Pool:
         return Answer(response)
 
     def _new(self, socks: str | None, *, once: bool) -> aiohttp.ClientSession:
+        """A session for a SOCKS proxy or none, and for connections that are used once or kept."""
         connector = (
             _socks_connector(socks) if socks else aiohttp.TCPConnector(limit=0, force_close=once)
         )
         session = aiohttp.ClientSession(
             connector=connector,
+            # Requests must not depend on those before: a router's cookie would tie all to one
+            # machine.
             cookie_jar=aiohttp.DummyCookieJar(),
+            # ``coding`` does it in counted pieces.
             auto_decompress=False,
             skip_auto_headers=["content-type"],
+            # The whole call has a deadline; only connecting has a limit of its own.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
             max_line_size=HEADER_BYTES,
             max_field_size=HEADER_BYTES,
@@ -91,6 +105,7 @@ class Pool:
         """Certificates; a server on this machine has none that the environment could break."""
         if url.scheme == "http" and not (proxy and proxy.startswith("https")):
             return True
+        # A broken SSL_CERT_FILE must not keep anybody from a server on his own machine.
         if is_local(url.host or "") and self._trusted is None:
             return True
         self._trusted = self._trusted or certificates()
@@ -114,6 +129,7 @@ def _socks_connector(proxy: str) -> aiohttp.BaseConnector:
             "a variable such as ALL_PROXY names a SOCKS proxy",
             hint="pip install 'internvl-modal[socks]', or unset it",
         ) from None
+    # With these the proxy resolves names; with socks5 this machine does, as curl has it.
     remote = proxy.startswith(("socks5h", "socks4"))
     made: aiohttp.BaseConnector = ProxyConnector.from_url(
         proxy.replace("socks5h", "socks5", 1), rdns=remote, limit=0
@@ -122,12 +138,16 @@ def _socks_connector(proxy: str) -> aiohttp.BaseConnector:
 
 
 async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    """The body in steps, between which other requests get their turn."""
     for start in range(0, len(body), PIECE):
         yield body[start : start + PIECE]
 
 
 class Answer:
-    """An answer whose body is still to come."""
+    """An answer whose body is still to come.
+
+    Of one request; read by one task. ``status`` and ``headers`` are there at once.
+    """
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
@@ -155,6 +175,7 @@ class Answer:
 
 @contextmanager
 def _told() -> Iterator[None]:
+    """Turn aiohttp's errors into the two that matter: sent for certain not, or perhaps."""
     try:
         yield
     except _UNSENT as error:

@@ -1,4 +1,8 @@
-"""Bytes over the user's own httpx client, blocking or not."""
+"""Bytes over the user's own httpx client, blocking or not.
+
+For those who need what only they can set up: client certificates, a transport of a test, a proxy
+with its own log-in. httpx is imported only when somebody brings a client.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +47,8 @@ class Borrowed:
 
     A blocking one works in threads that the program's end does not wait for: at a deadline its
     caller goes on, and the connection ends as soon as httpx lets go of it.
+
+    Cookies, headers and hooks of that client apply; redirects and retries stay ours.
     """
 
     def __init__(self, client: httpx.Client | httpx.AsyncClient) -> None:
@@ -63,12 +69,15 @@ class Borrowed:
                 hop.url,
                 headers={"accept-encoding": "identity", **hop.headers},
                 content=hop.body or None,
+                # Per request: the client's own timeout may be longer than the call's deadline, or
+                # none.
                 extensions={
                     "timeout": httpx.Timeout(left, connect=min(CONNECT_TIMEOUT, left)).as_dict()
                 },
             )
             if isinstance(client, httpx.AsyncClient):
                 return Answer(await client.send(request, stream=True, follow_redirects=False))
+            # A blocking send cannot be interrupted; what it returns too late is closed by ``undo``.
             send = partial(client.send, request, stream=True, follow_redirects=False)
             return Answer(await _in_thread(send, undo=httpx.Response.close))
 
@@ -97,6 +106,7 @@ class Answer:
 
     async def close(self) -> None:
         """Give the connection back if the body was read, else end it."""
+        # Closing must be done even when the call is being cancelled.
         with anyio.CancelScope(shield=True), suppress(httpx.HTTPError, OSError, RuntimeError):
             if isinstance(self._response.stream, httpx.AsyncByteStream):
                 await self._response.aclose()
@@ -120,12 +130,14 @@ def _in_thread(function: Callable[[], T], undo: Callable[[T], None] | None = Non
 
 
 def _undone(undo: Callable[[T], None], done: Future[T]) -> None:
+    """Close what came after its caller had left, or its connection would stay taken."""
     if not done.cancelled() and done.exception() is None:
         undo(done.result())
 
 
 @contextmanager
 def _told() -> Iterator[None]:
+    """Turn httpx's errors into the two that matter: sent for certain not, or perhaps."""
     try:
         yield
     except httpx.InvalidURL as error:

@@ -1,4 +1,8 @@
-"""When a request is sent again: a value that every loop of this package asks."""
+"""When a request is sent again: a value that every loop of this package asks.
+
+One rule for the client, batches, downloads and waiting for a deployment: users set it once, and no
+two loops wait differently for the same failure. It holds no state; who asks keeps the count.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ logger = logging.getLogger("internvl_modal.retry")
 
 @dataclass(frozen=True)
 class Retry:
-    """When a request is sent again: connection errors, 408, 429 and 5xx.
+    """When a request is sent again: connection errors, 408, 409, 429 and 5xx.
 
     Waits grow from ``initial`` to ``maximum`` seconds by ``factor``, with full jitter; a
     ``Retry-After`` that asks for longer is obeyed. No wait outlasts the call's deadline.
@@ -24,6 +28,12 @@ class Retry:
     ``resend``: how often a question is sent again whose answer was lost on the way: the server may
     have worked for it, and works, and is paid, for it again. What the server has put at an address
     of its own (303, as Modal does) is fetched again from there and never asked again.
+
+    ``Retry(attempts=1)`` never asks again.
+
+    >>> from internvl_modal.errors import AuthenticationError
+    >>> Retry().pause(1, AuthenticationError("no key"), deadline=float("inf")) is None
+    True
     """
 
     attempts: int = 5
@@ -50,13 +60,18 @@ class Retry:
         """
         if not isinstance(error, InternVLError) or not error.retryable:
             return None
+        # ``most_attempts`` is the error's own: an empty answer is asked for once more and no
+        # further.
         if attempt >= min(self.attempts, error.most_attempts or attempt + 1):
             return None
         if lost > self.resend:
             return None
+        # Full jitter: clients that failed together must not come back together.
         seconds = random.uniform(0, self._longest(attempt))  # noqa: S311 - jitter
         if isinstance(error, ServerError):
+            # Longer, never shorter: a server may say 0 and mean "whenever you like".
             seconds = max(seconds, error.retry_after or 0.0)
+        # Better the server's error now than the deadline's after a wait.
         if time.monotonic() + seconds >= deadline:
             return None
         logger.info(
@@ -67,6 +82,7 @@ class Retry:
     def _longest(self, attempt: int) -> float:
         try:
             return min(self.maximum, self.initial * self.factor ** (attempt - 1))
+        # Attempts may be a million, where somebody waits for a deployment.
         except OverflowError:
             return self.maximum
 

@@ -31,22 +31,31 @@ _open: weakref.WeakSet[AsyncTransport] = weakref.WeakSet()
 
 
 class Transport:
-    """Performs exchanges for ``Client``; closes its connections, never those of ``client``."""
+    """Performs exchanges for ``Client``; closes its connections, never those of ``client``.
+
+    Safe in threads, and after a fork: a child opens connections of its own.
+    """
 
     def __init__(self, client: httpx.Client | None, retry: Retry) -> None:
         self._client, self._retry = client, retry
         self._of: dict[int, AsyncTransport] = {}
         """By process: two must not share a connection; a parent's stay in a child, untouched."""
         self._closed = False
+        # For clients that nobody closes; at the end of the program ``_close_all`` does it.
         weakref.finalize(self, _let_go, self._of).atexit = False
 
     def _over(self) -> AsyncTransport:
+        """The transport of this process, made when it is first used.
+
+        Raises ConfigError once it is closed.
+        """
         if self._closed:
             raise closed()
         if made := self._of.get(os.getpid()):
             return made
         from internvl_modal.transport.aio import AsyncTransport
 
+        # Two threads may both make one; the first that is kept is used by both.
         made = self._of.setdefault(os.getpid(), AsyncTransport(self._client, self._retry))
         _open.add(made)
         return made
@@ -68,7 +77,10 @@ class Transport:
 
 
 class Streaming(Generic[T]):
-    """A streamed answer that has begun; ``close`` it."""
+    """A streamed answer that has begun; ``close`` it.
+
+    Its reader's thread waits; ``close`` may come from any other.
+    """
 
     def __init__(self, loop: LoopThread, there: aio.Streaming[T]) -> None:
         self.begun = there.begun
@@ -96,6 +108,7 @@ def _let_go(made: dict[int, AsyncTransport]) -> None:
 
 @atexit.register
 def _close_all() -> None:
+    """Say goodbye to servers at the end of the program, and wait two seconds at most for that."""
     for each in list(_open):
         with suppress(Exception):
             shared_loop().call(each.close(), _CLOSING)

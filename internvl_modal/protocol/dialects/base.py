@@ -1,4 +1,9 @@
-"""What every server is spoken to like, unless its own class says otherwise."""
+"""What every server is spoken to like, unless its own class says otherwise.
+
+Differences are methods and constants here instead of conditions all over the client: a reader of
+``vllm`` sees everything that is special about vLLM. Methods take what they need and keep nothing,
+so one instance serves all threads.
+"""
 
 from __future__ import annotations
 
@@ -37,20 +42,30 @@ class Dialect:
     json_schema: ClassVar[bool | None] = None
     """Whether ``response_format`` takes a JSON schema; None: it is tried."""
     fixed_tiles: ClassVar[int | None] = 12
-    """Tiles of a picture where no request may choose: the limit in InternVL's config.json."""
+    """Tiles of a picture where no request may choose: the limit in InternVL's config.json.
+
+    None: each request may choose.
+    """
     assumed: ClassVar[bool] = True
     """Whether that limit is a guess."""
     rule: ClassVar[Literal["internvl", "llama.cpp"]] = "internvl"
     """How it cuts pictures, see ``images.tiles``."""
     greedy: ClassVar[Mapping[str, object]] = {}
-    """Sent for ``temperature=0``, where that alone still samples."""
+    """Sent for ``temperature=0``, where that alone still samples.
+
+    LMDeploy, for one, divides by the temperature, and 0 becomes a tiny number there.
+    """
     zero_seed: ClassVar[int] = 0
     """Sent for ``seed=0``."""
     repetition: ClassVar[str] = "repetition_penalty"
+    """The field's name; transformers' and vLLM's by default."""
     headers: ClassVar[Mapping[str, str]] = {}
     """Sent with every request for an answer."""
     most_stops: ClassVar[int | None] = 4
-    """Stop strings that a request may hold; the client looks for all of them by itself."""
+    """Stop strings that a request may hold; the client looks for all of them by itself.
+
+    OpenAI refuses a fifth one with a 400.
+    """
     parameters: ClassVar[Mapping[str, str]] = {name: name for name in SAMPLING}
     """Fields that requests to the gateway may hold for it, beyond our own options, and its names
     for them."""
@@ -59,6 +74,8 @@ class Dialect:
 
     def version(self, path: str, response: HttpResponse) -> Dialect | None:
         """The dialect that an answer to one of ``version_paths`` tells; None where it does not."""
+        # The parameters are named for those who override it; ``del`` says that they are unused
+        # here.
         del path, response
         return None
 
@@ -108,7 +125,10 @@ class Dialect:
     def content(
         self, turn: Turn, call: ChatCall, attach: Callable[[PreparedImage], str]
     ) -> list[Json]:
-        """Text and pictures of one turn, each picture after its label."""
+        """Text and pictures of one turn, each picture after its label.
+
+        Parts in OpenAI's order; a server that moves pictures before all text overrides it.
+        """
         parts: list[Json] = []
         for label, image in zip(turn.labels, turn.images, strict=True):
             if label:
@@ -128,6 +148,7 @@ class Dialect:
             "temperature": options.temperature,
             "top_p": options.top_p,
             "top_k": options.top_k,
+            # None is left out below: a server's own default is not the same as null.
             "seed": self.zero_seed if options.seed == 0 else options.seed,
             "stop": list(options.stop[: self.most_stops]) or None,
             self.repetition: options.repetition_penalty,

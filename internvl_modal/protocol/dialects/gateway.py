@@ -1,4 +1,8 @@
-"""The gateway of this package."""
+"""The gateway of this package.
+
+A client behind the gateway must not do twice what the gateway does: label pictures, send schemas,
+verify tokens. Nor can it, since it does not know what engine stands behind.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,8 @@ class Gateway(Dialect):
     """Numbers the pictures and checks the answers itself, and says so."""
 
     name = "gateway"
+    # ``extract`` asks and repairs by itself then, with one engine's tokens and not two loops'
+    # worth.
     json_schema = False
     fixed_tiles = None
     assumed = False

@@ -1,4 +1,7 @@
-"""llama-swap, a proxy that starts the server of the model asked for: mostly llama.cpp's."""
+"""llama-swap, a proxy that starts the server of the model asked for: mostly llama.cpp's.
+
+Unknown fields are passed over by both kinds of engine, so sending two names is safe.
+"""
 
 from __future__ import annotations
 

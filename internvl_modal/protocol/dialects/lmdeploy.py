@@ -47,6 +47,7 @@ class LMDeploy(Dialect):
         "min_tokens": "min_new_tokens",
     }
     """The penalties of presence and frequency are read there, and nothing is done with them."""
+    # Both are needed: 0.13 has the new behaviour and still answers ``/health`` with an empty body.
     version_paths: ClassVar[tuple[str, ...]] = ("health", "openapi.json")
 
     def version(self, path: str, response: HttpResponse) -> Dialect | None:

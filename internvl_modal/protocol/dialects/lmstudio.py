@@ -1,4 +1,8 @@
-"""LM Studio, which runs llama.cpp or MLX and does not say which."""
+"""LM Studio, which runs llama.cpp or MLX and does not say which.
+
+No capability is certain, as it depends on the runtime that is loaded: schemas are tried, tiles are
+a guess.
+"""
 
 from __future__ import annotations
 

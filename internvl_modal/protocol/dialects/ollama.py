@@ -1,4 +1,8 @@
-"""Ollama's OpenAI-compatible endpoint."""
+"""Ollama's OpenAI-compatible endpoint.
+
+Signs with the namespace of the model ("library" for its own), so a model of a user's namespace is
+taken for a plain OpenAI server, which loses little: schemas are tried there.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Which dialect a server speaks: a row a server."""
+"""Which dialect a server speaks: a row a server.
+
+``owned_by`` is not meant for this, and is the only thing that all of them say of themselves without
+a key to their metrics or a request that costs tokens. Who signs as somebody else is spoken to as
+that one.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +42,7 @@ Ollama gives a model's namespace there, LM Studio what OpenAI once gave.
 DIALECTS: Mapping[str, Dialect] = {
     dialect.name: dialect for versions in SERVERS.values() for dialect in versions
 }
+"""By the name in ``Capabilities.dialect``; the same objects as in ``SERVERS``."""
 
 
 def dialect_of(capabilities: Capabilities) -> Dialect:

@@ -1,4 +1,8 @@
-"""SGLang."""
+"""SGLang.
+
+Its InternVL processor follows LMDeploy's fields; a wrong guess of the grid is a warning and never
+an error, since on a tie its rule may differ from ours.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""vLLM."""
+"""vLLM.
+
+Whether a request may set a limit of tiles is decided by how the server was started, and it tells
+nobody: ``tiles_question`` finds out with one token, once for a client, and only where the limit
+matters.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +42,14 @@ class VLLM(Dialect):
         With "auto" each picture has a limit of its own, and a request can set only one.
         """
         tiling = super().tiling(capabilities, detail)
+        # The field is the whole request's: with "auto" the picture that needs most would set it for
+        # all.
         free = capabilities.tiles_by_request and detail != "auto"
         return replace(tiling, max_tiles=None) if free else tiling
 
     def tiles_question(self, capabilities: Capabilities, detail: Detail, model: str) -> Json | None:
         """One word and the field, which is refused as a field; the usual detail needs none."""
+        # The model's own config says 12 as well, so nothing has to be asked for.
         usual = detail in ("medium", "auto", DETAIL_TILES["medium"])
         if usual or capabilities.tiles_by_request is not None:
             return None
