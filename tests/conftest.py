@@ -14,6 +14,9 @@ from hypothesis import HealthCheck, settings
 from tests.loopback import Loopback
 
 CI = bool(os.environ.get("CI"))
+TESTS = Path(__file__).parent
+TOGETHER = ("conformance", "llamacpp", "vllm")
+"""Folders whose files share servers, which are started once."""
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so in a shell's background, and inherited
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -23,6 +26,14 @@ settings.register_profile(
     "steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("steady")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run in several processes, what shares a server stays in one of them."""
+    for item in items:
+        folder, *rest = item.path.relative_to(TESTS).parts
+        group = folder if folder in TOGETHER else "/".join((folder, *rest))
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)

@@ -335,6 +335,13 @@ def test_any_object(client: OpenAI, loopback: Loopback, stream: bool) -> None:
         assert answer.choices[0].message.content == '{"a": [1, 2]}'
 
 
+def test_an_object_of_a_schema_as_llamacpp_takes_it(client: OpenAI, loopback: Loopback) -> None:
+    loopback.will(Reply(body=completion('{"a": 1}')), Reply(body=completion('{"a": "x"}')))
+    document = {"type": "object", "properties": {"a": {"type": "string"}}}
+    answer = ask(client, response_format={"type": "json_object", "schema": document})
+    assert answer.choices[0].message.content == '{"a": "x"}'
+
+
 def test_an_object_that_was_cut(client: OpenAI, loopback: Loopback) -> None:
     loopback.will(Reply(body=completion('{"a": [1, ', finish="length")))
     answer = ask(client, response_format={"type": "json_object"}, max_tokens=5)

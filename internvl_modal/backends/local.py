@@ -27,7 +27,7 @@ from internvl_modal.settings import Settings
 DEFAULT_MODEL = "internvl2_5-1b"
 """The smallest: a gigabyte on disk, and a picture takes seconds on a laptop."""
 DEMO = "demo"
-"""5 MB inside the package, trained on generated scenes: it proves an installation, offline, and is
+"""3 MB inside the package, trained on generated scenes: it proves an installation, offline, and is
 no use for pictures.
 """
 HUB_MODELS = (

@@ -210,7 +210,7 @@ class Run:
                 if isinstance(item, End):
                     error = item.error
                     break
-                if self._sink.claim(item.key):
+                if self._sink.claim(item.key, item.former):
                     self._meter.skip(failed=self._sink.has_failed(item.key))
                     continue
                 await self._window.acquire()

@@ -18,7 +18,7 @@ import typer
 
 from internvl_modal.errors import ConfigError, InternVLError
 
-Backend = Annotated[str | None, typer.Option(help="local, endpoint, lmdeploy, modal or an URL.")]
+Backend = Annotated[str | None, typer.Option(help="local, endpoint, lmdeploy, modal or a URL.")]
 
 
 BaseUrl = Annotated[str | None, typer.Option(help="URL of an OpenAI-compatible server.")]
@@ -36,7 +36,8 @@ def mend_console() -> None:
     """Have nothing fail for want of a console: what one cannot show is escaped there."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed; the next file would get its number
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - to the end
+            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - to the end
+            setattr(sys, name, nowhere)
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             # A Windows console or a C locale has no letters for a Chinese description.

@@ -87,6 +87,12 @@ def ensure(
     """Download or repair a model; prints its path."""
     cache = _cache(folder, volume, environment)
     snapshot = cache.ensure(model, revision, variant=variant, files=file or None, offline=offline)
+    if snapshot.code:
+        typer.echo(
+            f"LMDeploy runs the Python in this repository ({', '.join(snapshot.code)}), as it is "
+            f"at commit {snapshot.commit}; --revision {snapshot.commit} pins it elsewhere too",
+            err=True,
+        )
     # Nothing but the path, for ``$(internvl-modal weights ensure ...)``.
     typer.echo(snapshot)
 

@@ -46,7 +46,7 @@ def _unused(backend: str | Backend) -> Collection[str]:
 
 
 def resolve(backend: str | Backend | None, settings: Settings) -> Backend:
-    """The backend meant by a name, an URL, a Backend or None.
+    """The backend meant by a name, a URL, a Backend or None.
 
     None means the endpoint at ``settings.base_url`` if that is set, else ``"local"``.
     Raises ConfigError for an unknown name, and where the backend would ignore an argument.
@@ -68,7 +68,7 @@ def resolve(backend: str | Backend | None, settings: Settings) -> Backend:
         if isinstance(backend, Backend):
             return backend
         raise ConfigError(
-            f"backend={backend!r} is neither a name, an URL nor a Backend",
+            f"backend={backend!r} is neither a name, a URL nor a Backend",
             hint=f"names: {', '.join(backend_names())}",
         )
     if "://" in backend:
@@ -77,7 +77,7 @@ def resolve(backend: str | Backend | None, settings: Settings) -> Backend:
     entry = _registered().get(backend)
     if entry is None:
         raise ConfigError(
-            f"no backend is named {backend!r}", hint=f"use {', '.join(backend_names())} or an URL"
+            f"no backend is named {backend!r}", hint=f"use {', '.join(backend_names())} or a URL"
         )
     made = entry.load()(settings)
     # A plug-in of somebody else's: said here, as the failure would otherwise come at the first

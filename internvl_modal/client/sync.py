@@ -32,7 +32,7 @@ else:  # imported only for those who bring a client of their own
 class Client(ClientBase):
     """Describes pictures through one backend; thread-safe, close it or use ``with``.
 
-    ``backend``: a name ("local", "lmdeploy", "modal"), an URL or a Backend; None means
+    ``backend``: a name ("local", "lmdeploy", "modal"), a URL or a Backend; None means
     INTERNVL_MODAL_BASE_URL if set, else "local". ``timeout``: seconds for a whole call, retries
     included, once the backend has started. ``capabilities``: what the server can do and how its
     model sees pictures, where that cannot be found out. ``http_client``: your own ``httpx.Client``,

@@ -7,12 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import pybase64
+
 from internvl_modal.client.aio import AsyncClient
 from internvl_modal.client.streams import AsyncStream
 from internvl_modal.flows.core import Wanted
 from internvl_modal.flows.discovery import Ready
 from internvl_modal.flows.relay import Relayed, relay, relay_object
 from internvl_modal.flows.steps import Flow, adrive
+from internvl_modal.images.formats import format_of
+from internvl_modal.images.names import source_name
 from internvl_modal.protocol.http import Json
 from internvl_modal.schema.inputs import Message
 from internvl_modal.schema.options import Options
@@ -21,9 +25,12 @@ from internvl_modal.schema.results import Description
 T = TypeVar("T")
 
 MAX_PIXELS = 40_000_000
-"""Of one picture, in place of the client's own limit."""
+MAX_DECODED = 200_000_000
+"""Pixels and bytes of one picture, in place of the client's own limits."""
 PREPARING = 2
-"""Pictures that are decoded at once: with their limit and four bytes a pixel 320 MB."""
+"""Pictures that are decoded at once, so that all together take 400 MB at most."""
+FIRST = 1024
+"""Bytes of a picture that tell what it is."""
 
 
 class Model:
@@ -43,12 +50,14 @@ class Model:
 
     async def describe(self, image: bytes, prompt: str, options: Options) -> Description:
         """Describe one picture."""
+        look(image)
         return await self._run(self._core.describe(image, prompt, _bounded(options)))
 
     async def answer(
         self, messages: Sequence[Message], options: Options, fields: Mapping[str, object]
     ) -> Relayed:
         """Answer the last of ``messages``; ``fields`` go to the server as they are."""
+        _look_at_all(messages)
         return await self._run(relay(self._core, messages, _bounded(options), fields))
 
     async def answer_object(
@@ -59,6 +68,7 @@ class Model:
         wanted: Wanted[Json],
     ) -> Relayed:
         """The same with a JSON object for an answer."""
+        _look_at_all(messages)
         flow = relay_object(self._core, messages, _bounded(options), fields, wanted)
         return await self._run(flow)
 
@@ -66,6 +76,7 @@ class Model:
         self, messages: Sequence[Message], options: Options, fields: Mapping[str, object]
     ) -> AsyncStream:
         """The same piece by piece."""
+        _look_at_all(messages)
         flow = self._core.opened(messages, _bounded(options), fields)
         return AsyncStream(self._run, self._client._transport, flow)
 
@@ -81,4 +92,31 @@ class Model:
 
 
 def _bounded(options: Options) -> Options:
-    return {"max_pixels": MAX_PIXELS, **options}
+    return {"max_pixels": MAX_PIXELS, "max_bytes_decoded": MAX_DECODED, **options}
+
+
+def _look_at_all(messages: Sequence[Message]) -> None:
+    for message in messages:
+        for image in message.images:
+            look(image)
+
+
+def look(image: bytes | str) -> None:
+    """Raise ImageError for what is no picture by its first bytes, before any thread is asked.
+
+    What is broken in other ways is told by whoever reads the whole.
+    """
+    head = image[:FIRST] if isinstance(image, bytes) else _first_bytes(image)
+    if head:
+        format_of(head, source_name(image))
+
+
+def _first_bytes(url: str) -> bytes:
+    """The first bytes in a data URL; empty for another URL, and where they are not plain base64."""
+    header, _, body = url[: 2 * FIRST].partition(",")
+    if header[:5].lower() != "data:" or not header.lower().endswith(";base64"):
+        return b""
+    try:
+        return pybase64.b64decode(body[: len(body) // 4 * 4], validate=True)
+    except ValueError:
+        return b""

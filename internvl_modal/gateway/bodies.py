@@ -7,11 +7,20 @@ import re
 from itertools import islice
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from internvl_modal.gateway.errors import RefusedError
+from internvl_modal.schema.validation import is_branch
 
 M = TypeVar("M", bound=BaseModel)
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
+"""For integers: in JSON 3.0 is one (JSON Schema, 6.1.1)."""
 
 MOST_ITEMS = 20_000
 """Objects, lists and their members in one JSON body, its strings aside."""
@@ -44,4 +53,5 @@ def _items(body: bytes) -> int:
 def first_of(error: ValidationError) -> tuple[str, str | None]:
     """Kind and place of the first of the errors; their inputs, which may be large, left out."""
     first = error.errors(include_url=False, include_input=False)[0]
-    return first["type"], ".".join(map(str, first["loc"])) or None
+    place = ".".join(str(part) for part in first["loc"] if not is_branch(part))
+    return first["type"], place[:200] or None

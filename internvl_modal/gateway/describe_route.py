@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -25,7 +25,7 @@ try:
 except ImportError as missing:
     raise MissingExtraError(missing.name or "fastapi", "gateway") from missing
 from internvl_modal.gateway.asking import Model
-from internvl_modal.gateway.bodies import first_of, read_json
+from internvl_modal.gateway.bodies import WHOLE, first_of, read_json
 from internvl_modal.gateway.documents import ASKING, KEYED, inlined
 from internvl_modal.gateway.errors import RefusedError
 from internvl_modal.gateway.metrics import Metrics
@@ -45,8 +45,8 @@ class DescribeBody(BaseModel):
         description="The picture in base64, or as a data URL.", json_schema_extra={"format": "byte"}
     )
     prompt: str = DEFAULT_PROMPT
-    detail: Detail = "medium"
-    max_tokens: int = Field(1024, ge=1, lt=2**31)
+    detail: Annotated[Detail, WHOLE] = "medium"
+    max_tokens: Annotated[int, WHOLE] = Field(1024, ge=1, lt=2**31)
     temperature: float = Field(0.0, ge=0, le=2)
 
     @property
@@ -95,7 +95,12 @@ def _form_schema(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of the multipart form: the fields of the JSON, and an upload for the picture."""
     others = {name: field for name, field in schema["properties"].items() if name != "image_data"}
     upload = {"type": "string", "format": "binary", "description": "The picture's file."}
-    return {"type": "object", "properties": {"image": upload, **others}, "required": ["image"]}
+    return {
+        "type": "object",
+        "properties": {"image": upload, **others},
+        "required": ["image"],
+        "additionalProperties": False,
+    }
 
 
 _JSON_SCHEMA = inlined(DescribeBody)

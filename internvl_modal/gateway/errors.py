@@ -18,6 +18,7 @@ from internvl_modal.errors import (
     DeadlineExceededError,
     ImageError,
     InternVLError,
+    OutOfResourcesError,
     RateLimitedError,
     RequestRejectedError,
     ServerError,
@@ -87,6 +88,10 @@ class Failure:
             if isinstance(error, ServerError):
                 found = replace(found, message=request.app.state.telling.masked(found.message))
             return found
+        if isinstance(error, OutOfResourcesError):
+            log.warning("request %s: %s", request.state.request_id, error)
+            text, headers = "the gateway has no memory left; try again", {"Retry-After": "5"}
+            return cls(503, text, "service_unavailable", headers=headers)
         if isinstance(error, RefusedError):
             kind = HTTPStatus(error.status).name.lower()
             return cls(error.status, str(error), kind, error.param, error.code, error.headers)
@@ -143,5 +148,5 @@ def add_errors(app: FastAPI) -> None:
     async def answer(request: Request, error: Exception) -> Response:
         return Failure.of(error, request).response(request)
 
-    for kind in (*TOLD, RefusedError, HTTPException):
+    for kind in (*TOLD, OutOfResourcesError, RefusedError, HTTPException):
         app.add_exception_handler(kind, answer)

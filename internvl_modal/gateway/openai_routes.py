@@ -104,7 +104,7 @@ async def _read(request: Request) -> ChatBody:
         kind, where = first_of(error)
         if where and kind == "extra_forbidden":
             raise unsupported(where) from error
-        raise RefusedError(422, explain(error), param=where and where[:200]) from error
+        raise RefusedError(422, explain(error), param=where) from error
 
 
 class _Question:
@@ -168,7 +168,8 @@ def _event_stream(events: AsyncIterator[bytes]) -> Response:
 def _wanted(body: ChatBody) -> Wanted[Json] | None:
     """The object that the caller asks for, if one."""
     form = body.response_format
-    if isinstance(form, SchemaObject):
-        schema = form.json_schema.schema_
-        return Wanted(schema, reader(schema))
-    return Wanted({"type": "object"}, lambda found: found) if isinstance(form, AnyObject) else None
+    if not isinstance(form, AnyObject | SchemaObject):
+        return None
+    given = form.schema_ if isinstance(form, AnyObject) else form.json_schema.schema_
+    schema: Json = {"type": "object"} if given is None else given
+    return Wanted(schema, reader(schema))

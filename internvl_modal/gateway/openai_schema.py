@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, cast
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from internvl_modal.gateway.bodies import WHOLE
 from internvl_modal.gateway.openai_parameters import (
     IGNORED,
     NEUTRAL,
@@ -56,7 +58,8 @@ class _Sent(BaseModel):
         schema = handler.resolve_ref_schema(handler(core))
         others: dict[str, Any] = {name: {} for name in sorted(cls.ignored)}
         schema["properties"] = {**others, **cls.neutral(), **schema["properties"]}
-        schema["additionalProperties"] = {"enum": NOTHING}
+        if cls.model_config.get("extra") != "ignore":
+            schema["additionalProperties"] = {"enum": NOTHING}
         return schema
 
     @classmethod
@@ -72,7 +75,7 @@ class ImageUrl(_Sent):
         description="A data: or http(s) URL.",
         json_schema_extra={"format": "uri"},
     )
-    detail: Detail | None = "medium"
+    detail: Annotated[Detail, WHOLE] | None = "medium"
 
     @field_validator("url")
     @classmethod
@@ -107,6 +110,17 @@ class ChatMessage(_Sent):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | Annotated[list[Part], Field(max_length=MAX_PARTS)] | None = None
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> Any:
+        """Two schemas: one of the user's turns, and one of the others, without pictures."""
+        of_user = super().__get_pydantic_json_schema__(core, handler)
+        other = deepcopy(of_user)
+        of_user["properties"]["role"]["enum"] = ["user"]
+        other["properties"]["role"]["enum"].remove("user")
+        parts = next(one for one in other["properties"]["content"]["anyOf"] if "items" in one)
+        parts["items"] = parts["items"]["oneOf"][0]
+        return {"anyOf": [of_user, other]}
+
     @property
     def pictures(self) -> list[ImageUrl]:
         """Its pictures, in order."""
@@ -140,9 +154,10 @@ class AnyText(_Sent):
 
 
 class AnyObject(_Sent):
-    """An answer that is a JSON object."""
+    """An answer that is a JSON object, of a schema where one is given as llama.cpp takes it."""
 
     type: Literal["json_object"]
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
 
 
 class NamedSchema(_Sent):
@@ -163,7 +178,9 @@ class SchemaObject(_Sent):
 
 
 Format: TypeAlias = Annotated[AnyText | AnyObject | SchemaObject, Field(discriminator="type")]
-Count: TypeAlias = Annotated[int, Field(lt=2**31)]
+Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**31), WHOLE]
+Limit: TypeAlias = Annotated[Literal[-1] | Annotated[int, Field(ge=1, lt=2**31)], WHOLE]
+Stop: TypeAlias = Annotated[str, Field(min_length=1)]
 
 
 class ChatBody(_Sent):
@@ -174,26 +191,26 @@ class ChatBody(_Sent):
 
     model: str | None = ""
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
-    max_tokens: Count | None = None
-    max_completion_tokens: Count | None = None
+    max_tokens: Limit | None = None
+    max_completion_tokens: Limit | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    top_k: Annotated[Count, Field(ge=-1)] | None = None
-    seed: Annotated[int, Field(ge=-1, lt=2**32)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=8)] | None = None
+    top_k: Annotated[int, Field(ge=-1, lt=2**31), WHOLE] | None = None
+    seed: Annotated[int, Field(ge=-1, lt=2**32), WHOLE] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=8)] | None = None
     repetition_penalty: float | None = Field(None, gt=0, le=2)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     response_format: Format | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_ANSWERS)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_ANSWERS), WHOLE] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     logit_bias: Annotated[dict[str, float], Field(max_length=1024)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    min_tokens: Annotated[Count, Field(ge=0)] | None = None
-    min_new_tokens: Annotated[Count, Field(ge=0)] | None = None
+    min_tokens: Count | None = None
+    min_new_tokens: Count | None = None
     ignore_eos: bool | None = None
     skip_special_tokens: bool | None = None
 
@@ -247,6 +264,15 @@ class ChatBody(_Sent):
         for name in self.model_extra or {}:
             raise unsupported(name, " with this value" if name in NEUTRAL else "")
         DescribeOptions.model_validate(self.options)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> Any:
+        """With one text as the messages, which LMDeploy takes."""
+        schema = super().__get_pydantic_json_schema__(core, handler)
+        schema["properties"]["messages"] = {
+            "anyOf": [schema["properties"]["messages"], {"type": "string"}]
+        }
+        return schema
 
     @classmethod
     def neutral(cls) -> dict[str, Any]:

@@ -58,7 +58,8 @@ def _read_repository(
     Raises what ``explain`` makes of the Hub's errors (WeightsError with a hint), ConfigError for a
     config that is missing or no JSON, PlanError for code that lies elsewhere.
     """
-    from internvl_modal.weights.hub import Hub, explain
+    from internvl_modal.weights.hub import Hub
+    from internvl_modal.weights.hub_errors import explain
 
     token = Settings.load().hf_token
     hub = Hub(token.get_secret_value() if token else None, endpoint)
@@ -73,7 +74,7 @@ def _read_repository(
         # What the Hub's client raises differs by its version; ``explain`` knows them all. What it
         # does not know is a fault of ours and comes out as it is.
         if told := explain(error, model, revision, None, hub):
-            raise told from error
+            raise told from told.__cause__
         raise
     try:
         config = json.loads(sink.getvalue())

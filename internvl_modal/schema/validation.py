@@ -34,7 +34,7 @@ def explain(error: ValidationError) -> str:
     found: dict[str, list[str]] = {}
     # A union of types gives an error for each of its members: they are gathered by field.
     for item in error.errors(include_url=False)[:MOST_TOLD]:
-        name = ".".join(str(part) for part in item["loc"] if not _is_branch(part))
+        name = ".".join(str(part) for part in item["loc"] if not is_branch(part))
         subject, wrong = _explained(name, item)
         said = found.setdefault(subject, [])  # more than once for each branch of a union
         if said:
@@ -68,7 +68,7 @@ for ``max_tokens`` and its like are no secrets.
 """
 
 
-def _is_branch(part: object) -> bool:
+def is_branch(part: object) -> bool:
     """Whether pydantic added this part of a location to tell the members of a union apart."""
     named = part in ("constrained-int", "int", "str")
     return isinstance(part, str) and (named or "[" in part or "(" in part)

@@ -7,24 +7,26 @@ order and nobody can continue.
 
 from __future__ import annotations
 
-import errno
 import hashlib
+import math
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from internvl_modal.errors import WeightsError
-from internvl_modal.weights.hub import Hub, Repository, explain, retry_delay
+from internvl_modal.transport.retry import Retry
+from internvl_modal.weights import layout
+from internvl_modal.weights.hub import Hub, Repository
+from internvl_modal.weights.hub_errors import explain, transient
 from internvl_modal.weights.manifest import CachedFile, RemoteFile
+from internvl_modal.weights.plain_files import make_folder, open_part, open_whole, write_all
 from internvl_modal.weights.progress import CallbackError, Reporter
 
 __all__ = [
     "BLOCK",
-    "FREE_SPACE",
-    "NO_ROOM",
     "Digest",
     "Downloads",
     "PartialFile",
@@ -33,11 +35,10 @@ __all__ = [
 ]
 
 BLOCK = 4 << 20
-RETRIES = 4
+RETRY = Retry(attempts=5, initial=0.5, maximum=60.0)
+"""Of one file, without a byte between two tries."""
 LOOK_SECONDS = 1.0
-"""Whose lock is taken over was silent for longer, and so looks before its next byte."""
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FREE_SPACE = "free some space (internvl-modal weights prune) or choose another folder"
+"""Who was suspended for longer looks before its next byte: not every network's flock excludes."""
 
 
 class Digest:
@@ -69,9 +70,9 @@ class Digest:
 def hash_file(
     path: Path, digest: Digest, tell: Callable[[int], object], stop: threading.Event
 ) -> None:
-    """Feed a file to ``digest`` block by block, until ``stop``."""
+    """Feed a file to ``digest`` block by block, until ``stop``; raises OSError."""
     buffer = memoryview(bytearray(BLOCK))
-    with path.open("rb", buffering=0) as file:
+    with open_whole(path) as file:
         while not stop.is_set() and (count := file.readinto(buffer)):
             digest.update(buffer[:count])
             tell(count)
@@ -93,7 +94,7 @@ class PartialFile:
     ) -> None:
         self.name = str(path)
         self._wanted, self._stop, self._advance = file, stop, advance
-        self._file = path.open("ab", buffering=0)
+        self._file = open_part(path)
         self.digest, self.size = Digest(file), 0
         self._looked = 0.0
         self.adopt()
@@ -113,15 +114,13 @@ class PartialFile:
         if self.size + len(data) > self._wanted.size:
             raise _WrongSize
         self.digest.update(data)
-        view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
+        write_all(self._file, data)
         self._count(len(data))
         self._advance(len(data))
         return len(data)
 
     def _check_ours(self) -> None:
-        """Stop where told to, or where who took our lock over has given the file its own name."""
+        """Stop where told to, or where another process has given the file its own name."""
         self._looked = time.time()
         if self._stop.is_set() or not Path(self.name).exists():
             raise Stopped
@@ -191,11 +190,10 @@ class Downloads:
         return [future.result() for future in futures]
 
     def _fetch(self, file: RemoteFile) -> CachedFile:
-        target = self._folder / file.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f"{target.name}.part")
+        make_folder(self._folder, str(PurePosixPath(file.path).parent))
+        part = self._folder / layout.part_file(file.path)
         if self._hub.unordered(file) and not part.exists():
-            part = target.with_name(f"{target.name}.whole")
+            part = self._folder / layout.unordered_file(file.path)
             part.unlink(missing_ok=True)
         with PartialFile(part, file, self._stop, self._report.advance) as sink:
             found = self._verified(file, sink)
@@ -204,7 +202,7 @@ class Downloads:
             sink.sync()
         if part.stat().st_size != file.size:
             raise self._wrong(file, "another process has written to it too")
-        part.replace(target)
+        part.replace(self._folder / file.path)
         self._report.file_done()
         return found
 
@@ -249,10 +247,14 @@ class Downloads:
 
     def _pause(self, error: Exception, failures: int, file: RemoteFile) -> None:
         """Wait before the next try, or raise what the failure means."""
-        delay = retry_delay(error, failures) if failures <= RETRIES else None
+        passing = transient(error)
+        delay = RETRY.pause(max(failures, 1), passing, math.inf) if passing else None
         if delay is None:
             name, commit = self._repository.name, self._repository.commit
-            raise explain(error, name, commit, file.path, self._hub) or error from error
+            told = explain(error, name, commit, file.path, self._hub)
+            if told is None:
+                raise error
+            raise told from told.__cause__
         if self._stop.wait(delay):
             raise Stopped from error
 

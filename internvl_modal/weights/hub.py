@@ -8,7 +8,6 @@ huggingface_hub below 1.0 uses where ``HF_HUB_ENABLE_HF_TRANSFER`` is set, write
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,19 +17,18 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import urlsplit
 
 from internvl_modal.credentials import checked_key
-from internvl_modal.errors import WeightsError
+from internvl_modal.errors import ConfigError
 from internvl_modal.weights.layout import COMMIT
 from internvl_modal.weights.manifest import RemoteFile
 
 if TYPE_CHECKING:
     from hf_xet import XetSession  # type: ignore[import-untyped]
 
-__all__ = ["Hub", "Repository", "explain", "retry_delay"]
+__all__ = ["Hub", "Repository"]
 
 METADATA_TIMEOUT = 3.5
 BLOCK = 1 << 20
 PROGRESS_BARS = "huggingface_hub.http_get"
-MAX_DELAY = 60.0
 # Less memory for eight files than hf-xet's own 1.5 GB for one; fewer tries, since ours continue
 # from the byte reached.
 XET_CONFIG = {
@@ -70,10 +68,21 @@ class Sink(Protocol):
         """Begin again."""
 
 
+def _shown(url: str) -> str:
+    """A Hub's address without user, password, query and fragment."""
+    try:
+        parts = urlsplit(url)
+        netloc = parts.netloc.rpartition("@")[2]
+        return parts._replace(netloc=netloc, query="", fragment="").geturl()
+    except ValueError:  # its words would repeat the URL
+        hint = "check HF_ENDPOINT or endpoint="
+        raise ConfigError("the Hub's address is no URL", hint=hint) from None
+
+
 class Hub:
     """One Hub and who asks: ``token`` None means the one huggingface_hub knows of.
 
-    Raises ConfigError for a token that cannot be sent.
+    Raises ConfigError for a token that cannot be sent and for an address that is none.
     """
 
     def __init__(self, token: str | None, endpoint: str | None) -> None:
@@ -84,9 +93,8 @@ class Hub:
         checked_key(get_token(), "the Hugging Face token")
         self._api = HfApi(endpoint=endpoint, token=self._token)
         self.url: str = self._api.endpoint
-        parts = urlsplit(self.url)
-        self.endpoint = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-        """Its address to show, without what may be a password in it."""
+        self.endpoint = _shown(self.url)
+        """Its address to show, without what may be a password or a key in it."""
 
     def __repr__(self) -> str:
         return f"Hub({self.endpoint!r})"
@@ -224,86 +232,3 @@ def _hf_transfer(url: str, file: RemoteFile, sink: Sink, headers: dict[str, str]
     if not are_progress_bars_disabled(PROGRESS_BARS):
         disable_progress_bars(PROGRESS_BARS)
     http_get(url, cast(Any, sink), headers=headers, expected_size=file.size)
-
-
-def network_errors() -> tuple[type[Exception], ...]:
-    """What the HTTP library below raises: requests, httpx or httpx2, by huggingface_hub's age."""
-    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
-
-    library = sys.modules[type(get_session()).__module__.partition(".")[0]]
-    if hasattr(library, "TransportError"):
-        return (library.TransportError, ConnectionError, TimeoutError)
-    import urllib3  # its errors come out of the raw stream
-
-    below = urllib3.exceptions.HTTPError
-    return (library.RequestException, below, ConnectionError, TimeoutError)
-
-
-def retry_delay(error: Exception, failures: int) -> float | None:
-    """Seconds to wait before another try; None where another try cannot help."""
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-    backoff = min(0.5 * 2.0 ** max(failures - 1, 0), MAX_DELAY)
-    if isinstance(error, HfHubHTTPError):
-        if error.response.status_code not in (408, 429, 500, 502, 503, 504):
-            return None
-        asked = error.response.headers.get("Retry-After", "")
-        return min(float(asked), MAX_DELAY) if asked.isdigit() else backoff
-    if isinstance(error, (OfflineModeIsEnabled, ValueError)):
-        return None
-    # hf-xet and hf_transfer raise RuntimeError.
-    return backoff if isinstance(error, (RuntimeError, *network_errors())) else None
-
-
-def explain(
-    error: Exception, model: str, revision: str, file: str | None, hub: Hub
-) -> WeightsError | None:
-    """Say what went wrong and what helps, without the server's words; None for other errors."""
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    subject = f"{model}/{file}" if file else model
-    page = f"{hub.endpoint}/{model}"
-    told: dict[type[Exception], tuple[str, str]] = {
-        GatedRepoError: ("access is gated", f"accept the terms at {page}, then set HF_TOKEN"),
-        RepositoryNotFoundError: (
-            "there is no such repository, or the token may not see it",
-            f"check {page} and HF_TOKEN",
-        ),
-        RevisionNotFoundError: (f"there is no revision {revision}", f"see {page}/refs"),
-        EntryNotFoundError: (f"the file is gone at {revision}", f"see {page}/tree/{revision}"),
-        HFValidationError: ("this is not a repository's name", "write it as owner/name"),
-        OfflineModeIsEnabled: ("HF_HUB_OFFLINE is set", "unset it to download"),
-    }
-    for kind, (cause, hint) in told.items():
-        if isinstance(error, kind):
-            return WeightsError(f"{subject}: {cause}", hint=hint, files=(file,) if file else ())
-    if isinstance(error, HfHubHTTPError):
-        cause, hint = _by_status(error.response.status_code)
-    elif isinstance(error, ValueError):
-        said = " ".join(str(error).split()).replace(hub.url, hub.endpoint)[:200]
-        cause = f"{hub.endpoint} does not answer as a Hub does: {said}"
-        hint = "check HF_ENDPOINT; do not use this repository"
-    elif retry_delay(error, 0) is not None:
-        cause = f"the connection to {hub.endpoint} failed ({type(error).__name__})"
-        hint = "check the network, then run this again: it continues where it stopped"
-    else:
-        return None
-    return WeightsError(f"{subject}: {cause}", hint=hint, files=(file,) if file else ())
-
-
-def _by_status(status: int) -> tuple[str, str]:
-    if status in (401, 403):
-        return f"the Hub refuses access ({status})", "the token is missing or wrong: set HF_TOKEN"
-    if status == 429:
-        return "the Hub limits requests (429)", "wait some minutes; a token raises the limit"
-    if status >= 500:
-        return f"the Hub failed ({status})", "try again later: it continues where it stopped"
-    return f"the Hub answered {status}", "check the repository and the revision"

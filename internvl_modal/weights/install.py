@@ -1,11 +1,13 @@
 """From a selection to a complete model: lock, ask the Hub, fetch what is missing, publish.
 
-Files gather in ``.partial/<owner>/<name>/<commit>``. A new model appears by one rename of that
-folder with the manifest in it; a repaired one gets its files one by one and the manifest last.
+Files gather in a folder of their own. A new model appears by one rename of that folder with the
+manifest in it; a repaired one gets its files one by one and the manifest last.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import shutil
 import threading
@@ -14,20 +16,21 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from internvl_modal.errors import WeightsError, WeightsInterruptedError
+from internvl_modal.transport.retry import Retry
+from internvl_modal.weights import layout
 from internvl_modal.weights.download import (
     BLOCK,
-    FREE_SPACE,
-    NO_ROOM,
     Digest,
     Downloads,
     PartialFile,
     Stopped,
     hash_file,
 )
-from internvl_modal.weights.hub import Hub, Repository, explain, retry_delay
+from internvl_modal.weights.hub import Hub, Repository
+from internvl_modal.weights.hub_errors import explain, transient
 from internvl_modal.weights.inventory import (
     Snapshot,
     damage,
@@ -36,22 +39,27 @@ from internvl_modal.weights.inventory import (
     sync_folder,
     write_manifest,
 )
-from internvl_modal.weights.layout import PARTIAL
+from internvl_modal.weights.layout import Place
 from internvl_modal.weights.lock import Lock
 from internvl_modal.weights.manifest import CachedFile, Manifest, RemoteFile
+from internvl_modal.weights.plain_files import (
+    make_folder,
+    nearest,
+    open_whole,
+    refuse_links,
+    size,
+)
 from internvl_modal.weights.progress import ProgressOption, Reporter
 from internvl_modal.weights.selection import Selection, select
-from internvl_modal.weights.store import Folder, nearest
+from internvl_modal.weights.store import FREE_SPACE, NO_ROOM, Folder
 
-__all__ = ["Installation", "model_lock"]
+__all__ = ["Installation"]
 
-METADATA_RETRIES = 4
+ANSWERED = Retry(attempts=5, initial=0.5, maximum=60.0)
+UNANSWERED = Retry(attempts=2, initial=0.5, maximum=0.5)
+"""Without a Hub, to be told within ten seconds."""
 
-
-def model_lock(folder: Folder, model: str, lost: threading.Event) -> Lock:
-    """The lock of one model: who writes or removes any of its commits holds it."""
-    path = folder.root / ".locks" / f"{model.replace('/', '--')}.lock"
-    return Lock(path, shared=folder.shared, pull=folder.pull, push=folder.push, lost=lost)
+logger = logging.getLogger("internvl_modal.weights")
 
 
 @dataclass
@@ -68,8 +76,9 @@ class Installation:
     def run(self) -> Snapshot:
         """Install under the model's lock; who waited for it may find the work done."""
         try:
-            with model_lock(self.folder, self.selection.model, self.stop):
-                return find(self.folder, self.selection) or self._install()
+            with self.folder.lock(self.selection.model, self.stop) as lock:
+                self.folder.pull()
+                return find(self.folder, self.selection) or self._install(lock)
         except KeyboardInterrupt as error:
             raise WeightsInterruptedError(
                 f"{self.selection.model}: interrupted",
@@ -77,7 +86,22 @@ class Installation:
                 destination=self.folder.where,
             ) from error
 
-    def _install(self) -> Snapshot:
+    def _install(self, lock: Lock) -> Snapshot:
+        """Complete the model; raises WeightsError when another has taken the lock meanwhile."""
+        try:
+            manifest = self._complete()
+            if lock.taker:
+                raise Stopped
+            return self._publish(manifest)
+        except Stopped as error:
+            raise WeightsError(
+                f"{self.selection.model}: the lock of this download was lost to "
+                f"{lock.taker or 'another process'}",
+                hint="run this again: it waits until that one is done",
+            ) from error
+
+    def _complete(self) -> Manifest:
+        """Bring every file of the model together, and say what it then consists of."""
         repository = self._resolve()
         variant, wanted = select(self.selection, repository.files)
         old = self._present(repository)
@@ -85,9 +109,10 @@ class Installation:
         whole = {file.path: file for file in old.files if file.path not in broken} if old else {}
         missing = {file.path: file for file in wanted if file.path not in whole}
         missing |= {f.path: f for f in repository.files if f.path in broken}
-        staging = self.folder.root / PARTIAL / self.selection.model / repository.commit
-        fetched = self._completed(repository, staging, missing.values())
-        manifest = Manifest(
+        place = Place(repository.name, repository.commit)
+        self._tell_of_code(wanted, repository.commit)
+        fetched = self._completed(repository, place, missing.values())
+        return Manifest(
             model=repository.name,
             commit=repository.commit,
             source=self.hub.endpoint,
@@ -96,21 +121,23 @@ class Installation:
             variants=_merged(old.variants if old else (), variant),
             files=tuple(sorted((*whole.values(), *fetched), key=lambda file: file.path)),
         )
-        return self._publish(staging, manifest)
 
     def _resolve(self) -> Repository:
         """Ask for the commit and its files; without a Hub this takes less than ten seconds."""
-        failures, selection = 0, self.selection
+        attempt, selection = 0, self.selection
         while True:
             try:
                 return self.hub.repository(selection.model, selection.revision)
             except Exception as error:
-                failures += 1
-                delay = retry_delay(error, failures)
-                answered = getattr(error, "response", None) is not None
-                if delay is None or failures > (METADATA_RETRIES if answered else 1):
+                attempt += 1
+                rule = UNANSWERED if getattr(error, "response", None) is None else ANSWERED
+                passing = transient(error)
+                delay = rule.pause(attempt, passing, math.inf) if passing else None
+                if delay is None:
                     told = explain(error, selection.model, selection.revision, None, self.hub)
-                    raise self._with_place(told) if told else error from error
+                    if told is None:
+                        raise
+                    raise self._with_place(told) from told.__cause__
                 time.sleep(delay)
 
     def _present(self, repository: Repository) -> Manifest | None:
@@ -123,37 +150,43 @@ class Installation:
         others = (m for m in manifests(self.folder, old.model) if m.commit != old.commit)
         return any(self.selection.revision in other.revisions for other in others)
 
+    def _tell_of_code(self, wanted: Iterable[RemoteFile], commit: str) -> None:
+        if code := [file.path for file in wanted if file.path.endswith(".py")]:
+            logger.info(
+                "%s brings Python that LMDeploy runs (%s): that of commit %s, and no other",
+                self.selection.model,
+                ", ".join(code),
+                commit,
+            )
+
     def _completed(
-        self, repository: Repository, staging: Path, missing: Iterable[RemoteFile]
+        self, repository: Repository, place: Place, missing: Iterable[RemoteFile]
     ) -> list[CachedFile]:
         """Gather the files, or say what stopped that and what is left of it."""
         try:
-            return self._gather(repository, staging, missing)
+            return self._gather(repository, place, missing)
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
-            shutil.rmtree(staging, ignore_errors=True)
+            shutil.rmtree(self.folder.root / place.staging, ignore_errors=True)
             self.folder.push()
             raise self._no_room(error.strerror or str(error.errno)) from error
         except KeyboardInterrupt:
-            self.folder.push()
+            with suppress(WeightsError):  # a Volume is committed when its container ends, too
+                self.folder.push()
             raise
-        except Stopped as error:
-            raise WeightsError(
-                f"{self.selection.model}: the lock of this download was lost",
-                hint="run this again: it waits for whoever holds it now",
-            ) from error
 
     def _gather(
-        self, repository: Repository, staging: Path, missing: Iterable[RemoteFile]
+        self, repository: Repository, place: Place, missing: Iterable[RemoteFile]
     ) -> list[CachedFile]:
-        """Bring the files into ``staging``: left there before, equal elsewhere, or fetched.
+        """Bring the files into the staging folder: left there before, equal elsewhere, or fetched.
 
         What is already whole where the model will be stays there.
         """
-        staging.mkdir(parents=True, exist_ok=True)
-        home = self.folder.root / repository.name / repository.commit
+        staging = make_folder(self.folder.root, place.staging)
+        home = self.folder.root / place.home
         self._check_disk(staging, home)
+        refuse_links(self.folder.root, place.home)
         local: dict[str, CachedFile | None] = {}
         unlinked: dict[str, list[Path]] = {}
         for file in missing:
@@ -184,7 +217,7 @@ class Installation:
         target = staging / file.path
         if found := self._read(target, file) or self._read(home / file.path, file):
             return found, []
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(staging, str(PurePosixPath(file.path).parent))
         unlinked = []
         for source in self._equals(file):
             target.unlink(missing_ok=True)
@@ -201,9 +234,9 @@ class Installation:
     def _copy(self, source: Path, staging: Path, file: RemoteFile) -> CachedFile | None:
         """Copy as a download that goes on where the last one stopped, verified on the way."""
         target = staging / file.path
-        part = target.with_name(f"{target.name}.part")
+        part = staging / layout.part_file(file.path)
         with PartialFile(part, file, self.stop, lambda _: None) as sink:
-            with source.open("rb") as content:
+            with open_whole(source) as content:
                 content.seek(sink.size)
                 while block := content.read(BLOCK):
                     sink.write(block)
@@ -219,33 +252,36 @@ class Installation:
         for manifest in manifests(self.folder, self.selection.model):
             for other in manifest.files:
                 if other.oid == file.oid and other.path not in manifest.bad:
-                    path = self.folder.root / manifest.folder / other.path
-                    if path.is_file() and _size(path) == file.size:
+                    path = self.folder.root / manifest.place.home / other.path
+                    if size(path) == file.size:
                         yield path
 
     def _read(self, path: Path, file: RemoteFile) -> CachedFile | None:
-        if _size(path) != file.size or not path.is_file():
+        if size(path) != file.size:
             return None
         digest = Digest(file)
-        with suppress(OSError):  # what cannot be read is fetched
+        try:
             hash_file(path, digest, lambda _: None, self.stop)
+        except OSError:  # what cannot be read is fetched
+            return None
         if self.stop.is_set():
             raise Stopped
         return digest.verified()
 
-    def _publish(self, staging: Path, manifest: Manifest) -> Snapshot:
-        home = self.folder.root / manifest.folder
+    def _publish(self, manifest: Manifest) -> Snapshot:
+        root, place = self.folder.root, manifest.place
+        home, staging = root / place.home, root / place.staging
         if home.exists():
             for file in manifest.files:
-                if (staging / file.path).is_file():
-                    (home / file.path).parent.mkdir(parents=True, exist_ok=True)
+                if size(staging / file.path) is not None:
+                    make_folder(home, str(PurePosixPath(file.path).parent))
                     (staging / file.path).replace(home / file.path)
             write_manifest(home, manifest)
             shutil.rmtree(staging)
         else:
             _strip(staging, set(manifest.paths))
             write_manifest(staging, manifest)
-            home.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(root, manifest.model)
             staging.rename(home)
             sync_folder(home.parent)
         self.folder.push()
@@ -281,17 +317,14 @@ def _merged(old: tuple[str, ...], new: str | None) -> tuple[str, ...]:
     return tuple(sorted({*old, new} if new else old))
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
 def _left(staging: Path, file: RemoteFile) -> int:
     """Bytes that a file in ``staging`` lacks."""
-    return file.size - _size(staging / f"{file.path}.part")
+    return file.size - (size(staging / layout.part_file(file.path)) or 0)
 
 
 def _strip(folder: Path, keep: set[str]) -> None:
-    """Remove what an earlier download with another selection left behind."""
+    """Remove what an earlier download with another selection left behind, and every link."""
     for path in list(folder.rglob("*")):
-        if path.is_file() and path.relative_to(folder).as_posix() not in keep:
+        kept = path.relative_to(folder).as_posix() in keep
+        if path.is_symlink() or (path.is_file() and not kept):
             path.unlink()

@@ -9,17 +9,35 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from internvl_modal.weights.layout import MANIFEST, PARTIAL, PLACE
+from internvl_modal.errors import WeightsError
+from internvl_modal.weights import layout
+from internvl_modal.weights.layout import Place
 from internvl_modal.weights.manifest import Manifest
-from internvl_modal.weights.selection import Selection
+from internvl_modal.weights.plain_files import NotAFileError, open_new, write_all
+from internvl_modal.weights.selection import Selection, repositories
 from internvl_modal.weights.store import Folder, Store
 
-__all__ = ["CachedModel", "Snapshot", "damage", "find", "inventory", "manifests", "write_manifest"]
+__all__ = [
+    "CachedModel",
+    "Snapshot",
+    "absent",
+    "damage",
+    "find",
+    "find_manifest",
+    "inventory",
+    "manifests",
+    "not_cached",
+    "sync_folder",
+    "write_manifest",
+]
 
 
 @dataclass(frozen=True)
 class Snapshot(os.PathLike[str]):
-    """A complete, verified model on this machine; use it as a path."""
+    """A complete, verified model on this machine; use it as a path.
+
+    ``commit`` is what it is pinned to: no branch that moves changes the files, or the code in them.
+    """
 
     path: Path
     model: str
@@ -36,6 +54,11 @@ class Snapshot(os.PathLike[str]):
         """Path of one of the model's files."""
         return self.path / name
 
+    @property
+    def code(self) -> tuple[str, ...]:
+        """The repository's own Python, which LMDeploy and transformers run."""
+        return tuple(name for name in self.files if name.endswith(".py"))
+
 
 @dataclass(frozen=True)
 class CachedModel:
@@ -51,22 +74,23 @@ class CachedModel:
 def manifests(store: Store, model: str = "") -> Iterator[Manifest]:
     """Every readable manifest that lies where it says, of one model or of all."""
     for path in store.entries(model):
-        if path.endswith(f"/{MANIFEST}") and not path.startswith("."):
+        if layout.is_manifest(path):
             manifest = _read(store, path)
-            if manifest and path == f"{manifest.folder}/{MANIFEST}":
+            if manifest and path == layout.manifest_file(manifest.place.home):
                 yield manifest
 
 
 def _read(store: Store, path: str) -> Manifest | None:
-    with suppress(FileNotFoundError):  # removed meanwhile
+    with suppress(FileNotFoundError, NotAFileError):  # removed meanwhile, or none of ours
         return Manifest.parse(store.read(path))
     return None
 
 
 def damage(store: Store, manifest: Manifest) -> tuple[str, ...]:
     """Name the files that are missing, of another size, or known to be bad."""
-    start = len(manifest.folder) + 1
-    found = store.entries(manifest.folder)
+    home = manifest.place.home
+    start = len(home) + 1
+    found = store.entries(home)
     return manifest.damaged({path[start:]: entry.size for path, entry in found.items()})
 
 
@@ -77,42 +101,77 @@ def find(folder: Folder, selection: Selection) -> Snapshot | None:
     if not whole:
         return None
     manifest = max(whole, key=lambda manifest: manifest.time)
-    path = folder.root / manifest.folder
+    home = manifest.place.home
     with suppress(OSError):  # A read-only cache is as good; it only forgets when it was used.
-        os.utime(path / MANIFEST)
-    return Snapshot(path, manifest.model, manifest.commit, manifest.paths)
+        os.utime(folder.root / layout.manifest_file(home))
+    return Snapshot(folder.root / home, manifest.model, manifest.commit, manifest.paths)
+
+
+def find_manifest(store: Store, model: str, revision: str | None) -> Manifest:
+    """The newest manifest of a model, or of one revision; raises WeightsError where none is."""
+    for name in repositories(model):
+        found = list(manifests(store, name))
+        named = [m for m in found if revision is None or m.is_at(revision)]
+        if named:
+            return max(named, key=lambda manifest: manifest.time)
+        if found:
+            break
+    raise not_cached(store, model, revision)
+
+
+def not_cached(store: Store, model: str, revision: str | None) -> WeightsError:
+    """What to say of a model, whole or not, of which nothing is here."""
+    at = "" if revision is None else f" at {revision!r}"
+    return WeightsError(
+        f"{model}{at} is not in {store.where}",
+        hint="internvl-modal weights list shows what is",
+    )
+
+
+def absent(folder: Folder, selection: Selection) -> WeightsError:
+    """What to say of a model that is not whole, where nothing may be fetched."""
+    names = selection.names or tuple(
+        path
+        for m in manifests(folder, selection.model)
+        if selection.answered_by(m)
+        for path in damage(folder, m)
+    )
+    what = f": {', '.join(names)} missing" if names else ""
+    return WeightsError(
+        f"{selection.model} at {selection.revision} is not complete in {folder.where}{what}",
+        hint="run once with a network and without offline",
+        files=names,
+        destination=str(folder.root / selection.model),
+    )
 
 
 def inventory(store: Store) -> tuple[CachedModel, ...]:
     """Every model, whole or not, by name and commit; other files are none of ours."""
-    whole = {m.folder for m in manifests(store) if not damage(store, m)}
-    sizes: dict[str, int] = {}
-    used: dict[str, float] = {}
+    whole = {m.place for m in manifests(store) if not damage(store, m)}
+    sizes: dict[Place, int] = {}
+    used: dict[Place, float] = {}
     for path, entry in store.entries().items():
-        if place := PLACE.match(path.removeprefix(f"{PARTIAL}/")):
-            name = place[1]
-            sizes[name] = sizes.get(name, 0) + entry.size
-            used[name] = max(used.get(name, 0.0), entry.mtime)
+        if place := layout.place_of(path):
+            sizes[place] = sizes.get(place, 0) + entry.size
+            used[place] = max(used.get(place, 0.0), entry.mtime)
     return tuple(
         CachedModel(
-            model=name.rpartition("/")[0],
-            commit=name.rpartition("/")[2],
-            size=sizes[name],
-            complete=name in whole,
-            last_used=datetime.fromtimestamp(used[name], timezone.utc),
+            model=place.model,
+            commit=place.commit,
+            size=sizes[place],
+            complete=place in whole,
+            last_used=datetime.fromtimestamp(used[place], timezone.utc),
         )
-        for name in sorted(sizes)
+        for place in sorted(sizes)
     )
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Put the manifest into the folder ``path``: whole and on the disk, or not at all."""
-    fresh = path / f"{MANIFEST}.new"
-    with fresh.open("w", encoding="utf-8") as file:
-        file.write(manifest.model_dump_json(indent=1))
-        file.flush()
+    with open_new(path / layout.DRAFT) as file:
+        write_all(file, manifest.model_dump_json(indent=1).encode())
         os.fsync(file.fileno())
-    fresh.replace(path / MANIFEST)
+    (path / layout.DRAFT).replace(path / layout.MANIFEST)
     sync_folder(path)
 
 

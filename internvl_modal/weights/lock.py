@@ -1,232 +1,193 @@
-"""One writer per model, on any file system: a lock file with a heartbeat.
+"""One writer per model: in a folder by flock, on a Modal Volume by an entry of a Modal Dict.
 
-Modal Volumes have no ``flock``, and clocks of two containers differ. So a lock is a file whose
-content changes while its holder lives; who waits takes it over when, by the waiter's own clock,
-it has not changed for ``STALE`` seconds, or at once when the holder was a process of this machine
-that is gone. A holder that could not commit a change for as long counts it as lost; where all see
-the same file, it is lost once it names another.
+A Volume has no flock, clocks of two containers differ, and what is committed to it is committed
+with all that was written: 157 GB take minutes. So who writes there has put its name into a Dict,
+where only the first one can, and changes an entry of its own while it lives. Who waits takes the
+lock over when, by the waiter's own clock, that entry has not changed for ``STALE`` seconds. A
+holder keeps it until it sees another's name there: a commit may take however long it takes, and a
+Dict that cannot be reached for a while takes nothing away.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
+import logging
 import os
-import re
 import socket
-import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
-__all__ = ["Lock"]
+from filelock import FileLock, Timeout
+
+__all__ = ["Entries", "FolderLock", "Lock", "VolumeLock"]
 
 BEAT = 5.0
 STALE = 30.0
-POLL = 0.2
-SETTLE = 3.0
-"""Seconds until whoever saw no lock before our commit has made theirs."""
-LEFT_AFTER = 3600.0
-CLAIM = re.compile(r"\.[0-9a-f]{32}$")
+POLL = 1.0
+TELL = 15.0
+"""Seconds between two lines that tell of a wait."""
+RELEASE = 5.0
+"""Seconds that a beat under way may take; one that hangs ends nobody's work."""
+
+logger = logging.getLogger("internvl_modal.weights")
 
 
-@dataclass(frozen=True)
-class _Holder:
-    owner: str
-    machine: str
-    pid: int
-    beat: int
+class Lock(Protocol):
+    """Held between ``with`` and its end."""
 
-    def is_dead(self) -> bool:
-        """True only for a process of this machine that no longer runs."""
-        if self.machine != _machine() or sys.platform == "win32":  # where kill ends what it asks
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except OSError:
-            return False
-        return False
+    taker: str
+    """Who holds it now, once it was lost; "" before."""
+
+    def __enter__(self) -> Lock:
+        """Wait until nobody else holds it."""
+
+    def __exit__(self, *_: object) -> None:
+        """Let the next one have it."""
 
 
-def _machine() -> str:
-    """Name this boot and process-id space; without Linux's, nothing that another could share."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{socket.gethostname()}/{boot}/{Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return f"{socket.gethostname()}/{uuid.getnode()}"
+class FolderLock:
+    """A lock file with flock, which ends with the process that holds it, however that ends.
+
+    Where a file system has no flock, filelock falls back to a marker file. The file itself stays:
+    to remove it would let two hold what they take for the same lock. Raises OSError where it
+    cannot be made, or is a link.
+    """
+
+    taker = ""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock = path, FileLock(path)
+
+    def __enter__(self) -> FolderLock:
+        seconds = 0.0
+        while True:
+            with suppress(Timeout):
+                self._lock.acquire(timeout=seconds)
+                return self
+            seconds = TELL
+            logger.info("waiting for another process that holds %s", self._path)
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
-class Lock:
-    """Held between ``with`` and its end; ``lost`` is set when another may hold it meanwhile.
+class Entries(Protocol):
+    """What a ``modal.Dict`` can do, of which each call is atomic."""
 
-    ``pull`` and ``push`` exchange the file with other machines where a file system needs that
-    (a Modal Volume); ``shared`` says that it does, and that process ids mean nothing. ``beat`` and
-    ``stale`` are seconds.
+    def put(self, key: str, value: object, *, skip_if_exists: bool = False) -> bool:
+        """Write an entry; False where it was there and should be left."""
+
+    def get(self, key: str) -> object:
+        """An entry, or None."""
+
+    def pop(self, key: str, default: object) -> object:
+        """Remove an entry, and return what it was."""
+
+
+class VolumeLock:
+    """The entry ``name`` of ``entries``; ``lost`` is set once another holds it.
+
+    ``beat``, ``stale`` and ``poll`` are seconds: between two signs of life, until a holder without
+    one counts as gone, and between two looks of one who waits. Raises what ``entries`` raises
+    while it waits, and nothing while it is held.
     """
 
     def __init__(
         self,
-        path: Path,
+        entries: Entries,
+        name: str,
         *,
-        shared: bool = False,
-        pull: Callable[[], None] = lambda: None,
-        push: Callable[[], None] = lambda: None,
         lost: threading.Event,
         beat: float = BEAT,
         stale: float = STALE,
+        poll: float = POLL,
     ) -> None:
-        self._path, self._shared, self._pull, self._push = path, shared, pull, push
-        self._lost, self._interval, self._stale = lost, beat, stale
-        self._me = _Holder(uuid.uuid4().hex, _machine(), os.getpid(), 0)
-        self._released, self._gone = threading.Event(), False
+        self._entries, self._name = entries, name
+        self._lost, self._interval, self._stale, self._poll = lost, beat, stale, poll
+        self._me = f"{_machine()}, {uuid.uuid4().hex}"
+        self.taker = ""
+        self._released = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True, name="weights-lock")
 
-    def __enter__(self) -> Lock:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        while not self._taken():
+    def __enter__(self) -> VolumeLock:
+        self._entries.put(self._life(self._me), 0)
+        # The answer to a put may have been lost, and Modal's client have put it again.
+        while not self._put() and self._entries.get(self._name) != self._me:
             self._wait()
-        self._sweep()
         self._heart.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._released.set()
-        while self._heart.is_alive() and not self._gone:  # a commit can hang
-            self._heart.join(POLL)
-        if self._mine() and not self._gone:
-            self._path.with_suffix(".beat").unlink(missing_ok=True)
-            self._path.unlink(missing_ok=True)
-            self._push()
-
-    def _taken(self) -> bool:
-        """Create the lock file; on a Volume the last commit wins, so look who that was."""
-        self._pull()
-        if not self._claim(self._path):
-            return False
-        self._push()
-        if self._shared:
-            time.sleep(SETTLE)
-        self._pull()
-        return self._mine()
-
-    def _claim(self, path: Path) -> bool:
-        """Create ``path`` with our name in it; whole at once where there are hard links."""
-        name = json.dumps(asdict(self._me))
-        fresh = path.with_name(f"{path.name}.{self._me.owner}")
+        self._heart.join(RELEASE)
         try:
-            fresh.write_text(name)
-            os.link(fresh, path)
-        except FileExistsError:
-            return False
-        except OSError:
-            return self._claim_without_links(path, name)
-        finally:
-            fresh.unlink(missing_ok=True)
-        return True
+            if self._entries.get(self._name) == self._me:
+                self._entries.pop(self._name, None)
+            self._entries.pop(self._life(self._me), None)
+        except Exception as error:  # noqa: BLE001 - the work is done, and others wait STALE seconds
+            logger.info("the lock %s goes stale: %s", self._name, type(error).__name__)
 
     @staticmethod
-    def _claim_without_links(path: Path, name: str) -> bool:
-        try:
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        except FileExistsError:
-            return False
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(name)
-        except OSError:  # a full disk: without a name in it, others would wait for it to go stale
-            path.unlink(missing_ok=True)
-            raise
-        return True
+    def _life(holder: object) -> str:
+        return f"beat of {holder}"
 
-    def _read(self, path: Path | None = None) -> _Holder | None:
-        try:
-            return _Holder(**json.loads((path or self._path).read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
+    def _put(self) -> bool:
+        return self._entries.put(self._name, self._me, skip_if_exists=True)
 
-    def _is_dead(self, holder: _Holder | None) -> bool:
-        return holder is not None and not self._shared and holder.is_dead()
-
-    def _mine(self) -> bool:
-        holder = self._read()
-        return holder is not None and holder.owner == self._me.owner
+    def _seen(self) -> tuple[object, object]:
+        """Who holds the lock, and that one's last sign of life."""
+        holder = self._entries.get(self._name)
+        return holder, None if holder is None else self._entries.get(self._life(holder))
 
     def _wait(self) -> None:
-        """Return when the lock is gone, or was stale and is ours to take away."""
-        seen, since = self._read(), time.monotonic()
-        while self._path.exists():
-            if self._is_dead(seen) or time.monotonic() - since > self._stale:
-                self._break(seen)
-                return
-            time.sleep(POLL)
-            self._pull()
-            if (now := self._read()) != seen:
-                seen, since = now, time.monotonic()
+        """Return when the lock is free, or was taken from a holder that shows no life."""
+        seen, told = self._seen(), -TELL
+        since = time.monotonic()
+        while seen[0] is not None:
+            now = time.monotonic()
+            if now - since > self._stale:
+                return self._take_away(seen[0])
+            if now - told >= TELL:
+                told = now
+                logger.info("waiting for %s, which holds %s", _who(seen[0]), self._name)
+            time.sleep(self._poll)
+            if (again := self._seen()) != seen:
+                seen, since = again, time.monotonic()
 
-    def _break(self, stale: _Holder | None) -> None:
-        """Remove a stale lock; of several waiters only the one that makes the marker may."""
-        marker = self._path.with_suffix(f".{stale.owner if stale else 'unreadable'}")
-        if not self._claim(marker):
-            # Its maker may have died here too: then the marker ages as a lock does.
-            with contextlib.suppress(FileNotFoundError):
-                old = time.time() - marker.stat().st_mtime > self._stale
-                if old or self._is_dead(self._read(marker)):
-                    marker.unlink(missing_ok=True)
-            time.sleep(POLL)
-            return
-        if self._read() == stale:
-            self._path.unlink(missing_ok=True)
-        marker.unlink(missing_ok=True)
+    def _take_away(self, stale: object) -> None:
+        """Remove a stale lock; what turns out to be another's is put back.
 
-    def _sweep(self) -> None:
-        """Remove what claims of any model have left that were killed within their milliseconds."""
-        for path in self._path.parent.iterdir():
-            with contextlib.suppress(OSError):
-                if CLAIM.search(path.name) and time.time() - path.stat().st_mtime > LEFT_AFTER:
-                    path.unlink()
+        Where a third was faster meanwhile, that other sees it with its next beat, and stops.
+        """
+        logger.info("%s has shown no life and loses %s", _who(stale), self._name)
+        removed = self._entries.pop(self._name, None)
+        if removed not in (None, stale):
+            self._entries.put(self._name, removed, skip_if_exists=True)
+        self._entries.pop(self._life(stale), None)
 
     def _beat(self) -> None:
-        """Change the file until released; a failure may pass, so only the alarm ends this."""
-        beat, alarm = 0, self._alarm()
+        beat = 0
         while not self._released.wait(self._interval):
-            if not self._mine():
-                self._lose()
-                break
             beat += 1
-            next_alarm = self._alarm()
-            try:
-                self._change(beat)
-            except Exception:  # noqa: BLE001 - a full disk, or whatever a commit raises
-                next_alarm.cancel()
-            else:
-                alarm.cancel()
-                alarm = next_alarm
-        alarm.cancel()
+            with suppress(Exception):  # nobody has the lock because Modal cannot be reached
+                holder = self._entries.get(self._name)
+                if holder == self._me:
+                    self._entries.put(self._life(self._me), beat)
+                elif not self._released.is_set():
+                    self.taker = _who(holder) if holder is not None else "another container"
+                    self._lost.set()
+                    return
 
-    def _alarm(self) -> threading.Timer:
-        """Look when others may take a lock that changes no more; a commit can hang."""
-        timer = threading.Timer(self._stale, self._overdue)
-        timer.daemon = True
-        timer.start()
-        return timer
 
-    def _overdue(self) -> None:
-        """Others may not see what our file says here; else it tells whether one came."""
-        if self._shared or not self._mine():
-            self._lose()
+def _machine() -> str:
+    """Name the container, or the process and its machine: for people to read."""
+    if task := os.environ.get("MODAL_TASK_ID"):
+        return f"the container {task}"
+    return f"process {os.getpid()} of {socket.gethostname()}"
 
-    def _lose(self) -> None:
-        self._gone = True
-        self._lost.set()
 
-    def _change(self, beat: int) -> None:
-        fresh = self._path.with_suffix(".beat")
-        fresh.write_text(json.dumps(asdict(replace(self._me, beat=beat))))
-        fresh.replace(self._path)
-        self._push()
+def _who(holder: object) -> str:
+    return str(holder).rpartition(", ")[0] or "something unreadable"

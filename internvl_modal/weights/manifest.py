@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from internvl_modal.weights.layout import MANIFEST, abbreviates
+from internvl_modal.weights.layout import MANIFEST, Place, abbreviates
 
 __all__ = ["CachedFile", "Manifest", "RemoteFile"]
 
@@ -19,7 +19,7 @@ __all__ = ["CachedFile", "Manifest", "RemoteFile"]
 def _inside(path: str) -> str:
     """Refuse a name that would leave the model's folder: names come from the network."""
     parts = PurePosixPath(path).parts
-    outside = path.startswith("/") or ".." in parts
+    outside = path.startswith("/") or ".." in parts or "\0" in path
     if sys.platform == "win32":  # a drive, a stream or a separator there; elsewhere mere letters
         outside = outside or re.search(r"[\\:]", path) is not None
     if not parts or outside or parts == (MANIFEST,):
@@ -68,9 +68,9 @@ class Manifest(BaseModel):
     bad: tuple[str, ...] = ()
 
     @property
-    def folder(self) -> str:
-        """Where the model lies, from the cache's root."""
-        return f"{self.model}/{self.commit}"
+    def place(self) -> Place:
+        """Where the model lies."""
+        return Place(self.model, self.commit)
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -118,3 +118,31 @@ def _whole(model: str, kind: str, path: str, paths: Sequence[str]) -> list[str]:
             hint="the repository itself is incomplete: choose another revision",
         )
     return names
+
+
+def repository_name(model: str, variant: Variant) -> str:
+    """The repository of a catalog name, or ``owner/name`` as it is."""
+    from internvl_modal.models.catalogue import MODELS, find_model, unknown_model
+
+    if not model.isprintable():  # a NUL is no part of any path
+        raise WeightsError(f"{model!r} is not a repository's name", hint="write it as owner/name")
+    spec = find_model(model)
+    if spec is not None and variant == "gguf":
+        if spec.gguf is None:
+            names = ", ".join(each.name for each in MODELS.values() if each.gguf)
+            raise WeightsError(f"there are no GGUF files of {model}", hint=f"there are of {names}")
+        return spec.gguf
+    if spec is not None:
+        return spec.repo
+    if model.count("/") == 1 and not model.startswith((".", "/")) and ".." not in model:
+        return model
+    unknown = unknown_model(model)
+    raise WeightsError(unknown.message, hint=unknown.hint)
+
+
+def repositories(model: str) -> tuple[str, ...]:
+    """Where the files of a name may lie, in the order in which to look."""
+    from internvl_modal.models.catalogue import find_model
+
+    spec = None if "/" in model else find_model(model)
+    return (spec.repo, spec.gguf) if spec and spec.gguf else (repository_name(model, "auto"),)

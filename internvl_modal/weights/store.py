@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from internvl_modal.errors import WeightsError
+from internvl_modal.weights import layout
+from internvl_modal.weights.lock import Entries, FolderLock, Lock, VolumeLock
+from internvl_modal.weights.plain_files import make_folder, nearest, open_whole, refuse_links
+from internvl_modal.weights.progress import CallbackError
 
 if TYPE_CHECKING:
     from modal import Volume
 
-__all__ = ["Entry", "Folder", "MountedVolume", "RemoteVolume", "Store", "nearest"]
+__all__ = [
+    "FREE_SPACE",
+    "NO_ROOM",
+    "Entry",
+    "Folder",
+    "MountedVolume",
+    "RemoteVolume",
+    "Store",
+    "local_errors",
+    "open_volume",
+    "writing",
+]
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FREE_SPACE = "free some space (internvl-modal weights prune) or choose another folder"
+LOCKS = "internvl-modal-weights-locks"
+"""The Dict with the locks of all Volumes of a Modal environment."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +48,13 @@ class Entry:
     mtime: float
 
 
-def nearest(path: Path) -> Path:
-    """``path``, or the last folder on the way to it that is there."""
-    while not path.exists():
-        path = path.parent
-    return path
-
-
 class Store(Protocol):
     """What looking at a cache and removing from it needs; paths are relative, with slashes."""
 
     where: str
+
+    def lock(self, model: str, lost: threading.Event) -> Lock:
+        """The lock of one model: who writes or removes any of its commits holds it."""
 
     def pull(self) -> None:
         """See what other machines have written."""
@@ -57,11 +75,14 @@ class Store(Protocol):
 class Folder:
     """A folder of this machine."""
 
-    shared = False
-
     def __init__(self, root: Path) -> None:
         self.root = root
         self.where = str(root)
+
+    def lock(self, model: str, lost: threading.Event) -> Lock:
+        """A lock file, in a folder made for it; flock is never lost."""
+        path = PurePosixPath(layout.lock_file(model))
+        return FolderLock(make_folder(self.root, str(path.parent)) / path.name)
 
     def pull(self) -> None:
         """Nothing to fetch: this machine sees its own files."""
@@ -82,13 +103,15 @@ class Folder:
         return found
 
     def read(self, path: str) -> bytes:
-        """The content of a small file."""
-        return (self.root / path).read_bytes()
+        """The content of a small file; raises NotAFileError for what is none."""
+        with open_whole(self.root / path) as file:
+            return file.readall()
 
     def remove(self, path: str) -> None:
         """Remove a file or a folder with all it holds."""
         target = self.root / path
-        if target.is_dir():
+        refuse_links(self.root, str(PurePosixPath(path).parent))
+        if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target)
         else:
             target.unlink(missing_ok=True)
@@ -102,13 +125,23 @@ class Folder:
 
 
 class MountedVolume(Folder):
-    """A Volume inside a container: written through its mount, shared by reload and commit."""
+    """A Volume inside a container: written through its mount, shared by reload and commit.
 
-    shared = True
+    ``locks`` is where containers agree who writes to the Volume called ``name``; without it only
+    the processes of this container do.
+    """
 
-    def __init__(self, root: Path, volume: Volume) -> None:
+    def __init__(
+        self, root: Path, volume: Volume, *, name: str = "", locks: Entries | None = None
+    ) -> None:
         super().__init__(root)
-        self._volume = volume
+        self._volume, self._name, self._locks = volume, name, locks
+
+    def lock(self, model: str, lost: threading.Event) -> Lock:
+        """An entry of the Dict, or the lock of a folder where there is none."""
+        if self._locks is None:
+            return super().lock(model, lost)
+        return VolumeLock(self._locks, layout.volume_lock(self._name, model), lost=lost)
 
     def pull(self) -> None:
         """Reload the mount; no file of it may be open."""
@@ -128,9 +161,13 @@ class MountedVolume(Folder):
 class RemoteVolume:
     """A Volume from outside, through Modal's API: it can be listed and removed from."""
 
-    def __init__(self, name: str, volume: Volume) -> None:
+    def __init__(self, name: str, volume: Volume, locks: Entries) -> None:
         self.where = f"Modal Volume {name}"
-        self._volume = volume
+        self._name, self._volume, self._locks = name, volume, locks
+
+    def lock(self, model: str, lost: threading.Event) -> Lock:
+        """The same entry of the Dict as for those who have the Volume mounted."""
+        return VolumeLock(self._locks, layout.volume_lock(self._name, model), lost=lost)
 
     def pull(self) -> None:
         """Raise WeightsError where there is no such Volume; every other call asks Modal anew."""
@@ -166,6 +203,41 @@ class RemoteVolume:
             self._volume.remove_file(path, recursive=True)
 
 
+class _Locks:
+    """A ``modal.Dict`` whose errors are ours."""
+
+    def __init__(self, entries: Entries) -> None:
+        self._entries, self._where = entries, f"Modal Dict {LOCKS}"
+
+    def put(self, key: str, value: object, *, skip_if_exists: bool = False) -> bool:
+        with _modal_errors(self._where):
+            return self._entries.put(key, value, skip_if_exists=skip_if_exists)
+
+    def get(self, key: str) -> object:
+        with _modal_errors(self._where):
+            return self._entries.get(key)
+
+    def pop(self, key: str, default: object) -> object:
+        with _modal_errors(self._where):
+            return self._entries.pop(key, default)
+
+
+@contextmanager
+def writing(store: Store, model: str) -> Iterator[None]:
+    """Keep others from writing a model, and see what they have written.
+
+    A full disk may have no room for a lock either: what frees it goes on without one.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(store.lock(model, threading.Event()))
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+        store.pull()
+        yield
+
+
 @contextmanager
 def _modal_errors(where: str) -> Iterator[None]:
     """Modal's own words hold no secret and say what is wrong."""
@@ -184,11 +256,30 @@ def open_volume(name: str, environment: str | None, root: str | None) -> Store:
 
     with _modal_errors(f"Modal Volume {name}"):
         volume = modal.Volume.from_name(name, environment_name=environment)
+        found = modal.Dict.from_name(LOCKS, environment_name=environment, create_if_missing=True)
+    locks = _Locks(cast(Entries, found))
     if root is not None:
-        return MountedVolume(Path(root), volume)
+        return MountedVolume(Path(root), volume, name=name, locks=locks)
     if not modal.is_local():
         raise WeightsError(
             f"the Volume {name} is not mounted here",
             hint="set INTERNVL_MODAL_WEIGHTS_ROOT to the path where it is mounted",
         )
-    return RemoteVolume(name, volume)
+    return RemoteVolume(name, volume, locks)
+
+
+@contextmanager
+def local_errors(store: Store) -> Iterator[None]:
+    """Say which file or folder cannot be used; what a callback raised comes out as it is."""
+    try:
+        yield
+    except CallbackError as failed:
+        raise failed.error from failed.error.__cause__
+    except OSError as error:
+        cause = error.strerror or type(error).__name__
+        full = error.errno in NO_ROOM
+        raise WeightsError(
+            f"cannot use {error.filename or store.where}: {cause}",
+            hint=FREE_SPACE if full else "check the folder's permissions or choose another",
+            destination=store.where,
+        ) from error

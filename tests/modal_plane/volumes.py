@@ -1,4 +1,4 @@
-"""Version-2 Volumes of the plane: folders on disk, with file blocks over HTTP."""
+"""Version-2 Volumes of the plane, and Dicts: folders on disk, with file blocks over HTTP."""
 
 from __future__ import annotations
 
@@ -44,12 +44,21 @@ class View:
             p: s for p, s in self.loaded.items() if p in changed
         }
 
+    def changes(self) -> tuple[dict[str, State], set[str]]:
+        """What lies here, and the names of what a commit would upload or remove."""
+        mine = _states(self.path)
+        return mine, {n for n in {*mine, *self.loaded} if mine.get(n) != self.loaded.get(n)}
+
+    def uncommitted(self) -> int:
+        """Bytes that a commit would upload."""
+        mine, changed = self.changes()
+        return sum(mine[name][0] for name in changed if name in mine)
+
     def commit(self) -> None:
         """Give others what was changed here; of two commits of a file the last one wins."""
-        mine = _states(self.path)
-        for name in {*mine, *self.loaded}:
-            if mine.get(name) != self.loaded.get(name):
-                _exchange(self.path / name, self.shared / name, present=name in mine)
+        mine, changed = self.changes()
+        for name in changed:
+            _exchange(self.path / name, self.shared / name, present=name in mine)
         self.loaded = mine
 
 
@@ -82,10 +91,9 @@ class Volumes:
         self.volumes: dict[str, int] = {}
         self.blocks: dict[bytes, bytes] = {}
         self.views: dict[tuple[str, str], View] = {}
-        self.rivals = 0
-        """So many first commits wait for each other; then the last of them comes a second later."""
-        self.asked = 0
-        self.all_asked = asyncio.Event()
+        self.bandwidth: float | None = None
+        """Bytes of changed files that a commit uploads a second; None: all at once."""
+        self.dicts: dict[str, dict[bytes, bytes]] = {}
 
     def volume_path(self: Plane, name: str) -> Path:
         """The folder behind a Volume, made on first use."""
@@ -179,13 +187,9 @@ class Volumes:
         return Empty()
 
     async def VolumeCommit(self: Plane, request: Any) -> p.VolumeCommitResponse:
-        self.asked += 1
-        if self.asked == self.rivals:
-            self.all_asked.set()
-            await asyncio.sleep(1)
-        elif self.asked < self.rivals:
-            await self.all_asked.wait()
         if view := self.views.get((ASKER.get(), request.volume_id)):
+            if self.bandwidth:
+                await asyncio.sleep(view.uncommitted() / self.bandwidth)
             view.commit()
         return p.VolumeCommitResponse(skip_reload=True)
 
@@ -193,6 +197,34 @@ class Volumes:
         if view := self.views.get((ASKER.get(), request.volume_id)):
             view.reload()
         return Empty()
+
+    async def DictGetOrCreate(self: Plane, request: Any) -> p.DictGetOrCreateResponse:
+        name = f"{request.environment_name or 'main'}/{request.deployment_name}"
+        kind = request.object_creation_type
+        if kind == p.OBJECT_CREATION_TYPE_UNSPECIFIED and name not in self.dicts:
+            raise GRPCError(Status.NOT_FOUND, f"Dict '{request.deployment_name}' not found")
+        self.dicts.setdefault(name, {})
+        metadata = p.DictMetadata(name=request.deployment_name)
+        return p.DictGetOrCreateResponse(dict_id=f"di-{name}", metadata=metadata)
+
+    async def DictUpdate(self: Plane, request: Any) -> p.DictUpdateResponse:
+        entries = self._dict(request.dict_id)
+        known = [update.key for update in request.updates if update.key in entries]
+        for update in request.updates:
+            if not (request.if_not_exists and update.key in known):
+                entries[update.key] = update.value
+        return p.DictUpdateResponse(created=not known)
+
+    async def DictGet(self: Plane, request: Any) -> p.DictGetResponse:
+        value = self._dict(request.dict_id).get(request.key)
+        return p.DictGetResponse(found=value is not None, value=value)
+
+    async def DictPop(self: Plane, request: Any) -> p.DictPopResponse:
+        value = self._dict(request.dict_id).pop(request.key, None)
+        return p.DictPopResponse(found=value is not None, value=value)
+
+    def _dict(self: Plane, dict_id: str) -> dict[bytes, bytes]:
+        return self.dicts[dict_id.removeprefix("di-")]
 
     def bucket_path(self: Plane, name: str) -> Path:
         """The folder that stands for a bucket at another provider."""

@@ -2,12 +2,13 @@
 
 Reads JSON lists ``[root, endpoint, model]`` from stdin; for each it forks, prints the child's
 process id, and when the child has ended its line: the files, an error, or nothing where it was
-killed.
+killed. What a child says of waiting goes to stderr.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -30,6 +31,8 @@ def ensure(root: str, endpoint: str, model: str) -> str:
 
 
 def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger().handlers[0].addFilter(lambda record: "waiting" in record.getMessage())
     for line in sys.stdin:
         reader, writer = os.pipe()
         child = os.fork()

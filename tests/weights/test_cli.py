@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shlex
@@ -53,6 +54,29 @@ def test_a_model_comes_and_goes(hub: LoopbackHub, root: Path) -> None:
     assert (empty.stdout, empty.stderr) == ("", f"no models in {folder}\n")
     gone = run("remove", REPO, "--folder", folder)
     assert isinstance(gone.exception, WeightsError)
+
+
+def test_code_of_a_repository_is_told_with_its_commit(cache: WeightsCache, root: Path) -> None:
+    snapshot = cache.ensure(REPO, progress=None)
+    assert snapshot.code == ("modeling_internvl_chat.py",)
+    said = run("ensure", REPO, "--offline", "--folder", root)
+    assert said.stderr == (
+        "LMDeploy runs the Python in this repository (modeling_internvl_chat.py), as it is at "
+        f"commit {snapshot.commit}; --revision {snapshot.commit} pins it elsewhere too\n"
+    )
+
+
+def test_where_there_is_no_code_none_is_told(hub: LoopbackHub, root: Path) -> None:
+    hub.commit("a/b", {"config.json": b"{}", "model.safetensors": noise(2000)})
+    WeightsCache(root, endpoint=hub.url).ensure("a/b", progress=None)
+    assert run("ensure", "a/b", "--offline", "--folder", root).stderr == ""
+
+
+def test_code_that_comes_is_logged(cache: WeightsCache, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "internvl_modal")
+    commit = cache.ensure(REPO, progress=None).commit
+    told = "brings Python that LMDeploy runs (modeling_internvl_chat.py): that of commit"
+    assert any(f"{told} {commit}" in message for message in caplog.messages)
 
 
 def test_an_empty_folder_is_refused(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import subprocess
@@ -228,20 +229,6 @@ def test_who_was_suspended_looks_before_the_next_byte(
     assert (tmp_path / "x").read_bytes() == b"by"
 
 
-def test_a_download_whose_lock_is_lost_ends(
-    hub: LoopbackHub, cache: WeightsCache, root: Path
-) -> None:
-    lock = root / ".locks" / f"{REPO.replace('/', '--')}.lock"
-    take = Fault(f"cdn.*{SHARD}", times=1, status=503, headers={"Retry-After": "60"})
-    take.then = lambda: lock.write_text("another's")
-    hub.faults.append(take)
-    with pytest.raises(WeightsError, match="the lock of this download was lost"):
-        cache.ensure(REPO, progress=None)
-    assert lock.read_text() == "another's"
-    lock.unlink()
-    assert cache.ensure(REPO, progress=None).files == NEEDED
-
-
 def test_a_revision_that_moves_during_the_download_changes_nothing(
     hub: LoopbackHub, cache: WeightsCache
 ) -> None:
@@ -298,15 +285,68 @@ def test_offline_mode_of_huggingface_hub(hub: LoopbackHub, root: Path) -> None:
     assert not hub.requests
 
 
-@pytest.mark.parametrize("fault", [None, Fault("revision", body="[]", status=200)])
+PASS = "pass-of-the-test"
+
+
+@pytest.mark.parametrize(
+    "address", ["http://me:{0}@127.0.0.1:{1}", "http://127.0.0.1:{1}/?key={0}&n=1#{0}"]
+)
+@pytest.mark.parametrize(
+    "fault", [None, Fault("", body="[]", status=200), Fault("", status=403), Fault("", status=404)]
+)
 def test_the_password_of_a_mirror_is_shown_nowhere(
-    hub: LoopbackHub, root: Path, fault: Fault | None
+    hub: LoopbackHub, root: Path, fault: Fault | None, address: str
 ) -> None:
     """None: nobody listens there."""
     hub.faults += [fault] if fault else []
     port = hub.url.rpartition(":")[2] if fault else "9"
-    cache = WeightsCache(root, endpoint=f"http://me:pass-of-the-test@127.0.0.1:{port}")
+    cache = WeightsCache(root, endpoint=address.format(PASS, port))
     with pytest.raises(WeightsError) as caught:
         cache.ensure(REPO, progress=None)
-    assert f"http://127.0.0.1:{port}" in str(caught.value)
-    assert "pass-of-the-test" not in f"{caught.value!r} {caught.value.hint}"
+    assert f"http://127.0.0.1:{port}" in str(caught.value) or (fault and fault.status != 200)
+    told = "".join(traceback.format_exception(caught.value))
+    assert PASS not in f"{told} {caught.value!r} {caught.value.hint} {caught.value.__dict__}"
+
+
+def test_an_address_that_is_none_is_not_shown(root: Path) -> None:
+    cache = WeightsCache(root, endpoint=f"http://[{PASS}")
+    with pytest.raises(ConfigError, match="the Hub's address is no URL") as caught:
+        cache.ensure(REPO, progress=None)
+    assert PASS not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("path", ["/resolve/.*safetensors", "revision/main"])
+def test_a_hub_that_redirects_for_ever(hub: LoopbackHub, cache: WeightsCache, path: str) -> None:
+    location = f"{hub.url}/api/models/{REPO}/revision/main"
+    if "resolve" in path:
+        location = f"{hub.url}/{REPO}/resolve/main/{SHARD}"
+    hub.faults.append(Fault(path, status=302, headers={"Location": location}))
+    with pytest.raises(WeightsError, match="redirects without end"):
+        cache.ensure(REPO, progress=None)
+    hub.faults.clear()
+    assert cache.ensure(REPO, progress=None).files == NEEDED
+
+
+@pytest.mark.parametrize(
+    "location", ["ftp://127.0.0.1/x", "file:///etc/passwd", "http://[::1", "http://127.0.0.1:9/x"]
+)
+def test_a_hub_that_redirects_to_nowhere(
+    hub: LoopbackHub, cache: WeightsCache, location: str
+) -> None:
+    hub.faults.append(Fault("revision/main", status=302, headers={"Location": location}))
+    with pytest.raises(WeightsError):
+        cache.ensure(REPO, progress=None)
+
+
+def test_each_pause_is_logged_without_words_of_the_hub(
+    hub: LoopbackHub, cache: WeightsCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "internvl_modal")
+    hub.faults = [
+        Fault(f"cdn.*{SHARD}", times=1, status=503, body=SECRET, headers={"Retry-After": "1"}),
+        Fault("revision/main", times=1, status=429, body=SECRET),
+    ]
+    cache.ensure(REPO, progress=None)
+    first, second = [m for m in caplog.messages if m.startswith("attempt")]
+    assert first.startswith("attempt 1: RateLimitedError 429; the next one in 0.")
+    assert second.startswith("attempt 1: ServerUnavailableError 503; the next one in 1.")

@@ -1,51 +1,85 @@
-"""The lock: one holder, and no waiting for the dead."""
+"""The locks: one holder, and no waiting for the dead."""
 
 from __future__ import annotations
 
-import json
+import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from internvl_modal.weights.lock import Lock, _Holder, _machine
+from internvl_modal.weights.lock import FolderLock, Lock, VolumeLock
+
+NAME = "weights/owner/model"
+
+
+class Entries:
+    """A ``modal.Dict`` as far as its documentation goes: each call atomic, some of them fail."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, object] = {}
+        self.calls: list[str] = []
+        self.down = threading.Event()
+        self._lock = threading.Lock()
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        if self.down.is_set():
+            raise ConnectionError
+
+    def put(self, key: str, value: object, *, skip_if_exists: bool = False) -> bool:
+        self._call("put")
+        with self._lock:
+            if skip_if_exists and key in self.held:
+                return False
+            self.held[key] = value
+            return True
+
+    def get(self, key: str) -> object:
+        self._call("get")
+        with self._lock:
+            return self.held.get(key)
+
+    def pop(self, key: str, default: object) -> object:
+        self._call("pop")
+        with self._lock:
+            return self.held.pop(key, default)
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "model.lock"
+def entries() -> Entries:
+    return Entries()
 
 
-def lock(path: Path, lost: threading.Event | None = None) -> Lock:
-    """One that beats often, and that nobody takes for stale where a beat is late."""
-    return Lock(path, lost=lost or threading.Event(), beat=0.05, stale=60)
+def volume_lock(
+    entries: Entries, lost: threading.Event | None = None, *, stale: float = 60
+) -> VolumeLock:
+    return VolumeLock(
+        entries, NAME, lost=lost or threading.Event(), beat=0.05, stale=stale, poll=0.02
+    )
 
 
-def foreign(path: Path, pid: int, machine: str) -> str:
-    text = json.dumps(_Holder("other", machine, pid, 0).__dict__)
-    path.write_text(text)
-    return text
+@pytest.fixture(params=["folder", "volume"])
+def make(request: pytest.FixtureRequest, tmp_path: Path, entries: Entries) -> Callable[[], Lock]:
+    if request.param == "folder":
+        return lambda: FolderLock(tmp_path / "model.lock")
+    return lambda: volume_lock(entries)
 
 
-def take_over(path: Path, lost: threading.Event) -> str:
-    """Write another's name until the holder sees it: a heartbeat may replace the first."""
-    for _ in range(100):
-        text = foreign(path, 1, "elsewhere")
-        if lost.wait(0.2):
-            return text
-    raise AssertionError("the holder has not noticed")
-
-
-def test_only_one_is_inside(path: Path) -> None:
+def test_only_one_is_inside(make: Callable[[], Lock]) -> None:
     inside: list[int] = []
     most: list[int] = []
 
     def work(number: int) -> None:
-        with lock(path):
+        with make():
             inside.append(number)
             most.append(len(inside))
             time.sleep(0.05)
@@ -57,128 +91,181 @@ def test_only_one_is_inside(path: Path) -> None:
     for thread in threads:
         thread.join()
     assert most == [1] * 6
-    assert not list(path.parent.glob("model*"))
 
 
-def test_a_dead_process_of_this_machine_is_not_waited_for(path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        process.wait()
-    foreign(path, process.pid, _machine())
-    patient = Lock(path, lost=threading.Event(), stale=1000)
-    with patient:
-        assert json.loads(path.read_text())["owner"] != "other"
+HOLD = """
+import sys, time
+from pathlib import Path
+from internvl_modal.weights.lock import FolderLock
+with FolderLock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
 
 
-@pytest.mark.parametrize("content", ["holder", "", "not json"])
-def test_a_lock_that_does_not_change_is_taken_over(path: Path, content: str) -> None:
-    foreign(path, 1, "elsewhere") if content == "holder" else path.write_text(content)
-    lost = threading.Event()
-    with Lock(path, shared=True, lost=lost, beat=0.05, stale=0.5):
-        assert json.loads(path.read_text())["owner"] != "other"
-    # Whose own heart stood still for as long leaves the lock to others.
-    assert lost.is_set() or not list(path.parent.glob("model*"))
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the lock of the folder."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "model.lock")],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        yield process
+        with suppress(ProcessLookupError):
+            process.kill()
 
 
-def test_a_lock_with_a_heartbeat_is_waited_for(path: Path) -> None:
-    """Twice as long as a lock without one."""
-    foreign(path, 1, "elsewhere")
-    released = threading.Event()
-
-    def live() -> None:
-        for beat in range(40):
-            path.write_text(json.dumps(_Holder("other", "elsewhere", 1, beat).__dict__))
-            time.sleep(0.1)
-        released.set()
-        path.unlink()
-
-    thread = threading.Thread(target=live)
-    thread.start()
-    with Lock(path, lost=threading.Event(), stale=2):
-        assert released.is_set()
-    thread.join()
+def test_a_killed_process_holds_no_lock(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    os.kill(holder.pid, signal.SIGKILL)
+    with FolderLock(tmp_path / "model.lock"):
+        assert holder.wait() == -signal.SIGKILL
 
 
-def test_a_failed_heartbeat_is_made_up_for(path: Path) -> None:
-    pushes: list[bool] = []
-    healed, lost = threading.Event(), threading.Event()
-
-    def push() -> None:
-        pushes.append(1 < len(pushes) < 4)
-        if pushes[-1]:
-            raise RuntimeError("the commit failed")
-        if len(pushes) > 4:
-            healed.set()
-
-    with Lock(path, lost=lost, push=push, beat=0.01, stale=60):
-        assert healed.wait(30)
-        assert not lost.is_set()
-    assert not list(path.parent.glob("model*"))
-
-
-@pytest.mark.parametrize("way", ["error", "hang"])
-def test_a_holder_that_cannot_commit_counts_the_lock_as_lost_and_leaves_it(
-    path: Path, way: str
+def test_who_waits_for_a_folder_says_so(
+    tmp_path: Path, holder: subprocess.Popen[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Even while a commit hangs: what others see may be the lock of another."""
-    lost, over, pushes = threading.Event(), threading.Event(), [1]
-
-    def push() -> None:
-        if pushes:
-            pushes.pop()
-        elif way == "hang":
-            over.wait(60)
-        else:
-            raise OSError("the commit failed")
-
-    with Lock(path, shared=True, lost=lost, push=push, beat=0.05, stale=0.5):
-        assert lost.wait(20)
-    assert not over.is_set()
-    assert path.exists()
-    over.set()
+    caplog.set_level(logging.INFO, "internvl_modal")
+    waiting = threading.Thread(target=enter, args=(FolderLock(tmp_path / "model.lock"),))
+    waiting.start()
+    while not caplog.messages:
+        time.sleep(0.01)
+    holder.kill()
+    waiting.join()
+    path = tmp_path / "model.lock"
+    assert caplog.messages[0] == f"waiting for another process that holds {path}"
 
 
-def test_a_lock_of_this_machine_is_lost_only_to_another(path: Path) -> None:
-    """Not by a heartbeat that failed for long, as on a full disk or in a stopped process."""
-    lost, failing, pushes = threading.Event(), threading.Event(), [1]
-
-    def push() -> None:
-        if pushes:
-            pushes.pop()
-        else:
-            failing.set()
-            raise OSError("no space left")
-
-    with Lock(path, lost=lost, push=push, beat=0.05, stale=0.2):
-        assert failing.wait(20)
-        assert not lost.wait(1)
-        text = take_over(path, lost)
-    assert path.read_text() == text
-
-
-def test_what_claims_killed_midway_left_is_swept(path: Path) -> None:
-    old, young = (path.with_name(f"other.lock.{digit * 32}") for digit in "ab")
-    kept = path.with_name("another.lock")
-    for file in (old, young, kept):
-        file.write_text("")
-    for file in (old, kept):
-        os.utime(file, (0, 0))
-    with lock(path):
+def enter(lock: Lock) -> None:
+    with lock:
         pass
-    assert sorted(path.parent.glob("*other*")) == sorted([kept, young])
 
 
-def test_windows_processes_are_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There, the signal 0 is Ctrl-C."""
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        process.wait()
-    holder = _Holder("other", _machine(), process.pid, 0)
-    assert holder.is_dead()
-    monkeypatch.setattr(sys, "platform", "win32")
-    assert not holder.is_dead()
+@pytest.mark.parametrize("content", ["", '{"pid": "x"}', "\0" * 100, '{"owner": "../x", "pid": 1}'])
+def test_what_a_lock_file_holds_means_nothing(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "model.lock"
+    path.write_text(content)
+    enter(FolderLock(path))
+    assert path.read_text() == content
 
 
-def test_a_holder_notices_that_it_was_taken_over_and_leaves_the_new_lock(path: Path) -> None:
+def test_a_lock_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "model.lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match=r"model\.lock"):
+        enter(FolderLock(tmp_path / "model.lock"))
+    assert not (tmp_path / "victim").exists()
+
+
+def test_a_lock_of_filelocks_own_is_the_same_lock(tmp_path: Path) -> None:
+    with FileLock(tmp_path / "model.lock"):
+        waiting = threading.Thread(target=enter, args=(FolderLock(tmp_path / "model.lock"),))
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+    waiting.join()
+
+
+def test_what_takes_long_keeps_the_lock(entries: Entries) -> None:
+    """Another waits meanwhile for several times what makes a silent holder stale."""
+    lost, order = threading.Event(), []
+
+    def second() -> None:
+        with volume_lock(entries, stale=0.4):
+            order.append("second")
+
+    with volume_lock(entries, lost, stale=0.4):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        time.sleep(2)
+        order.append("first")
+    waiting.join()
+    assert order == ["first", "second"]
+    assert not lost.is_set()
+    assert entries.held == {}
+
+
+def test_a_dict_that_cannot_be_reached_takes_no_lock_away(entries: Entries) -> None:
     lost = threading.Event()
-    with lock(path, lost):
-        text = take_over(path, lost)
-    assert path.read_text() == text
+    with volume_lock(entries, lost, stale=0.2):
+        entries.down.set()
+        failed = len(entries.calls) + 10
+        while len(entries.calls) < failed:
+            time.sleep(0.01)
+        entries.down.clear()
+        healed = len(entries.calls) + 4
+        while len(entries.calls) < healed:
+            time.sleep(0.01)
+        assert not lost.is_set()
+    assert entries.held == {}
+
+
+def test_a_dict_that_is_gone_at_the_end_ends_no_work(
+    entries: Entries, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "internvl_modal")
+    with volume_lock(entries):
+        entries.down.set()
+    assert caplog.messages == [f"the lock {NAME} goes stale: ConnectionError"]
+
+
+@pytest.mark.parametrize("holder", ["the container ta-1, 0", 7, {"pid": "x"}, ""])
+def test_a_holder_without_a_sign_of_life_is_gone(
+    entries: Entries, holder: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "internvl_modal")
+    entries.held[NAME] = holder
+    enter(volume_lock(entries, stale=0.3))
+    assert entries.held == {}
+    who = "the container ta-1" if holder == "the container ta-1, 0" else "something unreadable"
+    assert caplog.messages == [
+        f"waiting for {who}, which holds {NAME}",
+        f"{who} has shown no life and loses {NAME}",
+    ]
+
+
+def test_of_many_that_wait_for_the_dead_one_comes_after_the_other(entries: Entries) -> None:
+    entries.held[NAME] = "the container ta-1, 0"
+    inside: list[int] = []
+    most: list[int] = []
+
+    def work(number: int) -> None:
+        with volume_lock(entries, stale=0.3):
+            inside.append(number)
+            most.append(len(inside))
+            time.sleep(0.1)
+            inside.remove(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 4
+    assert entries.held == {}
+
+
+def test_a_holder_sees_who_took_its_lock_and_leaves_it(entries: Entries) -> None:
+    lost = threading.Event()
+    with volume_lock(entries, lost) as lock:
+        assert lock.taker == ""
+        entries.held[NAME] = "the container ta-9, 0"
+        assert lost.wait(20)
+    assert lock.taker == "the container ta-9"
+    assert entries.held == {NAME: "the container ta-9, 0"}
+
+
+def test_a_put_whose_answer_was_lost_is_not_anothers(
+    entries: Entries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Modal's client puts again, and is told that there is an entry: its own."""
+    put = entries.put
+
+    def twice(key: str, value: object, *, skip_if_exists: bool = False) -> bool:
+        put(key, value, skip_if_exists=skip_if_exists)
+        return put(key, value, skip_if_exists=skip_if_exists)
+
+    monkeypatch.setattr(entries, "put", twice)
+    enter(volume_lock(entries))
+    assert entries.held == {}

@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from internvl_modal.weights import WeightsCache
+from filelock import FileLock
+
+from internvl_modal.weights import WeightsCache, layout
 from tests.loopback_hub import BLOCK, Fault, LoopbackHub
 from tests.weights.conftest import NEEDED, REPO, noise
 
@@ -40,6 +42,10 @@ class ForkServer:
     def result(self) -> str:
         return self._line()
 
+    def wait_for_log(self, line: str) -> None:
+        assert self._process.stderr
+        assert self._process.stderr.readline().strip() == line
+
     def _line(self) -> str:
         assert self._process.stdout
         return self._process.stdout.readline().strip()
@@ -51,6 +57,7 @@ def fork_server() -> Iterator[ForkServer]:
         [sys.executable, "-m", "tests.weights.fork_server"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     ) as process:
         yield ForkServer(process)
@@ -198,15 +205,14 @@ def test_interrupted(root: Path) -> None:
 
 
 def test_interrupted_while_it_waits_for_the_lock(hub: LoopbackHub, root: Path) -> None:
-    """A pipe as the lock tells when it is read, and keeps who reads it."""
-    lock = root / ".locks" / f"{REPO.replace('/', '--')}.lock"
+    lock = root / layout.lock_file(REPO)
     lock.parent.mkdir(parents=True)
-    os.mkfifo(lock)
-    with fork_server() as server:
+    with FileLock(lock), fork_server() as server:
         child = server.start(root, hub.url, REPO)
-        with lock.open("w"):
-            os.kill(child, signal.SIGINT)
-            assert server.result().startswith(f"interrupted: {REPO}: interrupted (run this again")
+        server.wait_for_log(f"waiting for another process that holds {lock}")
+        os.kill(child, signal.SIGINT)
+        assert server.result().startswith(f"interrupted: {REPO}: interrupted (run this again")
+    assert not hub.requests
 
 
 def test_interrupted_while_the_hub_is_asked(hub: LoopbackHub, root: Path) -> None:

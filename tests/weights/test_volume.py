@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from grpclib import Status
 
 from internvl_modal.errors import WeightsError
 from internvl_modal.weights import WeightsCache
-from tests.loopback_hub import LoopbackHub
+from tests.loopback_hub import Fault, LoopbackHub
 from tests.modal_plane.plane import Plane
 from tests.weights.conftest import NEEDED, REPO
 
@@ -110,8 +111,8 @@ def test_a_container_that_runs_sees_what_another_has_made(
 def test_two_containers_at_once_download_once(
     plane: Plane, hub: LoopbackHub, tmp_path: Path
 ) -> None:
-    """Each has made its claim before it can see the other's, and both are committed."""
-    plane.rivals, hub.rate = 2, 200_000
+    """The commit uploads for longer than a beat, and is the only one: a beat commits nothing."""
+    hub.rate, plane.bandwidth = 200_000, 80_000
     both = [
         start(plane, hub, tmp_path, ENSURE, **plane.container_env(tmp_path, "weights"))
         for _ in range(2)
@@ -120,6 +121,36 @@ def test_two_containers_at_once_download_once(
     assert said == [list(NEEDED)] * 2
     asked = [request.path for request in hub.downloads() if "/resolve/" in request.path]
     assert len(asked) == len(set(asked)) == len(NEEDED)
+    assert len(plane.calls("VolumeCommit")) == 1
+    assert len(plane.calls("DictUpdate")) > 4
+    assert plane.dicts == {"main/internvl-modal-weights-locks": {}}
+
+
+def test_who_took_a_lock_over_is_named(plane: Plane, hub: LoopbackHub, tmp_path: Path) -> None:
+    inside = plane.container_env(tmp_path, "weights")
+
+    def take() -> None:
+        entries = plane.dicts["main/internvl-modal-weights-locks"]
+        key = pickle.dumps(f"weights/{REPO}", protocol=4)
+        assert pickle.loads(entries[key]).startswith(f"the container {inside['MODAL_TASK_ID']}, ")
+        entries[key] = pickle.dumps("the container ta-9, 0", protocol=4)
+
+    hub.faults.append(Fault("cdn", times=1, then=take, status=503, headers={"Retry-After": "60"}))
+    assert run(plane, hub, tmp_path, ENSURE, **inside) == (
+        f"{REPO}: the lock of this download was lost to the container ta-9 "
+        "(run this again: it waits until that one is done)"
+    )
+    assert not plane.calls("VolumeCommit")
+
+
+def test_what_removes_from_outside_holds_the_lock(
+    plane: Plane, hub: LoopbackHub, tmp_path: Path
+) -> None:
+    run(plane, hub, tmp_path, ENSURE, **plane.container_env(tmp_path, "weights"))
+    plane.forget()
+    assert run(plane, hub, tmp_path, f"len(cache.remove({REPO!r}))") == 1
+    order = [call.rpc for call in plane.recorded]
+    assert order.index("DictUpdate") < order.index("VolumeRemoveFile2") < order.index("DictPop")
 
 
 def test_a_volume_that_does_not_exist_is_named_and_not_made(

@@ -23,8 +23,11 @@ class Sink(Protocol):
         """Find what is there, and remove none of it; ``run`` is the fingerprint."""
         ...
 
-    def claim(self, key: str) -> bool:
-        """Whether ``key`` needs no work; asked once for each input, it also notes the key."""
+    def claim(self, key: str, former: str | None = None) -> bool:
+        """Whether ``key`` needs no work; asked once for each input, it also notes the key.
+
+        ``former`` is what 0.1.0 called the input, where that was another key.
+        """
         ...
 
     def has_failed(self, key: str) -> bool:
@@ -46,6 +49,8 @@ class Known(NamedTuple):
     key: str
     run: object
     failed: bool
+    earlier: bool = False
+    """Whether 0.1.0 wrote it, which had other keys for some inputs."""
 
 
 class SeenKeys:
@@ -54,11 +59,14 @@ class SeenKeys:
     def __init__(self) -> None:
         self._seen: set[int] = set()
         self._failed: set[int] = set()
+        self._earlier: set[int] = set()
 
-    def note(self, key: str, *, failed: bool = False) -> None:
-        """Keep ``key``."""
+    def note(self, key: str, *, failed: bool = False, earlier: bool = False) -> None:
+        """Keep ``key``; ``earlier``: by the name that 0.1.0 had for it."""
         mark = key_hash(key)
         self._seen.add(mark)
+        if earlier:
+            self._earlier.add(mark)
         if failed:
             self._failed.add(mark)
 
@@ -70,18 +78,23 @@ class SeenKeys:
                 again = each.failed and retry
                 stale = stale or again
                 if not again:
-                    self.note(each.key, failed=each.failed)
+                    self.note(each.key, failed=each.failed, earlier=each.earlier)
         return stale
 
     def has_failed(self, key: str) -> bool:
         """Whether ``key`` was noted as failed."""
         return key_hash(key) in self._failed
 
-    def claim(self, key: str) -> bool:
-        """Whether ``key`` was seen; it is from now on."""
+    def claim(self, key: str, former: str | None = None) -> bool:
+        """Whether ``key`` was seen, or is the first of what 0.1.0 called ``former``."""
         mark = key_hash(key)
         known = mark in self._seen
         self._seen.add(mark)
+        if not known and former is not None and self._earlier:
+            mark = key_hash(former)
+            known = mark in self._earlier
+        if known:
+            self._earlier.discard(mark)
         return known
 
 
@@ -94,7 +107,7 @@ class Callback:
     def open(self, run: str) -> None:
         """Nothing is there."""
 
-    def claim(self, key: str) -> bool:
+    def claim(self, key: str, former: str | None = None) -> bool:
         """Every input is work."""
         return False
 

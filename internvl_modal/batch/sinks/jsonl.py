@@ -86,7 +86,7 @@ class JsonLines(SeenKeys):
         for line in read_lines(self._path):
             known = self._resume and line.run == self._run
             if known and not (self._retry and line.failed):
-                self.note(line.key, failed=line.failed)
+                self.note(line.key, failed=line.failed, earlier=line.earlier)
         size = end_of_lines(self._path)
         os.ftruncate(self._descriptor, size)
         return size

@@ -38,6 +38,11 @@ class Line:
         """Whether it tells of an error."""
         return "error" in self.document
 
+    @property
+    def earlier(self) -> bool:
+        """Whether it is a description by 0.1.0."""
+        return not self.failed and "seen" not in self.document
+
 
 def line_of(raw: bytes, number: int, name: object) -> Line:
     """The line with this number in ``name``; raises ConfigError if no batch wrote it."""

@@ -42,16 +42,16 @@ class Parquet(SeenKeys):
                 left = []
         for line in left:
             if self._resume and line.run == run:
-                self.note(line.key, failed=line.failed)
+                self.note(line.key, failed=line.failed, earlier=line.earlier)
         self._rows = len(left)
 
-    def note(self, key: str, *, failed: bool = False) -> None:
+    def note(self, key: str, *, failed: bool = False, earlier: bool = False) -> None:
         """Keep ``key``, as a part would hold it."""
-        super().note(utf8(key), failed=failed)
+        super().note(utf8(key), failed=failed, earlier=earlier)
 
-    def claim(self, key: str) -> bool:
+    def claim(self, key: str, former: str | None = None) -> bool:
         """Whether ``key`` was seen, as a part would hold it."""
-        return super().claim(utf8(key))
+        return super().claim(utf8(key), former and utf8(former))
 
     def has_failed(self, key: str) -> bool:
         """Whether ``key`` was noted as failed, as a part would hold it."""

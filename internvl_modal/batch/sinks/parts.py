@@ -48,7 +48,7 @@ class LinesFormat:
     def read(self, file: BinaryIO, name: str) -> Iterator[Known]:
         """What is in it; raises ConfigError for what no batch wrote."""
         for line in _lines(file, name):
-            yield Known(line.key, line.run, line.failed)
+            yield Known(line.key, line.run, line.failed, line.earlier)
 
     def without_failures(self, file: BinaryIO, run: str) -> bytes:
         """The part without what failed in ``run``."""
@@ -84,13 +84,14 @@ class ParquetFormat:
         """What is in it; raises ConfigError for what no batch wrote."""
         try:
             opened = self._parquet.ParquetFile(file)
-            if not set(READ) <= set(opened.schema_arrow.names):
+            names = opened.schema_arrow.names
+            if not set(READ) <= set(names):
                 raise ValueError("other columns")
             for batch in opened.iter_batches(columns=READ):
                 for row in batch.to_pylist():
-                    yield Known(
-                        without_signature(row["key"]), row["run"], row["error_type"] is not None
-                    )
+                    failed = row["error_type"] is not None
+                    earlier = not failed and "seen" not in names
+                    yield Known(without_signature(row["key"]), row["run"], failed, earlier)
         except (ValueError, OSError) as error:
             raise ConfigError(
                 f"{name} is not one of a batch", hint="choose another out=, or remove it"

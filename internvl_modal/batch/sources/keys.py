@@ -29,12 +29,15 @@ class Item(NamedTuple):
     source: ImageSource
     numbered: bool = False
     """Whether its place is all that it is known by."""
+    former: str | None = None
+    """Its key in 0.1.0, where that was another."""
 
 
 def item(given: Any, index: int) -> Item:
     """The input and its key: its name in a pair, its path or URL, else its number."""
     if isinstance(given, tuple) and len(given) == 2:
-        return Item(without_signature(str(given[0])), given[1])
+        former = getattr(given[0], "former", None)
+        return Item(without_signature(str(given[0])), given[1], former=former)
     if isinstance(given, os.PathLike) or (isinstance(given, str) and not is_data(given)):
         return Item(without_signature(os.fsdecode(given)), given)
     return Item(f"#{index}", given, numbered=True)
@@ -67,7 +70,8 @@ class Naming:
         if not found.numbered:
             return self._unless_taken(found, index)
         if self._digests and (digest := self._digest(found.source)) is not None:
-            return found._replace(key=f"{found.key}-{digest.hex()[:12]}")
+            key = f"{found.key}-{digest.hex()[:12]}"
+            return found._replace(key=key, former=_former(found))
         return found
 
     def _kept(self, source: Any) -> Any:
@@ -135,6 +139,17 @@ class Naming:
                 yield source.read()
             finally:
                 source.seek(start)
+
+
+def _former(found: Item) -> str | None:
+    """The key of several paths in 0.1.0, which took them as they were written."""
+    paths = found.source
+    if not isinstance(paths, list) or not all(
+        isinstance(each, str | os.PathLike) for each in paths
+    ):
+        return None
+    digests = b"".join(hashlib.sha256(os.fsencode(each)).digest() for each in paths)
+    return f"{found.key}-{hashlib.sha256(digests).hexdigest()[:12]}"
 
 
 def _pixels(source: Any, max_pixels: int) -> Iterator[bytes]:

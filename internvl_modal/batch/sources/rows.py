@@ -20,6 +20,13 @@ KEYS = ("key", "__key__")
 Row = Mapping[str, Any]
 
 
+class RowKey(str):
+    """A key, and what 0.1.0 called the same row."""
+
+    __slots__ = ("former",)
+    former: str
+
+
 class Table:
     """Rows of one source, called ``name`` ('' for those in memory)."""
 
@@ -60,7 +67,25 @@ class Table:
         source, name = self._cell(value)
         chosen = self._chosen_key(row, known, named=name is not None)
         found = chosen if chosen is not None else (name or place)
-        return source if found is None else (found, source)
+        if found is None:
+            return source
+        return (self._beside_former(found, row, known[0], place) if place else found), source
+
+    def _beside_former(self, found: str, row: Row, column: Any, place: str) -> str:
+        """0.1.0 named a row of a file by its ``key``, its path though it is a base name, or place.
+
+        It knew no ``id``.
+        """
+        value = row[column]
+        name = value.get("path") if isinstance(value, Mapping) else value
+        if not isinstance(name, str) or name[:5] == "data:":
+            name = None
+        former = str((row.get("key") if column != "key" else None) or name or place)
+        if former == found:
+            return found
+        key = RowKey(found)
+        key.former = former
+        return key
 
     def check(self, names: Iterable[Any]) -> list[Any]:
         """The columns of pictures among ``names``; raises ConfigError where there is none."""
