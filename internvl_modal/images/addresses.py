@@ -2,12 +2,20 @@
 
 From the IANA special-purpose registries (IPv4 2025-10, IPv6 2025-10) and the cloud providers'
 pages; what Python calls global differs between its versions.
+
+A server that fetches what its users name can be led to its own network: to a database on 10.0.0.5,
+or to the cloud's metadata with its credentials. Judged by address and not by name, since anybody
+may give a name any address. A block that IANA adds is a row here.
+
+>>> forbidden(ip_address("10.0.0.5")), forbidden(ip_address("93.184.216.34"))
+('a private address', None)
 """
 
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
+# Named apart for the message: their block alone would call them link-local, or public.
 _METADATA = {
     ip_address("169.254.169.254"),  # AWS, Google, Azure, Oracle and others
     ip_address("169.254.170.2"),  # AWS containers
@@ -21,6 +29,7 @@ _NAT64 = ip_network("64:ff9b::/96")
 _PUBLIC_6 = ip_network("2000::/3")
 """All that IANA has given out for the Internet."""
 
+# The first block that holds an address names its kind, so narrow ones stand before wide ones.
 _SPECIAL = tuple(
     (ip_network(block), kind)
     for block, kind in (

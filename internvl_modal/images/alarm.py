@@ -1,4 +1,8 @@
-"""A wall clock for connections: time-outs of a socket start anew with every byte that trickles."""
+"""A wall clock for connections: time-outs of a socket start anew with every byte that trickles.
+
+A server that sends a byte every few seconds never meets a read timeout. Shutting the socket from
+another thread wakes whoever reads it, which no timeout of a library does.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,11 @@ from typing import Any
 
 
 class Alarm:
-    """Cuts the connections it watches when ``seconds`` are over, whoever waits for them."""
+    """Cuts the connections it watches when ``seconds`` are over, whoever waits for them.
+
+    ``rang`` tells an end by the clock from an end by the server: both look like a broken
+    connection. Used once, in ``with``; safe for the thread that reads and the timer's.
+    """
 
     def __init__(self, seconds: float) -> None:
         self.rang = False
@@ -25,6 +33,7 @@ class Alarm:
         """Take note of each connection; httpx calls this as its ``trace``."""
         if event != "connection.connect_tcp.complete":
             return
+        # httpcore's stream; the event comes once for each connection, before TLS.
         connection = info["return_value"].get_extra_info("socket")
         # A second descriptor: a TLS handshake takes the first one away from its socket.
         double = socket.socket(fileno=os.dup(connection.fileno()))

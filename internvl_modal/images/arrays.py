@@ -18,6 +18,9 @@ def from_array(array: ArrayInterface, name: str) -> tuple[Image.Image, tuple[str
     """A picture from (height, width), optionally with 1, 3 or 4 channels; raises ImageError.
 
     Beside it what a reader should know of how its values were scaled.
+
+    ``name`` is for messages. Channels-first arrays (3, height, width) are refused, as guessing
+    would show a picture of three rows. BGR cannot be told from RGB and is taken for RGB.
     """
     import numpy as np
 
@@ -38,6 +41,7 @@ def from_array(array: ArrayInterface, name: str) -> tuple[Image.Image, tuple[str
 
 
 def _to_8_bit(pixels: NDArray[Any], name: str) -> tuple[NDArray[Any], str]:
+    """The pixels as 0..255, and a warning where their range had to be guessed."""
     kind, bits = pixels.dtype.kind, pixels.dtype.itemsize * 8
     if kind == "u" and bits == 8:
         return pixels, ""
@@ -46,11 +50,13 @@ def _to_8_bit(pixels: NDArray[Any], name: str) -> tuple[NDArray[Any], str]:
     if kind not in "uif":
         hint = "use uint8, uint16, bool or float 0..1"
         raise ImageError(f"dtype {pixels.dtype} is not supported", source=name, hint=hint)
+    # Alpha has a range of its own, and must not decide what is white.
     colours = pixels[:, :, :3] if pixels.ndim == 3 else pixels
     low, high = float(colours.min()), float(colours.max())
     if kind == "u" and bits == 16:
         black, white, warning = sixteen_bit_range(high)
         if white == FULL:
+            # 257 is 65,535 / 255; rounded, where a shift by eight bits would darken by half a step.
             return ((pixels.astype("uint32") + 128) // 257).astype("uint8"), warning
     else:
         black, white, warning = own_range(low, high, name, unit=kind == "f")

@@ -1,4 +1,12 @@
-"""Which values of deep grey are black and white."""
+"""Which values of deep grey are black and white.
+
+A 16-bit file says nothing about how many of its bits a sensor has filled. Pillow's own conversion
+clips at 255, which shows a white square to the model. Every guess made here becomes a warning of
+the description.
+
+>>> sixteen_bit_range(1023)
+(0, 1023, 'its 16-bit values end at 1023: shown from 0 to 1023')
+"""
 
 from __future__ import annotations
 
@@ -7,6 +15,7 @@ import math
 from internvl_modal.errors import ImageError
 
 TWELVE_BITS = 4_096
+"""Above it a value cannot be of a 12-bit sensor; a 14-bit one is nearly full range anyway."""
 FULL = 65_535
 
 
@@ -17,6 +26,7 @@ def sixteen_bit_range(high: float) -> tuple[float, float, str]:
     """
     if high >= TWELVE_BITS or high <= 0:
         return 0, FULL, ""
+    # All ones: a sensor's range is a power of two.
     white = (1 << int(high).bit_length()) - 1
     return 0, white, f"its 16-bit values end at {high:g}: shown from 0 to {white}"
 

@@ -1,4 +1,9 @@
-"""JPEG to JPEG by libjpeg-turbo and OpenCV, where the extra ``fast`` is installed."""
+"""JPEG to JPEG by libjpeg-turbo and OpenCV, where the extra ``fast`` is installed.
+
+Pillow's bicubic takes half of the time of a 12-megapixel photo. OpenCV's is ten times as fast and
+looks at four pixels only, which is as good for a shrink of up to a third; above that it aliases,
+and Pillow does it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +21,10 @@ NEAR = 1.35
 
 @lru_cache(maxsize=1)
 def is_installed() -> bool:
-    """Whether both packages of the extra can be imported."""
+    """Whether both packages of the extra can be imported.
+
+    Both: decoding by one and resizing by Pillow would gain too little to keep another way.
+    """
     try:
         import cv2  # noqa: F401
         import simplejpeg  # noqa: F401
@@ -37,11 +45,13 @@ def shrink(
     import simplejpeg
 
     try:
+        # libjpeg-turbo halves while it decodes: the full 12 megapixels never exist.
         pixels = simplejpeg.decode_jpeg(
             data, "RGB", min_width=least[0], min_height=least[1], min_factor=1, strict=True
         )
         pixels = np.ascontiguousarray(_turned(_resized(pixels, size), orientation))
         return bytes(simplejpeg.encode_jpeg(pixels, quality, "RGB", "444"))
+    # What simplejpeg raises for anything that it does not take.
     except ValueError:
         return None
 

@@ -2,6 +2,9 @@
 
 Every hop is resolved once, all its addresses are judged, and the connection goes to an address
 that was judged: a name that changes between check and use gains nothing.
+
+Only for pictures: a server's answers come by ``transport``. Here the address is a stranger's and
+the bytes are unknown; there both are the user's own server.
 """
 
 from __future__ import annotations
@@ -33,10 +36,12 @@ if TYPE_CHECKING:
 
 REDIRECTS = 5
 TRIES = 5
+"""With waits of 0.5, 1, 2 and 4 seconds, each by up to half shorter."""
 URL_BYTES = 100 * 2**20
 """Most bytes fetched for one picture."""
 PAGE = "https://pypi.org/project/internvl-modal/"
 _AGAIN = frozenset((408, 425, 429, 500, 502, 503, 504))
+"""Statuses that pass: a server that is busy, starting or behind a proxy that lost it."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 8.0
 
 
@@ -100,6 +105,7 @@ def fetch(
 
 
 def _explain(error: Exception, job: _Job, alarm: Alarm) -> NoReturn:
+    """Raise what a failure means to the caller: this machine, the time, or the address."""
     if is_local_trouble(error):
         hint = "prepare fewer pictures at once, or raise the limit (ulimit -n)"
         raise OutOfResourcesError(f"{job.name}: cannot be fetched: {error}", hint=hint) from error
@@ -112,6 +118,8 @@ def _explain(error: Exception, job: _Job, alarm: Alarm) -> NoReturn:
 
 def _persist(url: str, job: _Job, alarm: Alarm) -> bytes:
     """Try, and try again while there is time and hope."""
+    # Each attempt resolves and judges anew: the first answer may have been of a name server in
+    # trouble.
     for attempt in range(1, TRIES + 1):
         wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt) * random.uniform(0.5, 1)  # noqa: S311
         try:
@@ -135,6 +143,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _follow(target: httpx.URL, job: _Job, alarm: Alarm) -> bytes:
+    """Hop by hop, since every target is a stranger's and is judged like the first."""
     for _ in range(REDIRECTS + 1):
         answer = _get(target, job, alarm)
         if isinstance(answer, bytes):
@@ -148,12 +157,15 @@ def _get(url: httpx.URL, job: _Job, alarm: Alarm) -> bytes | httpx.URL:
 
     Below ``httpx.Client``, which would log the whole URL, password and query included.
     """
+    # The connection goes to one of these: httpx gets an address, and the name only for TLS and
+    # Host.
     addresses = _resolve(url, job)
     limits = httpx.Limits(max_keepalive_connections=0)  # else hosts could share a connection
     with httpx.HTTPTransport(trust_env=False, verify=_certificates(), limits=limits) as transport:
         for last, address in enumerate(addresses, 1 - len(addresses)):
             try:
                 response = transport.handle_request(_request(url, address, job, alarm))
+            # Where one address is dead the next may live: IPv6 without a route is common.
             except (httpx.ConnectError, httpx.ConnectTimeout):
                 if last == 0:
                     raise
@@ -208,7 +220,9 @@ def _look_up(host: str, port: int, seconds: float) -> list[str]:
 
 
 def _request(url: httpx.URL, address: str, job: _Job, alarm: Alarm) -> httpx.Request:
+    """One GET to an address, with the name where servers and certificates look for it."""
     left = job.left()
+    # Half of the time at most without a byte, so that there is time to try again.
     silence = max(job.seconds / 2, 0.05)
     timeout = httpx.Timeout(min(left, silence), connect=min(left, 10.0))
     request = httpx.Request(
@@ -232,6 +246,7 @@ def _request(url: httpx.URL, address: str, job: _Job, alarm: Alarm) -> httpx.Req
 
 
 def _read(response: httpx.Response, job: _Job) -> bytes:
+    """The body, counted as it comes: a server may announce little and send much."""
     _check_answer(response, job)
     body = bytearray()
     for chunk in response.iter_raw():
@@ -244,6 +259,9 @@ def _read(response: httpx.Response, job: _Job) -> bytes:
 
 
 def _check_answer(response: httpx.Response, job: _Job) -> None:
+    """Refuse what is no picture's bytes, before they are read; raises
+    ``_TryAgainError`` for busy.
+    """
     status, headers = response.status_code, response.headers
     if status in _AGAIN:
         raise _TryAgainError(job.refused(f"the server answers {status}"), _retry_after(headers))
@@ -251,6 +269,7 @@ def _check_answer(response: httpx.Response, job: _Job) -> None:
         hint = "the address may need a login or have expired" if response.is_client_error else ""
         raise job.refused(f"the server answers {status}", hint)
     coding = headers.get("content-encoding", "").strip().lower()
+    # A coding can unpack a gigabyte out of a megabyte, and no picture gains by one.
     if coding not in ("", "identity"):
         hint = "it was asked for as it is; download it yourself"
         raise job.refused(f"sent in the coding {coding[:40]!r}", hint)
@@ -278,12 +297,16 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 @lru_cache(maxsize=1)
 def _certificates() -> ssl.SSLContext:
+    """Loaded once: it takes longer than a small picture."""
     return httpx.create_ssl_context()
 
 
 @lru_cache(maxsize=1)
 def default_user_agent() -> str:
-    """The package, its version, and a page that says what it is."""
+    """The package, its version, and a page that says what it is.
+
+    Sites such as Wikimedia refuse clients that do not say who they are.
+    """
     from importlib.metadata import PackageNotFoundError, version
 
     try:

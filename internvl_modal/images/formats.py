@@ -1,4 +1,9 @@
-"""Which decoder reads a file, known by its first bytes, never by its name."""
+"""Which decoder reads a file, known by its first bytes, never by its name.
+
+One decoder for each sort, named and not guessed: ``Image.open`` tries plug-in after plug-in, among
+them some that run other programs (EPS) or read what no one sends. What is not in the table is not
+decoded.
+"""
 
 from __future__ import annotations
 
@@ -43,13 +48,17 @@ class Format:
 
 
 def format_of(data: bytes, name: str) -> Format:
-    """The format of a file; raises ImageError for what is none."""
+    """The format of a file; raises ImageError for what is none.
+
+    A name may lie, and bytes from a URL have none.
+    """
     for start, found in _BY_START:
         if data.startswith(start):
             return found
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return _WEBP
     if data[4:8] == b"ftyp":
+        # A file may name its main brand and compatible ones; the box's own length bounds the list.
         brands = {data[at : at + 4] for at in range(8, min(64, int.from_bytes(data[:4], "big")), 4)}
         if brands & {b"avif", b"avis"}:
             return Format(survey_boxes, _open_avif)
@@ -108,6 +117,9 @@ def _open_heif(file: BytesIO, name: str) -> Image.Image:
 
 
 def _unknown(data: bytes, name: str) -> ImageError:
+    """The error for what is no picture, with what it seems to be instead: most are
+    simple mistakes.
+    """
     start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if b"<svg" in start:
         what, hint = "SVG is a drawing, not pixels", "render it to PNG first (resvg, CairoSVG)"
@@ -116,6 +128,7 @@ def _unknown(data: bytes, name: str) -> ImageError:
     elif start.startswith(b"%pdf"):
         what = "a PDF, not a picture"
         hint = "its pages are pictures: describe_many('file.pdf', pages='1-20')"
+    # ``path.encode()`` in place of ``path`` is a mistake that bytes cannot tell otherwise.
     elif b"\n" not in data and len(data) < 1024 and _is_path(data):
         what, hint = "bytes that hold a path", "give the path itself, as text"
     else:

@@ -1,4 +1,9 @@
-"""Open any picture: its header is read, its structure judged, its pixels not yet decoded."""
+"""Open any picture: its header is read, its structure judged, its pixels not yet decoded.
+
+The header is read by Pillow and the structure by our own ``survey``, so that limits are kept before
+a decoder touches the pixels: a file of a few KB can claim gigapixels. A picture that needs no
+change is never decoded at all.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +26,15 @@ from internvl_modal.images.survey.tiff import is_sound
 from internvl_modal.schema.inputs import BinaryFile, ImageSource
 
 MAX_PIXELS = 200_000_000
+"""The default of ``max_pixels``: more than the 150 megapixels of the largest cameras."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture whose header has been read; its pixels may still be undecoded."""
+    """A picture whose header has been read; its pixels may still be undecoded.
+
+    Of one call: Pillow's lazily loaded image in it is not safe for several threads.
+    """
 
     name: str
     image: Image.Image = field(repr=False)
@@ -50,7 +59,11 @@ class Picture:
         return profile if isinstance(profile, bytes) and not is_srgb(profile) else None
 
     def check_whole(self) -> None:
-        """Raise ImageError for a file that is cut off or whose chunks changed, undecoded."""
+        """Raise ImageError for a file that is cut off or whose chunks changed, undecoded.
+
+        JPEG without its end marker, PNG by its checksums: what decoding would find, at a thirtieth
+        of the time.
+        """
         if self.survey is None:
             return
         fault = self.survey.cut
@@ -63,6 +76,7 @@ class Picture:
         """Decode the pixels, in the file's own mode; raises ImageError for damaged files."""
         try:
             self.image.load()
+        # MemoryError is one of them, and is told apart by ``damaged``.
         except Exception as error:  # decoders raise anything
             raise damaged(self.name, error) from error
         if self.image.format == "WEBP":  # whose decoder holds two canvases until it is let go
@@ -76,6 +90,7 @@ def open_picture(source: ImageSource, reading: Reading) -> Picture:
     survey: Survey | None = None
     warnings: tuple[str, ...] = ()
     if isinstance(source, Image.Image):
+        # Not copied: a batch copies what its caller may change.
         image, kind = source, source.format or "PIL"
     elif isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview, BinaryFile)):
         image, survey = _open_file(read_bytes(source, reading), name)
@@ -90,6 +105,7 @@ def open_picture(source: ImageSource, reading: Reading) -> Picture:
         )
     _check_size(image, kind, name, reading.get("max_pixels", MAX_PIXELS))
     orientation = _orientation(image, survey)
+    # Pillow turns TIFFs itself while it decodes.
     size = image.size[::-1] if orientation >= 5 and kind != "TIFF" else image.size
     frames = _frames(image, survey) if survey else 1
     return Picture(name, image, survey, kind, size, orientation, frames, warnings)
@@ -133,6 +149,7 @@ def out_of_memory(name: str) -> OutOfResourcesError:
 
 
 def _check_size(image: Image.Image, kind: str, name: str, max_pixels: int) -> None:
+    """Refuse by the header's numbers, before anything is decoded; raises ImageError."""
     width, height = image.size
     hint = "shrink it, or raise max_pixels"
     pillows = Image.MAX_IMAGE_PIXELS if kind == "TIFF" else None
@@ -149,6 +166,7 @@ def _check_size(image: Image.Image, kind: str, name: str, max_pixels: int) -> No
 def _orientation(image: Image.Image, survey: Survey | None) -> int:
     """EXIF orientation 1-8; 1 where it is missing or makes no sense."""
     block = image.info.get("exif")
+    # An EXIF block can claim a million entries, and each is read in Python.
     if isinstance(block, bytes) and not is_sound(block.removeprefix(b"Exif\0\0")):
         return 1
     try:

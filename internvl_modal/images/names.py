@@ -1,4 +1,13 @@
-"""How a picture is called in errors and logs: short, and without secrets."""
+"""How a picture is called in errors and logs: short, and without secrets.
+
+A name is written into errors, logs, progress and output files, so it must never hold a signed
+query, a password, or the megabytes of a data URL.
+
+>>> source_name("https://user:pw@example.com/cat.jpg?token=abc")
+'https://example.com/cat.jpg'
+>>> source_name(b"x" * 2_000_000)
+'bytes (2 MB)'
+"""
 
 from __future__ import annotations
 
@@ -12,6 +21,7 @@ _NAME_LENGTH = 100
 
 
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]{1,20})://", re.IGNORECASE)
+"""Two letters at least, or a Windows drive would be one."""
 
 
 def source_name(source: ImageSource) -> str:
@@ -59,6 +69,7 @@ def url_name(url: str) -> str:
 
 
 def _shorten(text: str) -> str:
+    # Control characters in a file's name could rewrite a terminal.
     text = "".join(c if c.isprintable() else "?" for c in text[: 8 * _NAME_LENGTH])
     half = _NAME_LENGTH // 2
     return text if len(text) <= _NAME_LENGTH else f"{text[:half]}...{text[-half:]}"

@@ -1,4 +1,8 @@
-"""Pages of a PDF as pictures, one at a time; needs the extra ``pdf`` (pypdfium2)."""
+"""Pages of a PDF as pictures, one at a time; needs the extra ``pdf`` (pypdfium2).
+
+Pages are rendered and not searched for pictures in them: what a reader sees is the page. Rendering
+is PDFium's, the engine of Chrome.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 LONGER_SIDE = 2_688
-"""Pixels of a page's longer side: six tiles, so that any grid is shrunk to, never enlarged."""
+"""Pixels of a page's longer side: six tiles, so that any grid is shrunk to, never enlarged.
+
+2,688 = 6 x 448.
+"""
 _ONE_AT_A_TIME = threading.Lock()
 """PDFium may be used by one thread at a time, whatever the documents."""
 
@@ -43,6 +50,9 @@ def parse_pages(pages: str | int | Sequence[int] | None, count: int) -> list[int
     ``"1-20"``, ``"3"``, ``"2,5-7"``, ``"9-"`` (to the last) or numbers. Pages beyond the last are
     left out of a range; raises ConfigError where none is left, or where one that is named alone
     is not there.
+
+    >>> parse_pages("2,5-7", 6), parse_pages("5-", 6)
+    ([2, 5, 6], [5, 6])
     """
     if pages is None:
         return list(range(1, count + 1))
@@ -111,6 +121,7 @@ class _Document:
         try:
             with _ONE_AT_A_TIME, closing(self._document[number - 1]) as page:
                 width, height = page.get_size()
+                # A damaged page may have no size; it then fails below and not by a division.
                 scale = LONGER_SIDE / max(width, height, 1e-6)
                 with closing(page.render(scale=scale, rev_byteorder=True)) as bitmap:
                     picture: Image = bitmap.to_pil().convert("RGB")
@@ -119,6 +130,7 @@ class _Document:
         return picture
 
     def close(self) -> None:
+        """Under the lock as well: PDFium frees memory that another thread may be using."""
         with _ONE_AT_A_TIME:
             self._document.close()
 

@@ -1,4 +1,9 @@
-"""Bring pixels of any mode, depth and colour space to 8-bit sRGB or grey, in bounded memory."""
+"""Bring pixels of any mode, depth and colour space to 8-bit sRGB or grey, in bounded memory.
+
+LMDeploy's ``convert("RGB")`` clips 16-bit grey to white and shows what lies under transparency,
+often black. Done here, every server sees the same picture. Work goes in strips, so that a picture
+of 200 megapixels takes its own memory and little more.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,10 @@ from internvl_modal.errors import ConfigError
 from internvl_modal.images.depth import own_range, sixteen_bit_range
 
 STRIP = 4_000_000
-"""Pixels converted at once."""
+"""Pixels converted at once.
+
+Some 16 MB as RGBA.
+"""
 _PLAIN = ("L", "RGB", "CMYK", "LAB")
 
 Convert = Callable[[Image.Image], Image.Image]
@@ -31,6 +39,8 @@ def flatten(
 
     ``full``: whole numbers are known to reach from 0 to 65,535. The result is ``factor`` times
     smaller, by means of squares. Beside it a warning where values were stretched.
+
+    ``name`` is for messages; raises ImageError for pixels that are no numbers.
     """
     warning = ""
     if is_plain(image):
@@ -47,6 +57,7 @@ def flatten(
                 return part, warning
             size = -(-image.width // factor), -(-image.height // factor)
             canvas = Image.new(part.mode, size)
+        # Strips are whole multiples of ``factor``, so no row is averaged over two of them.
         canvas.paste(part, (0, top // factor))
     assert canvas is not None
     return canvas, warning
@@ -79,6 +90,7 @@ def checked_colour(background: str) -> str:
 
 
 def _shallow(image: Image.Image, background: str, factor: int) -> Convert:
+    """What brings a strip of 8-bit pixels to a plain mode."""
     colour = ImageColor.getrgb(background)[:3]
     convert: Convert = _plain
     if image.has_transparency_data:
@@ -93,7 +105,10 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 def _on(colour: tuple[int, ...]) -> Convert:
+    """What puts ``colour`` under a strip by its alpha."""
+
     def onto(image: Image.Image) -> Image.Image:
+        # Premultiplied grey, which Pillow converts to nothing but LA.
         layered = image.convert("LA") if image.mode == "La" else image
         layered = layered.convert("RGBA")
         canvas = Image.new("RGB", image.size, colour)
@@ -120,6 +135,7 @@ def _palette_on(image: Image.Image, colour: tuple[int, ...]) -> Convert:
 
 def _deep(image: Image.Image, name: str, full: bool, factor: int) -> tuple[Convert, str]:
     """How to scale deep grey to 8 bits, and a warning."""
+    # Two passes: the range must be known before the first strip is scaled.
     found = [cast("tuple[float, float]", _wide(part).getextrema()) for _, part in _strips(image)]
     low, high = min(each[0] for each in found), max(each[1] for each in found)
     if image.mode.startswith("I;16"):
@@ -143,7 +159,10 @@ def _wide(image: Image.Image) -> Image.Image:
 
 
 def to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
-    """Convert to sRGB by the embedded profile; a broken profile is left aside, as viewers do."""
+    """Convert to sRGB by the embedded profile; a broken profile is left aside, as viewers do.
+
+    Without it a photo in Adobe RGB or Display P3 looks pale to the model.
+    """
     if image.mode == "LAB":
         source = ImageCms.createProfile("LAB")
     elif icc is None:
@@ -152,6 +171,7 @@ def to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
         if image.mode != "LAB":
             source = ImageCms.ImageCmsProfile(BytesIO(cast(bytes, icc))).profile
         target = ImageCms.createProfile("sRGB")
+        # littleCMS; a profile that does not fit the mode raises, and the pixels stay as they are.
         converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
         return image if image.mode == "L" else image.convert("RGB")

@@ -1,4 +1,9 @@
-"""From a picture's pixels to those that are sent: upright, 8-bit, at the size that is wanted."""
+"""From a picture's pixels to those that are sent: upright, 8-bit, at the size that is wanted.
+
+The order is what saves time and memory: the decoder halves as far as it may, averages take the rest
+down to twice the size, bicubic does the last step, and only then are colours converted and the
+picture turned, when it is smallest.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,10 @@ from internvl_modal.images.pixels import flatten, is_plain, to_srgb
 MAX_BYTES = 400_000_000
 """Most memory to decode one picture: 95 megapixels of RGB, as Pillow holds them."""
 GAP = 2
-"""Pictures more than twice this much too large are first made smaller by whole squares."""
+"""Pictures more than twice this much too large are first made smaller by whole squares.
+
+Averaging squares is several times faster than bicubic; alone it would blur.
+"""
 _TURN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -27,7 +35,10 @@ _TURN = {
 """What turns a picture with this EXIF orientation upright."""
 _DEPTHS = {"1": 1, "L": 1, "P": 1}
 _DECODERS = {"WEBP": 12.2, "AVIF": 5.3, "HEIF": 4.5, "JPEG2000": 20.3}
-"""Bytes for each pixel that a decoder holds beside the picture, as measured."""
+"""Bytes for each pixel that a decoder holds beside the picture, as measured.
+
+Of the decoders in Pillow 11.3 and pillow-heif, on 64 bits.
+"""
 
 Size = tuple[int, int]
 
@@ -45,6 +56,7 @@ def render(
     size_decoded = _draft(picture, stored)
     check_memory(picture, size_decoded, stored, max_bytes)
     icc = picture.icc
+    # Only ``_draft`` sets that mode, and only where the colours have half the resolution anyway.
     if picture.image.mode == "YCbCr" and picture.survey is not None:
         image, warning = _resized_by_channel(picture.decode(), stored), ""
     else:
@@ -53,6 +65,8 @@ def render(
     if turn is not None:
         image = image.transpose(turn)
     image = image.copy() if image is picture.image else image
+    # EXIF and profiles stay behind: what is sent is upright sRGB, and a place or a name in EXIF is
+    # nobody's business.
     image.info = {}
     return image, (warning,) if warning else ()
 
@@ -63,6 +77,7 @@ def size_stored(picture: Picture, size: Size) -> Size:
 
 
 def _rendered(picture: Picture, stored: Size, background: str) -> tuple[Image.Image, str]:
+    """Decode, flatten and resize in one mode, and a warning about the values."""
     decoded = picture.decode()
     factor = _factor(decoded.size, stored)
     full = picture.format == "PPM"
@@ -76,6 +91,7 @@ def _rendered(picture: Picture, stored: Size, background: str) -> tuple[Image.Im
 def _goes_by_channel(picture: Picture, stored: Size) -> bool:
     """Whether a JPEG holds fewer colours than pixels, and will be decoded near to ``stored``."""
     image = cast(JpegImagePlugin.JpegImageFile, picture.image)
+    # JFIF's numbers of the channels; Adobe's files can have RGB under others.
     ycbcr = [layer[0] for layer in image.layer] == [1, 2, 3]
     if not ycbcr or image.info.get("adobe_transform", 1) != 1 or picture.icc is not None:
         return False
@@ -132,6 +148,7 @@ def _memory(picture: Picture, decoded: Size, stored: Size) -> int:
 
 
 def _factor(size: Size, wanted: Size) -> int:
+    """By how much to average first, so that ``GAP`` times the wanted size is left."""
     return max(1, int(min(size[0] / wanted[0], size[1] / wanted[1]) / GAP))
 
 
@@ -144,6 +161,7 @@ def _draft(picture: Picture, stored: Size) -> Size:
         mode = "YCbCr" if _goes_by_channel(picture, stored) else None
         picture.image.draft(mode, least_size(picture, stored))
     elif picture.format == "JPEG2000":
+        # JPEG 2000 holds the picture at half its size within itself, so many times over.
         halvings = min(picture.survey.halvings, _factor((width, height), stored).bit_length() - 1)
         cast(Jpeg2KImagePlugin.Jpeg2KImageFile, picture.image).reduce = halvings
         half = 1 << halvings >> 1
@@ -152,7 +170,10 @@ def _draft(picture: Picture, stored: Size) -> Size:
 
 
 def least_size(picture: Picture, stored: Size) -> Size:
-    """The least the JPEG decoder may shrink to: it halves well, and quarters badly."""
+    """The least the JPEG decoder may shrink to: it halves well, and quarters badly.
+
+    A third of the full size is the bound between two scales of the decoder (1/2 and 1/4).
+    """
     sides = zip(stored, picture.image.size, strict=True)
     width, height = (min(2 * wanted, max(wanted, full // 3)) for wanted, full in sides)
     return width, height

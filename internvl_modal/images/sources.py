@@ -1,4 +1,8 @@
-"""Read the bytes of a picture's source: paths, URLs, data URLs, bytes, files."""
+"""Read the bytes of a picture's source: paths, URLs, data URLs, bytes, files.
+
+Every source ends as bytes here, once; what they hold is judged by their content afterwards.
+Fetching is handed in, so that this file, and ``estimate`` with it, works without a network.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +24,16 @@ from internvl_modal.images.names import SCHEME, is_url, source_name
 from internvl_modal.schema.inputs import BinaryFile
 
 FETCH_SECONDS = 30.0
+"""Seconds for one picture where the caller names none."""
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{200,}={0,2}\s*")
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 class Fetch(Protocol):
-    """Gets the bytes behind an http(s) URL, or raises ImageError."""
+    """Gets the bytes behind an http(s) URL, or raises ImageError.
+
+    ``max_bytes`` bounds the body; ``timeout`` is in seconds for all of it.
+    """
 
     def __call__(
         self,
@@ -55,7 +63,10 @@ def read_bytes(
     source: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile,
     reading: Reading,
 ) -> bytes:
-    """The encoded picture; raises ImageError that names ``source``, or OutOfResourcesError."""
+    """The encoded picture; raises ImageError that names ``source``, or OutOfResourcesError.
+
+    A file object is read from where it stands to its end, and left open.
+    """
     name = source_name(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         data = bytes(source)
@@ -67,6 +78,7 @@ def read_bytes(
         data = _read_path(source, name)
     else:
         data = _read_file(source, name)
+    # An empty file is the usual trace of a download that failed.
     if not data:
         raise ImageError("empty, there are no bytes in it", source=name, hint=_why_empty(source))
     return data
@@ -103,6 +115,7 @@ def _read_data_url(url: str, name: str) -> bytes:
 
 
 def _read_path(path: str | os.PathLike[str], name: str) -> bytes:
+    """A regular file's bytes. Devices and pipes could be read for ever, and are refused."""
     text = os.fsdecode(path)
     if not text:
         raise ImageError("an empty path", source=name, hint=_hint(text))
@@ -133,6 +146,8 @@ def _unreadable(error: Exception, name: str, hint: str) -> ImageError | OutOfRes
 
 
 def _hint(text: str) -> str:
+    """What a text that is no path may have been meant as."""
+    # Two hundred letters of base64's alphabet, without a single dot, are no path.
     if _BASE64.fullmatch(text):
         return "base64 text goes into a data URL: data:image/jpeg;base64,..."
     if text.startswith("~"):

@@ -3,6 +3,15 @@
 Two rules are known. The official one (OpenGVLab, LMDeploy, vLLM, transformers) takes the grid
 whose aspect ratio is closest. llama.cpp takes the grid that keeps the most pixels and wastes the
 least, and leaves small pictures whole.
+
+Pure, and held against the servers' own code in the tests: LMDeploy's ``dynamic_preprocess`` for the
+one rule and llama.cpp's server for the other. Sizes are (width, height) in pixels, grids (columns,
+rows) in tiles.
+
+>>> choose_grid(640, 488, 12), choose_grid(800, 600, 12)
+((4, 3), (4, 3))
+>>> plan_layout(4000, 3000, "medium", Tiling()).tokens
+3328
 """
 
 from __future__ import annotations
@@ -17,8 +26,10 @@ from typing import Literal
 from internvl_modal.schema.options import DETAIL_TILES, Detail
 
 MAX_TILES = 40
+"""InternVL is documented for up to 40 tiles of a picture at inference."""
 AUTO_TILES = DETAIL_TILES["medium"]
 AUTO_SHARE = 0.75
+"""Three quarters of the pixels are 87% of each side: hardly seen, while each tile is paid for."""
 
 Size = tuple[int, int]
 
@@ -36,7 +47,11 @@ class Tiling:
 
 @dataclass(frozen=True)
 class Layout:
-    """What becomes of one picture: the size to send and what the server makes of it."""
+    """What becomes of one picture: the size to send and what the server makes of it.
+
+    ``max_tiles`` is the limit that goes to the server with the picture; ``tiles`` counts the
+    thumbnail, the limit does not.
+    """
 
     size: Size
     grid: Size
@@ -52,6 +67,7 @@ def plan_layout(width: int, height: int, detail: Detail, tiling: Tiling) -> Layo
         return _plan_llama(width, height, limit, tiling)
     grid = choose_grid(width, height, limit, tiling.tile_pixels)
     size = target_size(width, height, grid, tiling.tile_pixels)
+    # The server will not be told a limit: the shape of what is sent must make it choose the grid.
     if tiling.max_tiles is not None:
         size = _steered(size, grid, tiling.max_tiles, tiling.tile_pixels)
     count = tile_count(grid)
@@ -59,6 +75,7 @@ def plan_layout(width: int, height: int, detail: Detail, tiling: Tiling) -> Layo
 
 
 def _limit(width: int, height: int, detail: Detail, tiling: Tiling) -> int:
+    """Most tiles for this picture, thumbnail aside, by ``detail`` and the server's own limit."""
     if detail == "auto":
         asked = auto_max_tiles(width, height, tiling.tile_pixels)
     else:
@@ -71,6 +88,9 @@ def choose_grid(width: int, height: int, max_tiles: int, tile_pixels: int = 448)
 
     A tie goes to the later (larger) grid when the picture covers more than half of it. The
     official code leaves the order of grids of equal area to a set; no two of those ever tie.
+
+    From ``find_closest_aspect_ratio`` of InternVL's own code. A grid may be larger than the
+    picture, which is then enlarged: 640x488 becomes 4x3 tiles.
     """
     aspect = width / height
     best, best_difference = (1, 1), math.inf
@@ -87,12 +107,19 @@ def choose_grid(width: int, height: int, max_tiles: int, tile_pixels: int = 448)
 
 @lru_cache(maxsize=MAX_TILES)
 def _candidates(max_tiles: int) -> tuple[Size, ...]:
+    """All grids of up to ``max_tiles``, by area; cached, as there are 40 answers and
+    many pictures.
+    """
     grids = [(i, j) for i in range(1, max_tiles + 1) for j in range(1, max_tiles // i + 1)]
     return tuple(sorted(grids, key=lambda grid: grid[0] * grid[1]))
 
 
 def tile_count(grid: Size) -> int:
-    """Tiles of a grid, with the thumbnail that joins when there is more than one."""
+    """Tiles of a grid, with the thumbnail that joins when there is more than one.
+
+    >>> tile_count((1, 1)), tile_count((4, 3))
+    (1, 13)
+    """
     tiles = grid[0] * grid[1]
     return tiles + 1 if tiles > 1 else 1
 
@@ -108,6 +135,9 @@ def target_size(width: int, height: int, grid: Size, tile_pixels: int = 448) -> 
     Such a picture picks the same grid again: its shape lies between the picture's and the
     grid's. With a larger grid it need not (1344x1344 with 24 tiles picks 4x4, not 3x3), so then
     it stays as it is.
+
+    >>> target_size(4000, 3000, (4, 3)), target_size(640, 488, (4, 3))
+    ((1792, 1344), (640, 488))
     """
     columns, rows = grid[0] * tile_pixels, grid[1] * tile_pixels
     if columns * rows >= width * height:
@@ -135,7 +165,11 @@ def _steered(size: Size, grid: Size, max_tiles: int, tile_pixels: int) -> Size:
 
 
 def auto_max_tiles(width: int, height: int, tile_pixels: int = 448) -> int:
-    """The fewest tiles whose grid keeps three quarters of the picture's pixels, at most 12."""
+    """The fewest tiles whose grid keeps three quarters of the picture's pixels, at most 12.
+
+    >>> auto_max_tiles(448, 448), auto_max_tiles(4000, 3000)
+    (1, 12)
+    """
     for limit in range(1, AUTO_TILES):
         columns, rows = choose_grid(width, height, limit, tile_pixels)
         if columns * rows * tile_pixels**2 >= AUTO_SHARE * width * height:
@@ -170,6 +204,7 @@ def choose_grid_llama(width: int, height: int, max_tiles: int, tile_pixels: int 
 
 
 def _by_columns(max_tiles: int) -> Iterable[Size]:
+    """llama.cpp's order; of equal grids the first wins."""
     return ((i, j) for i in range(1, max_tiles + 1) for j in range(1, max_tiles // i + 1))
 
 

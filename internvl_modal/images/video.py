@@ -1,4 +1,8 @@
-"""Evenly spaced frames of a video, upright; needs the extra ``video`` (PyAV)."""
+"""Evenly spaced frames of a video, upright; needs the extra ``video`` (PyAV).
+
+InternVL reads a video as so many pictures of one tile ("Frame1: ..."). PyAV bundles FFmpeg, and
+FFmpeg reads whatever it is given, so it is given a file that is open and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -66,13 +70,16 @@ def _sample(
             hint="check start=, in seconds",
         )
     last = min(length, end) if end is not None else length
+    # The middles: the ends of a video are often black.
     times = [start + (last - start) * (index + 0.5) / count for index in range(count)]
+    # To the keyframe before it: decoding can begin at keyframes only.
     if start:
         container.seek(int((start + origin) / stream.time_base), stream=stream)
     pictures: list[Image] = []
     held = None
     for frame in container.decode(stream):
         now = float((frame.pts or 0) * stream.time_base) - origin
+        # The frame before has been on display until now.
         if held is not None and now > times[0]:
             pictures.append(_upright(held))
             times = [time for time in times if time >= now]
@@ -83,6 +90,7 @@ def _sample(
 
 
 def _seconds(container: Any, stream: Any, source: str) -> float:
+    """Length of the video in seconds, by its header or, where that is silent, by its packets."""
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
     if container.duration is not None:

@@ -10,9 +10,15 @@ from internvl_modal.images.survey.result import BLOCKS, FRAMES, Survey, UnfitErr
 
 START = 8
 PIECES = 200_000
-"""Most chunks of pixels."""
+"""Most chunks of pixels.
+
+200 megapixels of RGB in chunks of 8 KB, not packed at all, are 73,000.
+"""
 TEXT = 100_000
-"""Most bytes of text, inflated; what is more is taken out: decoders refuse long ones."""
+"""Most bytes of text, inflated; what is more is taken out: decoders refuse long ones.
+
+Pillow raises an error for text beyond a megabyte, and the whole picture would be lost.
+"""
 PROFILE = 16_000_000
 """Most bytes of a colour profile once it is inflated."""
 TAIL = 65_536
@@ -42,6 +48,7 @@ def survey_png(data: bytes) -> Survey:
             walk.end = end
         elif kind == b"PLTE":
             palette = True
+        # Byte 25 is the colour type in IHDR. Decoders differ in what they show without a palette.
         elif kind == b"IDAT" and data[25] == _PALETTE and not palette:
             raise UnfitError("its colours are numbers of a palette, and there is none")
         elif kind == b"acTL":
@@ -79,6 +86,7 @@ def wrong_checksum(data: bytes) -> str:
 
 
 def _count(walk: _Walk, kind: bytes) -> None:
+    """Bound the number of chunks: each costs a decoder a step in Python."""
     if kind in (b"IDAT", b"fdAT"):
         walk.pieces += 1
     else:
@@ -88,6 +96,7 @@ def _count(walk: _Walk, kind: bytes) -> None:
 
 
 def _result(walk: _Walk, data: bytes) -> Survey:
+    """The survey, with the chunks that were left out cut from the data."""
     cut = "" if walk.end is not None else "its last chunk is missing"
     end = walk.end
     if walk.left_out:

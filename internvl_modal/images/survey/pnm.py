@@ -1,4 +1,8 @@
-"""PBM, PGM and PPM: brought to what Pillow reads in C, and bounded where it reads in Python."""
+"""PBM, PGM and PPM: brought to what Pillow reads in C, and bounded where it reads in Python.
+
+Pillow reads maximum values other than 255 sample by sample in Python. Bytes
+can be scaled with ``translate``, so most files are rewritten to the usual form here.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +50,14 @@ def _binary(data: bytes, kind: int, at: int, size: tuple[int, int], top: int) ->
     samples = width * height * (3 if kind == 6 else 1)
     if not 0 < top < 65_536:
         raise UnfitError(f"its largest value is {top}")
+    # The two forms that Pillow reads in C.
     if top == 255 or (top == 65_535 and kind == 5):
         return Survey(data)
     body = data[at : at + samples * (1 if top < 256 else 2)]
     if top < 256:
         scaled = body.translate(bytes(min(255, round(v * 255 / top)) for v in range(256)))
     elif top == 65_535:
+        # Big-endian: the first byte of each sample is its upper half.
         scaled = body[::2]
     elif len(data) <= SLOW_BYTES:
         return Survey(data)

@@ -11,7 +11,10 @@ BLOCKS = 10_000
 
 
 class UnfitError(Exception):
-    """A file that no decoder should be given; ``hint`` says what to do instead."""
+    """A file that no decoder should be given; ``hint`` says what to do instead.
+
+    Becomes ImageError with the picture's name in ``load``; a survey knows no names.
+    """
 
     def __init__(self, message: str, hint: str = "save it again with another program") -> None:
         super().__init__(message)
@@ -20,7 +23,10 @@ class UnfitError(Exception):
 
 @dataclass(frozen=True)
 class Survey:
-    """What is known of a file before it is decoded."""
+    """What is known of a file before it is decoded.
+
+    The defaults say "whole, one frame, nothing special": a format states only what it knows.
+    """
 
     data: bytes = field(repr=False)
     """What a decoder is given: the file, without the text that costs more than the picture."""

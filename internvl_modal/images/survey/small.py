@@ -7,11 +7,15 @@ from internvl_modal.images.survey.result import BLOCKS, FRAMES, Survey, UnfitErr
 RLE_BYTES = 4_000_000
 """Longest run-length data of a BMP: Pillow unpacks it in Python."""
 _HOPS = 1_000_000
+"""Sub-blocks of a GIF, 255 bytes each: 250 MB of them."""
 _MISSING = "its end is missing"
 
 
 def survey_gif(data: bytes) -> Survey:
-    """Walk the blocks up to the trailer; what comes after 1,000 frames is not looked at."""
+    """Walk the blocks up to the trailer; what comes after 1,000 frames is not looked at.
+
+    LZW data is skipped by the lengths of its blocks; nothing is unpacked.
+    """
     palette = data[10:11] >= b"\x80"
     at = 13 + (3 << (data[10] & 7) + 1 if palette else 0) if len(data) > 10 else 13
     frames = blocks = 0
@@ -49,7 +53,10 @@ def survey_webp(data: bytes) -> Survey:
 
 
 def survey_bmp(data: bytes) -> Survey:
-    """Where the pixels end by the header's own numbers."""
+    """Where the pixels end by the header's own numbers.
+
+    Rows are padded to four bytes; a negative height means top-down.
+    """
     header = int.from_bytes(data[14:18], "little")
     if header == 12:
         width, height = (int.from_bytes(data[at : at + 2], "little") for at in (18, 20))
