@@ -53,7 +53,7 @@ def chat_request(
 def answer_bytes(call: ChatCall, *, stream: bool = False) -> int | None:
     """Most bytes that the answer may have; None where the request does not say how long it is.
 
-    A token has at most 128 bytes, escaped; in a stream it has an event of its own, of at most 1 KiB.
+    A token has at most 128 bytes, escaped; in a stream an event of its own, of at most 1 KiB.
     """
     tokens = call.options.max_tokens
     if tokens is None or call.relayed is not None:  # which may ask for logprobs
