@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import internvl_modal as ivl
+from tests.loopback import Loopback, Reply, completion
 from tests.transport.conftest import FAST, KNOWN, Ask
 from tests.transport.edge import Edge
 
@@ -102,6 +103,37 @@ def test_in_a_batch_too(modal: Edge, fault: str, script: str, posts: int, resent
     assert outcome.description is not None
     assert outcome.description.timings.resent == resent
     assert modal.posts == posts
+
+
+class TestEmptyAnswers:
+    """They are paid for like one that was lost, and ``resend`` counts them as it counts that."""
+
+    @pytest.mark.parametrize(("resend", "posts"), [(0, 1), (1, 2), (5, 2)])
+    def test_asked_again_as_often_as_the_rule_says(
+        self, loopback: Loopback, ask: Ask, resend: int, posts: int
+    ) -> None:
+        loopback.will(Reply(body=completion("")))
+        with pytest.raises(ivl.EmptyAnswerError):
+            ask(loopback.url, retry=ivl.Retry(attempts=5, initial=0, resend=resend))
+        assert len(loopback.chats) == posts
+
+    def test_together_with_one_that_was_lost(self, loopback: Loopback, ask: Ask) -> None:
+        loopback.will(Reply(cut=True), Reply(body=completion("")), Reply(body=completion("a")))
+        with pytest.raises(ivl.EmptyAnswerError):
+            ask(loopback.url)
+        assert len(loopback.chats) == 2
+
+    def test_told_in_the_timings(self, loopback: Loopback, ask: Ask) -> None:
+        loopback.will(Reply(body=completion("")), Reply(body=completion("a")))
+        answer = ask(loopback.url)
+        assert (answer.timings.attempts, answer.timings.resent) == (2, 1)
+
+    def test_never_after_a_303(self, loopback: Loopback, ask: Ask) -> None:
+        placed = Reply(303, headers={"location": "/v1/result"})
+        loopback.will(placed, Reply(body=completion("")), Reply(body=completion("a")))
+        with pytest.raises(ivl.EmptyAnswerError):
+            ask(loopback.url, retry=ivl.Retry(attempts=5, initial=0, resend=9))
+        assert [heard.method for heard in loopback.chats] == ["POST", "GET"]
 
 
 class TestRule:
