@@ -22,12 +22,11 @@ from internvl_modal.flows.discovery import Ready, discover, models_step, settle_
 from internvl_modal.flows.steps import Blocking, Flow
 from internvl_modal.flows.turns import (
     checked_messages,
+    fetched,
     one_turn,
     prepared_turns,
     with_system,
 )
-from internvl_modal.images.encode import estimate
-from internvl_modal.images.fetch import fetch
 from internvl_modal.protocol import structured_output
 from internvl_modal.protocol.answer_warnings import cut_off
 from internvl_modal.protocol.call import ChatCall
@@ -267,6 +266,8 @@ class Core:
         capabilities = self._capabilities or known.capabilities or Capabilities()
         if self._ready is not None:
             capabilities = self._ready.capabilities
+        from internvl_modal.images.encode import estimate
+
         look = partial(
             estimate,
             image,
@@ -276,7 +277,7 @@ class Core:
             max_bytes_decoded=checked.max_bytes_decoded,
             allow_private_urls=checked.allow_private_urls,
             user_agent=checked.user_agent,
-            fetch=fetch,
+            fetch=fetched,
         )
         found: Estimate = yield Blocking(look)
         price = known.price

@@ -27,14 +27,13 @@ from internvl_modal.errors import ImageError, OutOfResourcesError
 from internvl_modal.images.addresses import forbidden
 from internvl_modal.images.alarm import Alarm
 from internvl_modal.images.names import url_name
+from internvl_modal.images.sources import URL_BYTES
 
 if TYPE_CHECKING:
     import ssl
 
 REDIRECTS = 5
 TRIES = 5
-URL_BYTES = 100 * 2**20
-"""Most bytes fetched for one picture."""
 PAGE = "https://pypi.org/project/internvl-modal/"
 _AGAIN = frozenset((408, 425, 429, 500, 502, 503, 504))
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 8.0
