@@ -45,6 +45,7 @@ class ServedApp:
             price=plan,
             sessions=plan.capacity.sessions if plan else None,
             usd_per_hour=plan.cost.per_hour if plan else None,
+            startup=plan.startup_seconds if plan else None,
         )
         self._url = url
 

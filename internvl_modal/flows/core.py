@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from internvl_modal.errors import ConfigError, RequestRejectedError
 from internvl_modal.flows.discovery import Ready, discover, models_step, settle_tiles
-from internvl_modal.flows.steps import Blocking, Flow
+from internvl_modal.flows.steps import Blocking, Flow, exchange_of
 from internvl_modal.flows.turns import (
     checked_messages,
     fetched,
@@ -30,7 +30,7 @@ from internvl_modal.flows.turns import (
 from internvl_modal.protocol import structured_output
 from internvl_modal.protocol.answer_warnings import cut_off
 from internvl_modal.protocol.call import ChatCall
-from internvl_modal.protocol.chat_request import answer_bytes, chat_request
+from internvl_modal.protocol.chat_request import chat_request
 from internvl_modal.protocol.completion import decode_completion
 from internvl_modal.protocol.completion_stream import CompletionStream
 from internvl_modal.protocol.dialects.registry import dialect_of
@@ -224,8 +224,7 @@ class Core:
         begun = time.monotonic()
         call, deadline, prepared = yield from self.asked(messages, options, relayed=relayed)
         request, collected = chat_request(call, stream=True), CompletionStream(call)
-        most = answer_bytes(call, stream=True)
-        step = Exchange(call.endpoint.base_url, request, collected.opened, deadline, most=most)
+        step = exchange_of(call, request, collected.opened, deadline, stream=True)
         return Opened(step, collected, begun, prepared)
 
     @property
@@ -336,5 +335,4 @@ class Core:
         self, call: ChatCall, deadline: float, schema: Json | None = None
     ) -> Exchange[Description]:
         decode, request = partial(decode_completion, call=call), chat_request(call, schema=schema)
-        most = answer_bytes(call)
-        return Exchange(call.endpoint.base_url, request, decode, deadline, most=most)
+        return exchange_of(call, request, decode, deadline)

@@ -94,6 +94,43 @@ def test_a_cold_start_is_told_once(ask: Ask, modal: Edge, caplog: pytest.LogCapt
     assert told[0].levelno == logging.INFO
 
 
+class Cold:
+    name = "cold"
+
+    def __init__(self, url: str, startup: tuple[float, float] | None) -> None:
+        self._endpoint = ivl.Endpoint(url, "m", capabilities=ivl.Capabilities(), startup=startup)
+
+    def start(self) -> ivl.Endpoint:
+        return self._endpoint
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("startup", "words"),
+    [((240.0, 540.0), "(typically 4-9 min for this model)"), ((20.0, 40.0), "(typically 1 min")],
+)
+def test_how_long_it_takes_is_told_where_it_is_known(
+    modal: Edge, caplog: pytest.LogCaptureFixture, startup: tuple[float, float], words: str
+) -> None:
+    modal.will("303", "ok")
+    with caplog.at_level(logging.INFO, "internvl_modal"), ivl.Client(Cold(modal.url, startup)) as c:
+        c.chat([{"role": "user", "text": "hi"}])
+    assert f"waiting for the GPU container {words}" in caplog.text
+
+
+def test_a_batch_shows_it_until_something_is_settled(modal: Edge) -> None:
+    modal.will("303", "303", "ok")
+    shown: list[ivl.BatchProgress] = []
+    with ivl.Client(Cold(modal.url, (240.0, 540.0))) as client:
+        list(client.describe_many([Image.new("RGB", (9, 9))], progress=shown.append))
+    assert shown[0].waiting == "waiting for the GPU container (typically 4-9 min for this model)"
+    assert shown[0].waiting in str(shown[0])
+    assert shown[0].done == 0
+    assert shown[-1].waiting == ""
+
+
 @pytest.mark.parametrize("fault", LOST)
 @pytest.mark.parametrize(("script", "posts", "resent"), [("303 {} 503 303 ok", 1, 0), ("{}", 2, 1)])
 def test_in_a_batch_too(modal: Edge, fault: str, script: str, posts: int, resent: int) -> None:
