@@ -31,6 +31,8 @@ class BatchProgress:
     eta: float | None = None
     usd: float | None = None
     """What the machine cost so far, where its price is known."""
+    waiting: str = ""
+    """What nothing goes on without: a GPU container that starts."""
 
     @property
     def done(self) -> int:
@@ -44,7 +46,8 @@ class BatchProgress:
     @property
     def details(self) -> str:
         """All but the count of pictures, for the end of a bar."""
-        parts = [f"{self.tokens_per_second:.0f} tok/s", f"{self.failed} failed"]
+        parts = [self.waiting] if self.waiting else []
+        parts += [f"{self.tokens_per_second:.0f} tok/s", f"{self.failed} failed"]
         parts += [f"{self.skipped} there"] if self.skipped else []
         parts += [f"{self.concurrency} at once"]
         parts += [] if self.usd is None else [f"{self.usd:.2f} USD"]
@@ -68,6 +71,7 @@ class ProgressMeter:
         self._described = self._failed = self._skipped = self._failed_before = self._tokens = 0
         self._started = time.monotonic()
         self._told = 0.0
+        self._waiting = ""
         self._view = _view(option, total)
 
     def skip(self, *, failed: bool) -> None:
@@ -82,9 +86,16 @@ class ProgressMeter:
         else:
             self._described += 1
             self._tokens += outcome.description.usage.completion_tokens
+        self._waiting = ""
         now = time.monotonic()
         if now - self._told >= self._view.every:
             self._told = now
+            self._view.update(self.now(concurrency))
+
+    def wait(self, words: str, concurrency: int) -> None:
+        """Nothing is settled for minutes, and ``words`` say why: told at once, and once."""
+        if words != self._waiting:
+            self._waiting = words
             self._view.update(self.now(concurrency))
 
     def close(self, concurrency: int) -> None:
@@ -108,6 +119,7 @@ class ProgressMeter:
             pictures_per_second=rate,
             tokens_per_second=self._tokens / elapsed,
             eta=eta,
+            waiting=self._waiting,
             usd=None if self._price is None else self._price * elapsed / 3600,
         )
 
