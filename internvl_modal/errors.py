@@ -14,7 +14,7 @@ InternVLError                  .hint says what to do next; .retryable
    |- RequestRejectedError     the server refuses this request (other 4xx)
    |- ContextLengthError       .needed .available tokens
    |- RateLimitedError         429
-   |- ServerUnavailableError   cold, 502, 503, 504 or no connection
+   |- ServerUnavailableError   cold, 409, 502, 503, 504 or no connection
    |  `- AnswerLostError       the answer was lost on the way
    |- DeadlineExceededError    the call's time is up
    |- EngineError              the engine failed while it answered

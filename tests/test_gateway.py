@@ -102,6 +102,13 @@ def test_a_form_with_two_pictures(gateway: httpx.Client) -> None:
     assert (answer.status_code, "send one" in answer.text) == (422, True)
 
 
+def test_a_form_with_a_field_twice(loopback: Loopback, gateway: httpx.Client) -> None:
+    form = {"detail": ["low", "high"]}
+    answer = gateway.post("/", files={"image": picture()}, data=form, headers=BEARER)
+    assert (answer.status_code, "twice" in answer.text) == (422, True)
+    assert not loopback.heard
+
+
 def test_a_large_picture_as_a_field_of_a_form(loopback: Loopback) -> None:
     data = base64.b64encode(noise(1000, 800)).decode()
     assert len(data) > 2**20, "more than Starlette takes by default"

@@ -135,6 +135,8 @@ async def _read(request: Request) -> tuple[bytes, DescribeBody]:
 
 
 async def _read_form(form: FormData) -> tuple[bytes, DescribeBody]:
+    if len(form.multi_items()) > len(form):
+        raise RefusedError(422, "the form holds a field twice: send each once")
     upload = form.get("image")
     fields = {name: value for name, value in form.items() if isinstance(value, str)}
     if detail := fields.get("detail", "").strip():

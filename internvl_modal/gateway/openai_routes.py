@@ -35,7 +35,7 @@ from internvl_modal.protocol.dialects.registry import dialect_of
 from internvl_modal.protocol.http import Json
 from internvl_modal.schema.validation import explain
 
-_STREAM = {"schema": {"type": "string", "description": "Server-sent events, with stream=true."}}
+_STREAM = {"schema": {"description": "Server-sent events, with stream=true."}}
 _CHAT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": _STREAM}}}
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "No such model."}

@@ -9,6 +9,7 @@ for a picture they could not load, so a status proves nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -97,7 +98,7 @@ def conclude(answer: Answer, call: ChatCall) -> Description:
     cutter = StopCutter(call.options.stop)
     text = cutter.feed(text) + cutter.finish()
     reason = "stop" if cutter.stopped else finish_of(answer.finish_reason)
-    if not text.strip():
+    if not _BLANK.sub("", text):
         empty = _empty(answer, call, stopped=cutter.stopped)
         # Whoever asks the gateway without a picture judges an empty answer for himself.
         if call.relayed is None or call.images or not isinstance(empty, EmptyAnswerError):
@@ -123,6 +124,10 @@ def conclude(answer: Answer, call: ChatCall) -> Description:
     )
 
 
+_BLANK = re.compile(r"[\s\u200b-\u200d\u2060\ufeff]+")
+"""What nobody can read, white space and characters without a width."""
+
+
 def _empty(answer: Answer, call: ChatCall, *, stopped: bool) -> ServerError:
     """Why there is no description in an answer without a text.
 
@@ -141,6 +146,8 @@ def _empty(answer: Answer, call: ChatCall, *, stopped: bool) -> ServerError:
     elif length:
         spent = "its reasoning spent max_tokens" if answer.reasoning else "no text was written"
         why, hint, final = f"{spent}; {cut_off(usage, call)}", "raise max_tokens", True
+        if 0 < usage.completion_tokens < (call.options.max_tokens or 0):
+            hint = "use fewer pictures, a lower detail, or a server with a larger context"
     elif answer.refusal:
         why, hint = f"the model refuses: {answer.refusal[:300]}", "ask in other words"
     elif answer.reasoning:
@@ -232,15 +239,17 @@ def reasoning_of(message: Json) -> str:
     """What a thinking model wrote before its answer, where it has a field of its own.
 
     vLLM and OpenRouter call it ``reasoning``, DeepSeek, SGLang, LMDeploy and llama.cpp
-    ``reasoning_content``; Mistral makes it a part of the content.
+    ``reasoning_content``; Mistral makes it a part of the content, and OpenRouter lists details.
     """
     for name in ("reasoning_content", "reasoning", "thinking"):
         value = message.get(name)
         if isinstance(value, str) and value:
             return value
-    thoughts = [part for part in _parts(message.get("content")) if part.get("type") in _THOUGHTS]
-    found = (text_of(part.get("thinking")) or text_of(part.get("text")) for part in thoughts)
-    return "".join(found)
+    parts = _parts(message.get("content"))
+    thoughts = [part for part in parts if part.get("type") in _THOUGHTS]
+    thoughts += _parts(message.get("reasoning_details"))
+    names = ("thinking", "text", "summary")
+    return "".join(next(filter(None, (text_of(p.get(n)) for n in names)), "") for p in thoughts)
 
 
 _THOUGHTS = ("thinking", "reasoning")

@@ -50,17 +50,17 @@ def is_error(document: object) -> bool:
         or document.get("type") == "error"
     ):
         return True
-    # A completion can hold an error beside its choices (OpenRouter) or in the first of them.
-    choices = document.get("choices")
-    if choices:
-        first = choices[0] if isinstance(choices, list) else None
-        return isinstance(first, dict) and bool(first.get("error"))
-    # Without any choice it is unreadable, which ``completion`` says better.
+    # A completion can hold an error beside its choices (OpenRouter) or in the first of them;
+    # without any choice it is unreadable, which ``completion`` says better.
     if "choices" in document:
-        return False
+        choices = document["choices"]
+        first = choices[0] if isinstance(choices, list) and choices else None
+        return isinstance(first, dict) and bool(first.get("error"))
+    if document.get("detail") or document.get("errors"):
+        return True
     failed = _status(document.get("code")) or _status(document.get("status"))
-    told = document.get("detail") or document.get("errors")
-    return bool(told) or (failed is not None and bool(document.get("message")))
+    said = isinstance(document.get("message") or document.get("msg"), str)
+    return said and (failed is not None or not document.get("data"))
 
 
 def error_code(document: object, said: str) -> int | None:
@@ -113,8 +113,18 @@ def error_words(document: object) -> str:
         if not isinstance(document, dict):
             return ""
         values = (document.get(name) for name in ("error", "errors", "detail", "message", "msg"))
-        document = next((v for v in values if v and isinstance(v, str | dict | list)), None)
+        found = next((v for v in values if v and isinstance(v, str | dict | list)), None)
+        if isinstance(found, str) and (raw := _of_provider(document)):
+            return f"{found.strip()}: {raw}"[:1000]
+        document = found
     return ""
+
+
+def _of_provider(document: Json) -> str:
+    """What the server behind OpenRouter said, whose own words are "Provider returned error"."""
+    more = document.get("metadata")
+    raw = more.get("raw") if isinstance(more, dict) else None
+    return raw.strip() if isinstance(raw, str) else error_words(raw)
 
 
 def retry_after(document: object, headers: Mapping[str, str]) -> float | None:

@@ -84,6 +84,7 @@ _KINDS: dict[int, tuple[type[ServerError], str]] = {
     402: (RequestRejectedError, "the account behind the key has no credit left"),
     403: (AuthenticationError, "this key may not use that server or model"),
     404: (RequestRejectedError, "check the base URL (it ends in /v1) and the model's name"),
+    409: (ServerUnavailableError, "it conflicts with what the server does now; try again"),
     # nginx's limit is 1 MB unless it is changed, and a picture is sent as base64 inside the body.
     413: (RequestRejectedError, "send fewer or smaller pictures"),
     429: (RateLimitedError, "send fewer requests at once"),

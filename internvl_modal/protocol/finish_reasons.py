@@ -9,6 +9,8 @@ ended.
 
 from __future__ import annotations
 
+import re
+
 from internvl_modal.schema.results import FinishReason
 
 _ENDS: dict[str, FinishReason] = {
@@ -25,12 +27,17 @@ _ENDS: dict[str, FinishReason] = {
 """vLLM, SGLang, LMDeploy and OpenAI; TGI (eos_token, stop_sequence); Anthropic (end_turn,
 max_tokens); Google (STOP, MAX_TOKENS); Mistral (model_length); Z.ai (the context window)."""
 
+_PREFIX = re.compile(r"\Afinish_?reason[._]")
+"""Of names of enumerations: ``FINISH_REASON_STOP``, ``FinishReason.MAX_TOKENS``."""
+
 
 def finish_of(word: object) -> FinishReason | None:
     """What a server's word for the end of an answer means; None for an unknown one.
 
     No word at all is an end like any other: some servers leave it out.
     """
+    if isinstance(word, dict):  # SGLang's own: {"type": "length", "length": 128}
+        word = word.get("type", word)
     if word is None or word == "":
         return "stop"
-    return _ENDS.get(word.strip().lower()) if isinstance(word, str) else None
+    return _ENDS.get(_PREFIX.sub("", word.strip().lower())) if isinstance(word, str) else None

@@ -6,8 +6,10 @@ import re
 
 from internvl_modal.protocol.stop_sequences import overlap
 
-_OPEN, _CLOSE = ("<think>", "<thinking>"), ("</think>", "</thinking>")
-_BEFORE = re.compile(r"\A(?P<thought>.*?)</think(?:ing)?>\s*", re.S)
+_OPEN = ("<think>", "<thinking>", "<reasoning>", "<seed:think>", "◁think▷")
+_CLOSE = ("</think>", "</thinking>", "</reasoning>", "</seed:think>", "◁/think▷")
+"""Qwen, DeepSeek and InternVL 3.5 write the first; then come Seed's and Kimi's."""
+_BEFORE = re.compile(rf"\A(?P<thought>.*?)(?:{'|'.join(_CLOSE)})\s*", re.S)
 
 
 class ReasoningCutter:

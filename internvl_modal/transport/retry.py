@@ -20,7 +20,7 @@ logger = logging.getLogger("internvl_modal.retry")
 
 @dataclass(frozen=True)
 class Retry:
-    """When a request is sent again: connection errors, 408, 429 and 5xx.
+    """When a request is sent again: connection errors, 408, 409, 429 and 5xx.
 
     Waits grow from ``initial`` to ``maximum`` seconds by ``factor``, with full jitter; a
     ``Retry-After`` that asks for longer is obeyed. No wait outlasts the call's deadline.

@@ -8,13 +8,14 @@ huggingface_hub below 1.0 uses where ``HF_HUB_ENABLE_HF_TRANSFER`` is set, write
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from internvl_modal.credentials import checked_key
 from internvl_modal.errors import ConfigError
@@ -24,7 +25,7 @@ from internvl_modal.weights.manifest import RemoteFile
 if TYPE_CHECKING:
     from hf_xet import XetSession  # type: ignore[import-untyped]
 
-__all__ = ["Hub", "Repository"]
+__all__ = ["Hub", "Repository", "masked"]
 
 METADATA_TIMEOUT = 3.5
 BLOCK = 1 << 20
@@ -79,6 +80,48 @@ def _shown(url: str) -> str:
         raise ConfigError("the Hub's address is no URL", hint=hint) from None
 
 
+def masked(text: str, url: str) -> str:
+    """Words about an address, without what of it may be a secret."""
+    parts = urlsplit(url)
+    for part in (parts.netloc.rpartition("@")[0], parts.query, parts.fragment):
+        for secret in {part, quote(part), unquote(part)} - {""}:
+            text = text.replace(secret, "***")
+    return text
+
+
+class _Masking(logging.Filter):
+    """Takes the secrets of a Hub's address out of what the libraries log that ask it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.urls: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        said = text = record.getMessage()
+        for url in tuple(self.urls):
+            text = masked(text, url)
+        if text != said:
+            record.msg, record.args = text, ()
+        return True
+
+
+_MASKING = _Masking()
+# A logger's filter sees what is logged by that name and by none below it.
+_LOGGERS = (
+    "httpx",
+    "httpx2",
+    "urllib3.connectionpool",
+    "huggingface_hub.file_download",
+    "huggingface_hub.utils._http",
+)
+
+
+def _mask_logs(url: str) -> None:
+    _MASKING.urls.add(url)
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_MASKING)
+
+
 class Hub:
     """One Hub and who asks: ``token`` None means the one huggingface_hub knows of.
 
@@ -95,6 +138,8 @@ class Hub:
         self.url: str = self._api.endpoint
         self.endpoint = _shown(self.url)
         """Its address to show, without what may be a password or a key in it."""
+        if self.url != self.endpoint:
+            _mask_logs(self.url)
 
     def __repr__(self) -> str:
         return f"Hub({self.endpoint!r})"

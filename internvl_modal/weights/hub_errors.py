@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from typing import Any
-from urllib.parse import urlsplit
 
 from internvl_modal.errors import (
     RateLimitedError,
@@ -12,7 +11,7 @@ from internvl_modal.errors import (
     ServerUnavailableError,
     WeightsError,
 )
-from internvl_modal.weights.hub import Hub
+from internvl_modal.weights.hub import Hub, masked
 
 __all__ = ["explain", "transient"]
 
@@ -109,7 +108,7 @@ def _known(error: Exception, page: str, revision: str) -> tuple[str, str] | None
 def _of_connection(error: Exception, hub: Hub) -> tuple[str, str] | None:
     """Cause and hint of an answer that is none, or of no answer."""
     if isinstance(error, ValueError):
-        said = _masked(" ".join(str(error).split()), hub.url)[:200]
+        said = masked(" ".join(str(error).split()), hub.url)[:200]
         cause = f"{hub.endpoint} does not answer as a Hub does: {said}"
         return cause, "check HF_ENDPOINT; do not use this repository"
     if isinstance(error, _http_library().TooManyRedirects):
@@ -118,14 +117,6 @@ def _of_connection(error: Exception, hub: Hub) -> tuple[str, str] | None:
         cause = f"the connection to {hub.endpoint} failed ({type(error).__name__})"
         return cause, "check the network, then run this again: it continues where it stopped"
     return None
-
-
-def _masked(text: str, url: str) -> str:
-    """Words about an address, without what of it may be a secret."""
-    parts = urlsplit(url)
-    for secret in (parts.netloc.rpartition("@")[0], parts.query, parts.fragment):
-        text = text.replace(secret, "***") if secret else text
-    return text
 
 
 def _by_status(status: int) -> tuple[str, str]:

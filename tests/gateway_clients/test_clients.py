@@ -18,7 +18,7 @@ from internvl_modal.gateway import create_app
 from tests.asgi import serving
 from tests.conformance.environment import OLD
 from tests.environments import ensure
-from tests.loopback import Loopback
+from tests.loopback import Loopback, Reply, models_list
 from tests.test_gateway import PICTURE
 
 ENABLED = "INTERNVL_MODAL_TEST_CLIENTS"
@@ -85,7 +85,8 @@ def test_schemathesis_finds_nothing(
     python: Path, asked: dict[str, str], loopback: Loopback
 ) -> None:
     """In front of a server that takes everything: an engine refuses what no schema can name."""
-    client = AsyncClient(loopback.url, model="internvl2_5-8b")
+    loopback.models = Reply(body=models_list("somebody", "internvl2_5-8b"))
+    client = AsyncClient(loopback.url)
     with serving(create_app(client, api_key=KEY)) as url:
         small = {"GATEWAY_URL": url, "GATEWAY_IMAGE": f"data:image/png;base64,{PICTURE}"}
         _schemathesis(python, asked | small)

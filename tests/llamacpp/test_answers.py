@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import io
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from PIL import Image
-from pydantic import BaseModel
+from pydantic import BaseModel, WithJsonSchema
 
 import internvl_modal as ivl
 from internvl_modal.backends.local import LocalBackend
@@ -46,6 +46,14 @@ class TestEnds:
         used = described.usage.prompt_tokens + described.usage.completion_tokens
         assert 511 <= used <= 513
         assert any("the context is full" in warning for warning in described.warnings)
+
+    @pytest.mark.parametrize("streamed", [False, True])
+    def test_no_text_is_no_description(self, demo_engine: Engine, streamed: bool) -> None:
+        with pytest.raises(ivl.EmptyAnswerError, match="no description"):
+            if streamed:
+                list(demo_engine.client.stream(scene(), stop="A"))
+            else:
+                demo_engine.client.describe(scene(), stop="A")
 
 
 class TestStreams:
@@ -246,6 +254,22 @@ class TestMany:
                 return connections(backend.start().base_url)
 
         assert asyncio.run(run()) == 0
+
+    def test_nor_one_of_a_client_that_is_told_the_address(self, tiled_engine: Engine) -> None:
+        with ivl.Client(base_url=tiled_engine.url, api_key=tiled_engine.key) as client:
+            before = connections(tiled_engine.url)
+            client.describe(photograph(100, 100), max_tokens=1)
+            assert connections(tiled_engine.url) == before
+
+
+class Plate(BaseModel):
+    number: Annotated[str, WithJsonSchema({"$ref": "https://example.com/plate.json"})]
+
+
+def test_a_schema_that_is_refused_is_left_out(tiled_engine: Engine) -> None:
+    """llama.cpp says 400 to a reference into another document."""
+    with pytest.raises(ivl.OutputInvalidError):  # asked as plain text, random weights write noise
+        tiled_engine.client.extract(photograph(200, 200), Plate, repairs=0, max_tokens=8)
 
 
 def test_the_demo_is_told_nothing_besides(demo: ivl.Client, demo_engine: Engine) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import internvl_modal as ivl
+from tests.conformance.standin.prompts import INTERNVL
 from tests.llamacpp.conftest import Engine, data_url, message, photograph
 
 TOKENS = 256
@@ -124,3 +125,21 @@ class TestPrompt:
         )
         assert described.images[0].tiles == 1
         assert any("control tokens" in warning for warning in described.warnings)
+
+    def test_internvls_own_system_message(self, tiled_engine: Engine) -> None:
+        """The template alone would leave it out, and Qwen's would put another in its place."""
+        picture = photograph(200, 200)
+        with ivl.Client(
+            base_url=tiled_engine.url, api_key=tiled_engine.key, model="internvl2_5-1b"
+        ) as client:
+            described = client.describe(picture, "What is it?", max_tokens=1)
+        system = {"role": "system", "content": INTERNVL}
+        expected = self.tokens(tiled_engine, system, message("What is it?", picture))
+        assert described.usage.prompt_tokens == expected
+
+    def test_an_empty_system_message(self, tiled_engine: Engine) -> None:
+        picture = photograph(200, 200)
+        described = tiled_engine.client.describe(picture, "What is it?", system="", max_tokens=1)
+        empty = {"role": "system", "content": ""}
+        expected = self.tokens(tiled_engine, empty, message("What is it?", picture))
+        assert described.usage.prompt_tokens == expected

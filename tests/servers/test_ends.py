@@ -23,22 +23,29 @@ def read(*args: Any, usage: dict[str, int] | None = None, **message: Any) -> ivl
 
 @pytest.mark.parametrize(
     "word",
-    [None, "", "stop", "eos", "eos_token", "stop_sequence", "end_turn", "STOP", "Stop", "end"],
-)
-def test_an_end(word: str | None) -> None:
+    [None, "", "stop", "eos", "eos_token", "stop_sequence", "end_turn", "STOP", "Stop", "end",
+     "FINISH_REASON_STOP", "FinishReason.STOP", {"type": "stop", "matched": 151645}, {"type": None}],
+)  # fmt: skip
+def test_an_end(word: Any) -> None:
     answer = read("A cat.", word)
     assert (answer.text, answer.finish_reason, answer.warnings) == ("A cat.", "stop", ())
 
 
-@pytest.mark.parametrize("word", ["length", "max_tokens", "MAX_TOKENS", "model_length"])
-def test_a_cut(word: str) -> None:
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("length", "max_tokens", "MAX_TOKENS", "model_length", "FinishReason.MAX_TOKENS"),
+        {"type": "length", "length": 1024},
+    ],
+)
+def test_a_cut(word: Any) -> None:
     answer = read("A cat.", word, usage=used(400, 1024))
     assert (answer.text, answer.finish_reason) == ("A cat.", "length")
     assert answer.warnings == ("the answer was cut at 1024 tokens",)
 
 
 @pytest.mark.parametrize(
-    "word", ["repetition", "abort", "content_filter", "tool_calls", "parse_error", "SAFETY", 7]
+    "word", ["repetition", "abort", "content_filter", "tool_calls", "parse_error", "SAFETY", 7, {}]
 )
 def test_an_unknown_word_keeps_the_text(word: object) -> None:
     answer = decoded({**chat(), "choices": [{**chat()["choices"][0], "finish_reason": word}]})
@@ -53,7 +60,9 @@ def test_a_failure_that_has_a_text_keeps_it() -> None:
 
 
 @pytest.mark.parametrize("finish", ["stop", None, "abort", "content_filter", "tool_calls"])
-@pytest.mark.parametrize("text", ["", None, " \n", [], [{"type": "text", "text": ""}]])
+@pytest.mark.parametrize(
+    "text", ["", None, " \n", "\u200b\ufeff ", [], [{"type": "text", "text": ""}]]
+)
 def test_no_text_is_no_description(text: Any, finish: str | None) -> None:
     with pytest.raises(ivl.EmptyAnswerError, match="no description") as caught:
         read(text, finish, usage=used(400, 1))
@@ -69,6 +78,10 @@ def test_no_text_is_no_description(text: Any, finish: str | None) -> None:
         ({"refusal": "I cannot help with that."}, "refuses: I cannot help with that."),
         ({"reasoning_content": "A cat?"}, "only reasoning"),
         ({"reasoning": "A cat?"}, "only reasoning"),
+        (
+            {"reasoning_details": [{"type": "reasoning.summary", "summary": "Hm."}]},
+            "only reasoning",
+        ),
     ],
 )
 def test_what_stands_in_its_place_is_said(message: dict[str, str], words: str) -> None:
@@ -99,6 +112,8 @@ def test_reasoning_that_spent_the_tokens(text: Any, message: dict[str, str], fin
     [
         ("<think>A cat? Yes.</think>\n\nA cat.", {}, "A cat.", "A cat? Yes."),
         ("<thinking>Yes.</thinking>A cat.", {}, "A cat.", "Yes."),
+        ("<seed:think>Yes.</seed:think>A cat.", {}, "A cat.", "Yes."),
+        ("◁think▷Yes.◁/think▷A cat.", {}, "A cat.", "Yes."),
         ("A cat? Yes.\n</think>\nA cat.", {}, "A cat.", "A cat? Yes."),
         ("<think>\n\n</think>\n\nA cat.", {}, "A cat.", ""),
         ("A <think>big</think>cat.", {}, "A cat.", "big"),
@@ -172,3 +187,9 @@ def test_reasoning_that_spent_the_tokens_is_not_asked_for_again(loopback: Loopba
     with ivl.Client(loopback.url, model="m") as client, pytest.raises(ivl.EmptyAnswerError):
         client.describe(Image.new("RGB", (9, 9)))
     assert len(loopback.chats) == 1
+
+
+def test_a_context_that_leaves_a_few_tokens_is_not_raised_by_max_tokens() -> None:
+    with pytest.raises(ivl.EmptyAnswerError, match="the context is full") as caught:
+        read("", "length", usage=used(16379, 5))
+    assert "raise max_tokens" not in caught.value.hint

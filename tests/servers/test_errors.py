@@ -20,6 +20,9 @@ KINDS: list[tuple[Any, type[ivl.ServerError], int]] = [
     (answers.OPENROUTER_NO_CREDIT, ivl.RequestRejectedError, 402),
     ({"error": {"code": 403, "message": "Not yours"}}, ivl.AuthenticationError, 403),
     (answers.OPENROUTER_FLAGGED, ivl.RequestRejectedError, 403),
+    # LMDeploy 0.18: a session or a piece of its cache that another request holds
+    ({"message": "The request conflicts with existing server state.", "code": 409,
+      "type": "invalid_request_error", "object": "error"}, ivl.ServerUnavailableError, 409),
     ({"error": {"code": 404, "message": "No such model"}}, ivl.RequestRejectedError, 404),
     (answers.OPENROUTER_LIMITED, ivl.RateLimitedError, 429),
     ({"error": {"code": "429", "message": "Slow down"}}, ivl.RateLimitedError, 429),
@@ -42,6 +45,9 @@ KINDS: list[tuple[Any, type[ivl.ServerError], int]] = [
     ({"error": "model 'x' not found"}, ivl.RequestRejectedError, 404),
     (answers.TGI_OVERLOADED, ivl.ServerUnavailableError, 503),
     ({"error": "boom"}, ivl.EngineError, 200),
+    ({"code": 429, "msg": "slow down", "data": None}, ivl.RateLimitedError, 429),
+    ({"status": "error", "message": "boom"}, ivl.EngineError, 200),
+    ({"message": "Unauthorized"}, ivl.AuthenticationError, 401),
     ({"error": True, "message": "boom", "code": 429}, ivl.RateLimitedError, 429),
     ({"errors": [{"message": "boom", "status": 429}]}, ivl.RateLimitedError, 429),
     ({"error": [{"message": "boom", "code": 503}]}, ivl.ServerUnavailableError, 503),
@@ -103,7 +109,8 @@ def test_what_is_over_is_not_asked_again(loopback: Loopback) -> None:
 
 def test_what_passes_is_asked_again(loopback: Loopback) -> None:
     limited = Reply(body={"error": {"code": 429, "message": "x"}})
-    loopback.will(limited, limited, Reply(body=answers.chat()))
+    conflict = Reply(409, {"message": "The request conflicts with existing server state."})
+    loopback.will(limited, conflict, Reply(body=answers.chat()))
     with ivl.Client(loopback.url, model="m", retry=ivl.Retry(initial=0)) as client:
         assert client.chat([{"role": "user", "text": "Hi"}]).text == "A cat."
 
@@ -200,6 +207,17 @@ def test_every_wording_of_a_full_context(
     assert isinstance(error, ivl.ContextLengthError)
     assert (error.needed, error.available) == (needed, available)
     assert not error.retryable
+
+
+def test_the_words_of_the_provider_behind_a_router() -> None:
+    """openrouter.ai/docs/api, "Provider errors": the raw error is in the metadata."""
+    words = "This model's maximum context length is 4096 tokens. However, you requested 9000 tokens"
+    for raw in (json.dumps({"error": {"message": words}}), {"error": {"message": words}}):
+        metadata = {"provider_name": "x", "raw": raw}
+        error = {"message": "Provider returned error", "code": 400, "metadata": metadata}
+        with pytest.raises(ivl.ContextLengthError) as caught:
+            decoded(json.dumps({"error": error}).encode())
+        assert (caught.value.needed, caught.value.available) == (9000, 4096)
 
 
 def test_a_code_tells_a_full_context_too() -> None:

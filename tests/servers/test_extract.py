@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import BaseModel
 
 import internvl_modal as ivl
-from internvl_modal.protocol.structured_output import read_answer
+from internvl_modal.protocol.structured_output import fitting, read_answer
 from tests.loopback import Heard, Loopback, Reply, models_list
 from tests.servers.answers import chat
 
@@ -57,7 +57,7 @@ RED, GREEN = '{"colour":"red","full":true}', '{"colour":"green","full":false}'
     ],
 )
 def test_the_answer_is_found(text: str) -> None:
-    assert read_answer(text, Cup) == Cup(colour="red", full=True)
+    assert read_answer(text, fitting(Cup)) == Cup(colour="red", full=True)
 
 
 @pytest.mark.parametrize(
@@ -78,12 +78,12 @@ def test_the_answer_is_found(text: str) -> None:
 )  # fmt: skip
 def test_no_part_is_taken_for_the_answer(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        read_answer(text, Invoice)
+        read_answer(text, fitting(Invoice))
 
 
 def test_a_trailing_comma_is_forgiven_but_not_in_a_string() -> None:
     text = '{"total": 1, "vendor": "a,}", "lines": [{"name": ",]", "price": 1,},],}'
-    found = read_answer(text, Invoice)
+    found = read_answer(text, fitting(Invoice))
     assert (found.vendor, found.lines) == ("a,}", [Line(name=",]", price=1)])
 
 

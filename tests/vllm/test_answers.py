@@ -9,9 +9,9 @@ from PIL import Image
 from pydantic import BaseModel
 
 import internvl_modal as ivl
-from tests.vllm.between import Between, Losing, Spoiling, saying, through
+from tests.vllm.between import START, Between, Losing, Spoiling, saying, through, turn
 from tests.vllm.server import MODEL, Server
-from tests.vllm.tiny_model import CONTEXT
+from tests.vllm.tiny_model import CONTEXT, count, token_id
 
 PICTURE = Image.new("RGB", (896, 448), "red")
 LARGE = Image.new("RGB", (4000, 3000), "red")
@@ -24,6 +24,14 @@ def ask(client: ivl.Client, pictures: list[Image.Image], streamed: bool) -> None
         list(client.stream(pictures))
     else:
         client.describe(pictures)
+
+
+def answer_of(client: ivl.Client, streamed: bool, **options: object) -> ivl.Description:
+    if not streamed:
+        return client.describe(PICTURE, **options)  # type: ignore[arg-type]
+    stream = client.stream(PICTURE, **options)  # type: ignore[arg-type]
+    assert "".join(stream) == stream.description.text
+    return stream.description
 
 
 def test_a_plain_answer(vllm: Server) -> None:
@@ -172,3 +180,96 @@ def test_an_unknown_model(vllm: Server, streamed: bool) -> None:
 
 def test_models(client: ivl.Client) -> None:
     assert client.models() == [MODEL]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_more_stop_strings_than_vllm_takes(vllm: Server, streamed: bool) -> None:
+    with through(vllm, saying("one two three four five six")) as client:
+        answer = answer_of(client, streamed, stop=["A", "B", "C", "D", "five"])
+    assert (answer.text, answer.finish_reason) == ("one two three four ", "stop")
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_answer_that_the_server_ended_for_its_repetition_is_kept(
+    vllm: Server, streamed: bool
+) -> None:
+    limits = {"max_pattern_size": 4, "min_pattern_size": 1, "min_count": 4}
+    with through(vllm, saying("so" * 20, repetition_detection=limits)) as client:
+        answer = answer_of(client, streamed)
+    assert answer.text.startswith("sososo")
+    assert len(answer.text) < 20
+    assert any("repetition" in warning for warning in answer.warnings)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_no_text_is_no_description(vllm: Server, streamed: bool) -> None:
+    between = Between(logit_bias={str(token_id("<|im_end|>")): 100})
+    with (
+        through(vllm, between, retry=ivl.Retry(attempts=1)) as client,
+        pytest.raises(ivl.EmptyAnswerError),
+    ):
+        answer_of(client, streamed)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_tokens_spent_without_a_text_are_no_full_context(vllm: Server, streamed: bool) -> None:
+    between = Between(logit_bias={str(token_id("<quad>")): 100})
+    with through(vllm, between) as client, pytest.raises(ivl.ServerError) as caught:
+        answer_of(client, streamed, max_tokens=9)
+    assert not isinstance(caught.value, ivl.ContextLengthError)
+    assert "max_tokens" in str(caught.value)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_thoughts_are_no_part_of_the_text(vllm: Server, streamed: bool) -> None:
+    with through(vllm, saying("<think>red?</think>\n\nA square.")) as client:
+        answer = answer_of(client, streamed)
+    assert answer.text == "A square."
+    assert answer.reasoning == "red?"
+
+
+class Colours(BaseModel):
+    seen: set[Literal["red", "blue"]]
+
+
+def test_a_schema_that_the_server_refuses_is_left_out(vllm: Server) -> None:
+    """vLLM has no grammar for ``uniqueItems``, which is what a set becomes."""
+    between = Between()
+    with (
+        through(vllm, between) as client,
+        pytest.raises(ivl.OutputInvalidError) as caught,
+    ):
+        client.extract(PICTURE, Colours, repairs=0, max_tokens=8)
+    assert [answer.status_code for answer in between.answers] == [400, 200]
+    assert "response_format" not in between.asked[-1]
+    assert caught.value.text == between.answers[-1].json()["choices"][0]["message"]["content"]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_how_many_tokens_pictures_needed(vllm: Server, streamed: bool) -> None:
+    """vLLM says "Input length (16717) exceeds model's maximum context length (16384)."."""
+    with ivl.Client(base_url=vllm.url) as client, pytest.raises(ivl.ContextLengthError) as caught:
+        if streamed:
+            list(client.stream([LARGE] * 5, system="-"))
+        else:
+            client.describe([LARGE] * 5, system="-")
+    assert caught.value.available == CONTEXT
+    assert caught.value.needed is not None
+    assert 5 * 3328 < caught.value.needed < 5 * 3328 + 200
+
+
+def test_how_many_tokens_a_text_needed(vllm: Server) -> None:
+    """vLLM says "at least 16385" and counts no further."""
+    with ivl.Client(base_url=vllm.url) as client, pytest.raises(ivl.ContextLengthError) as caught:
+        client.chat([{"role": "user", "text": "x" * CONTEXT}])
+    assert (caught.value.needed, caught.value.available) == (CONTEXT + 1, CONTEXT)
+
+
+def test_a_prompt_that_fills_the_context_to_the_last_token(vllm: Server) -> None:
+    """vLLM says "max_tokens must be at least 1, got 0", though more was asked for."""
+    around = count(turn("system", "-") + turn("user", "") + f"{START}assistant\n")
+    with ivl.Client(base_url=vllm.url) as client:
+        fits = client.chat([{"role": "user", "text": "x" * (CONTEXT - around - 1)}], system="-")
+        assert fits.usage.prompt_tokens == CONTEXT - 1
+        with pytest.raises(ivl.ContextLengthError):
+            client.chat([{"role": "user", "text": "x" * (CONTEXT - around)}], system="-")

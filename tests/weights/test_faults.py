@@ -295,9 +295,15 @@ PASS = "pass-of-the-test"
     "fault", [None, Fault("", body="[]", status=200), Fault("", status=403), Fault("", status=404)]
 )
 def test_the_password_of_a_mirror_is_shown_nowhere(
-    hub: LoopbackHub, root: Path, fault: Fault | None, address: str
+    hub: LoopbackHub,
+    root: Path,
+    fault: Fault | None,
+    address: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """None: nobody listens there."""
+    for name in ("httpx", "httpx2", "urllib3", "huggingface_hub", "internvl_modal"):
+        caplog.set_level(logging.DEBUG, name)
     hub.faults += [fault] if fault else []
     port = hub.url.rpartition(":")[2] if fault else "9"
     cache = WeightsCache(root, endpoint=address.format(PASS, port))
@@ -306,6 +312,16 @@ def test_the_password_of_a_mirror_is_shown_nowhere(
     assert f"http://127.0.0.1:{port}" in str(caught.value) or (fault and fault.status != 200)
     told = "".join(traceback.format_exception(caught.value))
     assert PASS not in f"{told} {caught.value!r} {caught.value.hint} {caught.value.__dict__}"
+    assert PASS not in caplog.text
+
+
+def test_a_mirror_with_a_password_works_and_keeps_it(
+    hub: LoopbackHub, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    cache = WeightsCache(root, endpoint=hub.url.replace("://", f"://me:{PASS}%40@"))
+    snapshot = cache.ensure(REPO, progress=None)
+    assert PASS not in caplog.text + snapshot.file("internvl-modal.json").read_text()
 
 
 def test_an_address_that_is_none_is_not_shown(root: Path) -> None:

@@ -1,4 +1,4 @@
-"""A vLLM whose own limit of tiles the client cannot know: does not hold yet."""
+"""A vLLM whose own limit of tiles the client cannot know."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_count_that_fits_either_limit_is_no_doubt(limited: Server) -> None:
 
 def test_a_client_that_is_told_the_limit_is_sure(limited: Server) -> None:
     told = ivl.Capabilities(max_tiles=4, tokens_per_tile=256, json_schema=True)
-    with ivl.Client(base_url=limited.url, capabilities=told) as client:  # type: ignore[call-arg]
+    with ivl.Client(base_url=limited.url, capabilities=told) as client:
         answer = client.describe([PICTURE, WIDE], max_tokens=8)
     assert [info.tiles for info in answer.images] == [1, 5]
     assert not any("capabilities" in warning for warning in answer.warnings)
