@@ -25,7 +25,7 @@ HEAVY = ("modal", "huggingface_hub", "httpx", "PIL", "numpy", "xllamacpp", "pyda
 ONE_HOME = {
     "tenacity": {"transport.sync", "transport.aio", "transport.retry"},
     "httpx": {"transport", "images.fetch", "client", "batch.iterate"},
-    "aiohttp": {"transport"},
+    "aiohttp": {"transport", "batch.sources.remote"},
     "av": {"images.video"},
     "xllamacpp": {"engines.llamacpp_main"},
     "modal": {"deployment", "weights.store", "planning.prices", "cli.doctor"},

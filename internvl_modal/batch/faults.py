@@ -16,6 +16,7 @@ from internvl_modal.errors import (
     DeadlineExceededError,
     EmptyAnswerError,
     InternVLError,
+    OutOfResourcesError,
     RateLimitedError,
     RequestRejectedError,
     ServerError,
@@ -57,14 +58,18 @@ def is_shortage(error: BaseException | None) -> bool:
     )
 
 
-def local_trouble(error: Exception) -> InternVLError | None:
+def local_trouble(error: Exception) -> OutOfResourcesError | None:
     """What ends a batch where this machine has run out of something, which no picture has done."""
-    full = any(isinstance(cause, OSError) and cause.errno in _NO_ROOM for cause in _causes(error))
+    full = any(
+        isinstance(cause, OutOfResourcesError)
+        or (isinstance(cause, OSError) and cause.errno in _NO_ROOM)
+        for cause in _causes(error)
+    )
     if not full and not is_shortage(error):
         return None
     message = error.message if isinstance(error, InternVLError) else str(error) or "out of memory"
     hint = "this machine has run out of something; the same call goes on once there is more"
-    return InternVLError(message, hint=hint)
+    return OutOfResourcesError(message, hint=hint)
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:

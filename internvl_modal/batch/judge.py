@@ -137,4 +137,5 @@ def _gone(error: ServerError) -> ServerError:
     ending.__cause__ = error.__cause__
     again = "the same call goes on; with retry_errors=True it asks again what is recorded as failed"
     ending.hint = f"{error.hint}; {again}" if error.hint else again
+    ending.args = (f"{error.message} ({ending.hint})",)
     return ending

@@ -7,6 +7,7 @@ function) and ``Send`` (one HTTP exchange). The clients differ only in how they 
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from internvl_modal.errors import ConfigError, RequestRejectedError
+from internvl_modal.errors import ConfigError, EngineError, RequestRejectedError
 from internvl_modal.flows.discovery import Ready, discover, models_step, settle_tiles
 from internvl_modal.flows.steps import Blocking, Flow
 from internvl_modal.flows.turns import (
@@ -31,7 +32,7 @@ from internvl_modal.images.fetch import fetch
 from internvl_modal.protocol import structured_output
 from internvl_modal.protocol.answer_warnings import cut_off
 from internvl_modal.protocol.call import ChatCall
-from internvl_modal.protocol.chat_request import chat_request
+from internvl_modal.protocol.chat_request import answer_bytes, chat_request
 from internvl_modal.protocol.completion import decode_completion
 from internvl_modal.protocol.completion_stream import CompletionStream
 from internvl_modal.protocol.dialects.registry import dialect_of
@@ -50,6 +51,10 @@ TIMEOUT = 600.0
 """Seconds for a call where nobody says how many; a cold start on Modal takes minutes."""
 _REFUSALS = (400, 422, 501)
 """Statuses of a request that holds something which the server does not know."""
+_SCHEMA_WORDS = re.compile(
+    r"response.?format|json.?schema|structured.?output|grammar|guided|requested parameters", re.I
+)
+"""In the words of other statuses; the last is OpenRouter's 404 where no provider takes one."""
 
 
 class Asked(NamedTuple):
@@ -196,8 +201,8 @@ class Core:
             try:
                 sent = yield self._chat_step(call, deadline, schema)
                 return sent.value
-            except RequestRejectedError as error:
-                if error.status not in _REFUSALS:
+            except (RequestRejectedError, EngineError) as error:
+                if error.status not in _REFUSALS and not _SCHEMA_WORDS.search(error.message):
                     raise
             sent = yield self._chat_step(call, deadline)
             # A server that is known to take schemas has refused this one; one of which nothing is
@@ -227,7 +232,8 @@ class Core:
         begun = time.monotonic()
         call, deadline, prepared = yield from self.asked(messages, options, relayed=relayed)
         request, collected = chat_request(call, stream=True), CompletionStream(call)
-        step = Exchange(call.endpoint.base_url, request, collected.opened, deadline)
+        most = answer_bytes(call, stream=True)
+        step = Exchange(call.endpoint.base_url, request, collected.opened, deadline, most=most)
         return Opened(step, collected, begun, prepared)
 
     @property
@@ -339,4 +345,5 @@ class Core:
         self, call: ChatCall, deadline: float, schema: Json | None = None
     ) -> Exchange[Description]:
         decode, request = partial(decode_completion, call=call), chat_request(call, schema=schema)
-        return Exchange(call.endpoint.base_url, request, decode, deadline)
+        most = answer_bytes(call)
+        return Exchange(call.endpoint.base_url, request, decode, deadline, most=most)

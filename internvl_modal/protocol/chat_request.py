@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from internvl_modal.schema.results import PreparedImage
 
 
+_LEAST = 64 * 1024
+"""Bytes of an answer beside its text; also for servers that take ``max_tokens`` for a hint."""
+
+
 def chat_request(
     call: ChatCall, *, stream: bool = False, schema: Json | None = None
 ) -> HttpRequest:
@@ -51,6 +55,17 @@ def chat_request(
     headers = {**dialect.headers, **call.endpoint.headers, "content-type": "application/json"}
     path = call.endpoint.path("chat/completions")
     return HttpRequest("POST", path, headers, encode(document, payloads))
+
+
+def answer_bytes(call: ChatCall, *, stream: bool = False) -> int | None:
+    """Most bytes that the answer may have; None where the request does not say how long it is.
+
+    A token has at most 128 bytes, escaped; in a stream it has an event of its own, at most 1 KiB.
+    """
+    tokens = call.options.max_tokens
+    if tokens is None or call.relayed is not None:  # which may ask for logprobs
+        return None
+    return _LEAST + tokens * (1024 if stream else 128)
 
 
 def encode(document: Json, payloads: Mapping[str, bytes]) -> bytes:

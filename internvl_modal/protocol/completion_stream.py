@@ -23,13 +23,14 @@ from internvl_modal.protocol.completion import (
     text_of,
     usage_of,
 )
+from internvl_modal.protocol.error_documents import is_error
 from internvl_modal.protocol.error_responses import (
     WRONG_SERVER,
     error_from_response,
     error_within,
     unreadable,
 )
-from internvl_modal.protocol.http import HttpResponse, Json, json_of
+from internvl_modal.protocol.http import HttpResponse, Json, json_of, read_json
 from internvl_modal.protocol.reasoning import ReasoningCutter
 from internvl_modal.protocol.sse import DONE, LONGEST_LINE, Event, EventDecoder
 from internvl_modal.protocol.stop_sequences import StopCutter
@@ -51,7 +52,7 @@ class CompletionStream:
         self._whole: Answer | None = None
         self._raw: list[str] = []
         self.logprobs: list[object] = []
-        """As the server gives them, for whoever asked for them; nobody reads them here."""
+        """As the server gives them, for the gateway, which takes them away."""
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
         self._thoughts = ReasoningCutter()
@@ -85,7 +86,7 @@ class CompletionStream:
             if start.startswith(b"<"):
                 raise unreadable(HttpResponse(200, self._response.headers, start), "no events")
             # Bounded, as a JSON document without an end would otherwise be collected for ever.
-            if start.startswith((b"{", b"[")) and len(start) < 16 * LONGEST_LINE:
+            if start.startswith((b"{", b"[")) and len(start) < LONGEST_LINE:
                 yield from self._document(start)
                 return
             chunk, self._body = self._body, None
@@ -182,9 +183,10 @@ class CompletionStream:
 
     def _take(self, event: Json) -> str:
         """Note all that an event tells, and return its text; raises the error that it may hold."""
-        said = HttpResponse(200, self._response.headers, json.dumps(event).encode())
-        if (error := error_within(event, said, "".join(self._raw))) is not None:
-            raise error
+        if is_error(event):
+            said = HttpResponse(200, self._response.headers, json.dumps(event).encode())
+            if (error := error_within(event, said, "".join(self._raw))) is not None:
+                raise error
         # The last one counts: vLLM can send running counts with every event.
         self._usage = usage_of(event.get("usage")) or self._usage
         self._model = event.get("model") or self._model
@@ -195,17 +197,19 @@ class CompletionStream:
             return ""
         self._finish = choice.get("finish_reason") or self._finish
         told = choice.get("logprobs")
-        if isinstance(told, dict):
-            self.logprobs += told.get("content") or ()
+        entries = told.get("content") if isinstance(told, dict) else None
+        if self._call.relayed is not None and isinstance(entries, list):
+            self.logprobs += entries
         # Some routers put a whole message into the only event of a stream.
         delta = choice.get("delta") or choice.get("message")
         if not isinstance(delta, dict):
             return ""
-        self._reasoning.append(reasoning_of(delta))
-        self._refusal.append(text_of(delta.get("refusal")))
         text = text_of(delta.get("content"))
         # With its thoughts: ``conclude`` cuts them again, so that streams and whole answers agree.
-        self._raw.append(text)
+        found = (self._raw, text), (self._reasoning, reasoning_of(delta))
+        for kept, new in (*found, (self._refusal, text_of(delta.get("refusal")))):
+            if new:  # a stream of nothing fills no list
+                kept.append(new)
         return text
 
     def _bad(self, what: str, data: str) -> ServerError:
@@ -229,6 +233,6 @@ def _as_error(document: object, line: str) -> Json:
 def _loaded(text: str) -> object:
     """``text`` as JSON, ``...`` where it is none."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return read_json(text)
+    except ValueError:
         return ...

@@ -10,11 +10,11 @@ object of a broken one for the answer.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
+from typing import cast
 
-from internvl_modal.protocol.http import Json
+from internvl_modal.protocol.http import Json, read_json
 
 _FENCE = re.compile(r"(`{3,}|~{3,})[^\n`~]*\n?(.*?)\1", re.DOTALL)
 # Strings are matched as a whole, so that brackets inside them are not counted.
@@ -75,11 +75,9 @@ def _read(text: str) -> Json | Broken:
     problem = ""
     for attempt in (text, _STRING_OR_COMMA.sub(lambda found: found[1] or "", text)):
         try:
-            document: Json = json.loads(attempt, strict=False)
-        except RecursionError:
-            return Broken("the JSON object is nested too deeply")
+            document = read_json(attempt, strict=False)
         except ValueError as error:
             problem = problem or f"the JSON object cannot be read: {error}"
         else:
-            return document
+            return cast("Json", document)
     return Broken(problem)

@@ -81,4 +81,7 @@ def _describes(entry: Json) -> bool:
     seen = design.get("input_modalities") if isinstance(design, dict) else None
     if isinstance(seen, list) and "image" not in seen:
         return False
-    return family_of(*_names(entry)) is not None or not _OTHER_WORK.search(str(entry["id"]))
+    name = str(entry["id"])
+    if family_of(*_names(entry)) is not None:  # then the folder that it lies in tells nothing
+        name = name.rstrip("/").rpartition("/")[2]
+    return not _OTHER_WORK.search(name)

@@ -30,8 +30,8 @@ class EventDecoder:
     """Bytes of ``text/event-stream`` to events (WHATWG HTML, 9.2.6), as servers write them.
 
     Beyond the standard: ``[DONE]`` ends an event without the blank line, as does the end of the
-    stream, and llama.cpp's older ``error:`` field is an event of that kind. A line of more than
-    ``LONGEST_LINE`` raises ServerError.
+    stream, and llama.cpp's older ``error:`` field is an event of that kind. A line, or all of one
+    event, of more than ``LONGEST_LINE`` raises ServerError.
     """
 
     def __init__(self) -> None:
@@ -41,6 +41,7 @@ class EventDecoder:
         self._rest = ""
         self._after_cr = False
         self._data: list[str] = []
+        self._size = 0
         self._kind = ""
 
     def feed(self, chunk: bytes, *, final: bool = False) -> Iterator[Event]:
@@ -52,9 +53,7 @@ class EventDecoder:
         lines = (self._rest + text.replace("\r\n", "\n").replace("\r", "\n")).split("\n")
         self._rest = lines.pop()
         if len(self._rest) > LONGEST_LINE:
-            raise ServerError(
-                f"the stream held a line of more than {LONGEST_LINE} characters", hint=WRONG_SERVER
-            )
+            raise _too_long("a line")
         for line in [*lines, *((self._rest, "") if final else ())]:
             if line:
                 self._field(line)
@@ -63,6 +62,7 @@ class EventDecoder:
             if (not line or self._data == [DONE]) and self._data:
                 yield Event("\n".join(self._data), self._kind)
                 self._data.clear()
+                self._size = 0
             if not line:
                 self._kind = ""
 
@@ -73,6 +73,9 @@ class EventDecoder:
         name, _, value = line.partition(":")
         # One space belongs to the syntax, every further one to the data.
         value = value.removeprefix(" ")
+        self._size += len(line) if name in ("data", "error") else 0
+        if self._size > LONGEST_LINE:
+            raise _too_long("an event")
         if name == "data":
             self._data.append(value)
         elif name == "event":
@@ -80,3 +83,9 @@ class EventDecoder:
         elif name == "error":
             self._data.append(value)
             self._kind = "error"
+
+
+def _too_long(what: str) -> ServerError:
+    return ServerError(
+        f"the stream held {what} of more than {LONGEST_LINE} characters", hint=WRONG_SERVER
+    )

@@ -213,7 +213,7 @@ class Streaming(Generic[T]):
         self.begun = begun
         self._reply, self._step, self._until = reply, step, until
         self._chunks = reply.chunks()
-        self._left = STREAM_BYTES
+        self._most = self._left = min(step.most or STREAM_BYTES, STREAM_BYTES)
 
     async def next(self) -> bytes:
         """The next piece; empty at the end."""
@@ -222,7 +222,7 @@ class Streaming(Generic[T]):
         self._left -= len(chunk)
         # A model in a loop, or a server of another kind: nothing that we ask for is as long.
         if self._left < 0:
-            raise too_much(self._step, STREAM_BYTES)
+            raise too_much(self._step, self._most)
         return chunk
 
     async def finish(self) -> None:
@@ -239,7 +239,7 @@ class Streaming(Generic[T]):
 async def _body(reply: Reply, step: Exchange[Any]) -> bytes:
     """The whole body; of an error its beginning."""
     whole = ANSWER_BYTES if step.request.method == "POST" else LIST_BYTES
-    most = whole if reply.status == 200 else ERROR_BYTES
+    most = min(step.most or whole, whole) if reply.status == 200 else ERROR_BYTES
     parts, size = [], 0
     async for chunk in reply.chunks():
         parts.append(chunk)

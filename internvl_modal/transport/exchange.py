@@ -7,6 +7,7 @@ decided on values, and the two carriers differ in how bytes move and in nothing 
 from __future__ import annotations
 
 import time
+import traceback
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,13 +33,13 @@ CONNECT_TIMEOUT = 10.0
 MOST_REDIRECTS = 50
 """Modal answers a cold web request with a redirect every 150 s: 50 of them are two hours."""
 ANSWER_BYTES = 2**20
-"""Most of one answer: a description is kilobytes, and as JSON it may fill 25 times its size."""
+"""Most of one answer whose length is not known; see ``Exchange.most``."""
 LIST_BYTES = 2 * 2**20
 """Most of an answer to a GET: the longest lists of models have about a MB."""
 ERROR_BYTES = 2**16
 """What is read of an answer that is an error; the rest is left."""
 STREAM_BYTES = 32 * 2**20
-"""Most of one stream: 100,000 tokens at the 250 bytes of an event."""
+"""Most of one such stream: 100,000 tokens at the 250 bytes of an event."""
 HEADER_BYTES = 100 * 1024
 HEADERS = 1000
 """Most headers of one answer, and most bytes of all of them."""
@@ -87,6 +88,8 @@ class Exchange(Generic[T]):
     deadline: float
     retry: Retry | None = None
     """None: the client's own rule."""
+    most: int | None = None
+    """Bytes of its answer, where that can be known; more is no answer to this request."""
     so_far: SoFar = field(default_factory=SoFar, repr=False, compare=False)
 
 
@@ -318,12 +321,14 @@ def answered(step: Exchange[T], reply: Reply, body: bytes) -> T:
     except ServerError as error:
         if error.lost and step.request.method == "POST":
             so_far.lost += 1
+        traceback.clear_frames(error.__traceback__)  # whoever keeps the error keeps no document
         raise
 
 
 def too_much(step: Exchange[Any], most: int) -> ServerError:
     """The error of an answer that does not end in time to be one."""
+    size = f"{most // 2**20} MiB" if most >= 2**20 else f"{most // 2**10} KiB"
     return ServerError(
-        f"the answer of {shown(step.base_url)} is larger than {most // 2**20} MiB",
+        f"the answer of {shown(step.base_url)} is larger than {size}",
         hint="check that the base URL is that of an OpenAI-compatible server",
     )

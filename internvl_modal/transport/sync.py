@@ -45,10 +45,7 @@ class Transport:
         weakref.finalize(self, _let_go, self._of).atexit = False
 
     def _over(self) -> AsyncTransport:
-        """The transport of this process, made when it is first used.
-
-        Raises ConfigError once it is closed.
-        """
+        """The transport of this process, made at its first use; ConfigError once closed."""
         if self._closed:
             raise closed()
         if made := self._of.get(os.getpid()):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import http.server
 import importlib.util
+import io
 import subprocess
 import sys
+import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,3 +121,35 @@ def test_shards_on_a_web_server(tmp_path: Path, client: ivl.Client) -> None:
     assert error is None
     assert keys(outcomes, ok=True) == {f"{url}/{n}.tar/{n}.png" for n in range(2)}
     assert keys(outcomes, ok=False) == {f"{url}/2.tar"}
+
+
+class NoHead(http.server.SimpleHTTPRequestHandler):
+    """Gives no ranges, and sends a body where none may be."""
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    do_HEAD = http.server.SimpleHTTPRequestHandler.do_GET
+
+
+@pytest.mark.timeout(60)
+def test_web_servers_that_know_only_get(tmp_path: Path) -> None:
+    """Longer than what fsspec asks for at once, 5 MiB."""
+    members = {f"{number}.png": bytes([number]) * 3_000_000 for number in range(4)}
+    with tarfile.open(tmp_path / "big.tar", "w") as archive:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    (tmp_path / "list.csv").write_text("image;n\nhttps://x.org/a.png;1\n", "utf-16")
+    serve = functools.partial(NoHead, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        read = found(f"{url}/big.tar")
+        listed = list(found(f"{url}/list.csv"))
+        with pytest.raises(ivl.ConfigError, match=r"none\.tar"):
+            items(f"{url}/none.tar")
+        server.shutdown()
+    assert read == {f"{url}/big.tar/{name}": data for name, data in members.items()}
+    assert listed == ["https://x.org/a.png"]

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
 import tarfile
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import internvl_modal as ivl
 from internvl_modal.batch.sources.choice import Choice
+from internvl_modal.batch.sources.folders import is_picture
 from internvl_modal.batch.sources.inputs import read
+from internvl_modal.batch.sources.tars import read_tar
+from internvl_modal.batch.sources.unreadable import readable
 from tests.batch.conftest import Fast, lines
 from tests.batch.sources import found, items, keys, outcomes_of, png, until_it_raises
 
@@ -179,3 +184,51 @@ def test_memory_does_not_grow_with_the_members() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**20
+
+
+@pytest.mark.parametrize("cut", [3_900, 5_200, 9_000])
+def test_what_is_before_a_cut_is_given(cut: int) -> None:
+    """Reading by more than a block loses it: what unpacks raises, and drops what it has."""
+    Path("a.tar.gz").write_bytes(gzip.compress(tar()[0], 0)[:cut])
+    before, error = until_it_raises("a.tar.gz")
+    assert error.startswith("a.tar.gz is damaged: ")
+    whole = (cut - 20) // 1024
+    assert list(before)[:whole] == [f"a.tar.gz/{name}" for name in SIX[:whole]]
+
+
+class Trouble(io.RawIOBase):
+    """A file on a machine that has run out."""
+
+    name = "x.tar"
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    @contextmanager
+    def open(self) -> Iterator[io.BufferedReader]:
+        with readable(self.name):
+            yield io.BufferedReader(self)
+
+    def resolve(self, text: str) -> str:
+        return text
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, _: object) -> int:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), MemoryError),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), ivl.InternVLError),
+        (OSError(errno.EIO, "Input/output error"), ivl.ConfigError),
+    ],
+)
+def test_what_the_system_says_of_a_tar(error: BaseException, expected: type[BaseException]) -> None:
+    """This machine's trouble is no damage."""
+    with pytest.raises(expected) as caught:
+        list(read_tar(Trouble(error), is_picture))
+    assert type(caught.value) is expected

@@ -16,6 +16,7 @@ import pytest
 
 import internvl_modal as ivl
 from internvl_modal.batch.faults import is_fatal, local_trouble
+from internvl_modal.errors import OutOfResourcesError
 from internvl_modal.images import prepare
 from tests.batch.conftest import QUICK, Fast, lines
 from tests.loopback import Heard, Loopback, Reply, completion
@@ -149,14 +150,14 @@ class Troubled:
     "error",
     [OSError(number, os.strerror(number)) for number in
      (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT)]
-    + [MemoryError(), RuntimeError("can't start new thread")],
+    + [MemoryError(), RuntimeError("can't start new thread"), OutOfResourcesError("no memory")],
     ids=repr,
 )  # fmt: skip
 def test_local_trouble_is_no_pictures_failure(
     client: ivl.Client, pictures: Callable[[int], Path], error: BaseException
 ) -> None:
     given = [*pictures(3).iterdir(), ("troubled", Troubled(error))]
-    with pytest.raises(ivl.InternVLError, match="the same call goes on") as caught:
+    with pytest.raises(OutOfResourcesError, match="the same call goes on") as caught:
         list(client.describe_many(given, out="out.jsonl", detail=1))
     assert caught.value.__cause__ is not None
     assert not any("error" in line for line in lines(Path("out.jsonl")))

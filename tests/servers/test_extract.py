@@ -118,6 +118,16 @@ def without_schemas(status: int, body: Any) -> Any:
         (400, {"message": "schema not supported by xgrammar"}),
         (422, {"detail": [{"loc": ["body", "response_format"], "msg": "extra"}]}),
         (200, {"error": {"code": 400, "message": "response_format is not supported"}}),
+        # OpenRouter, where no provider of the model takes one
+        (
+            404,
+            {
+                "error": {
+                    "code": 404,
+                    "message": "No endpoints found that can handle the requested parameters.",
+                }
+            },
+        ),
     ],
 )
 def test_a_refused_schema_is_left_out_and_remembered(

@@ -115,6 +115,8 @@ class TestModel:
             ([listed("llava", "x"), listed("InternVL3-8B", "x")], "InternVL3-8B"),
             ([listed("bge-m3", "x"), listed("whisper-1", "x"), listed("llava", "x")], "llava"),
             ([listed("jina-reranker", "x"), listed("qwen2-audio", "x"), listed("l", "x")], "l"),
+            ([listed("internvl3-8b-embedding", "x"), listed("internvl3-8b", "x")], "internvl3-8b"),
+            ([listed("audio/InternVL3-8B", "x"), listed("l", "x")], "audio/InternVL3-8B"),
             ([listed("e", "x", type="embedding"), listed("c", "x", type="chat")], "c"),
             ([listed("a", "vllm", root=INTERNVL), listed("b", "vllm", root=INTERNVL)], "a"),
             ([listed("mine", "vllm", root=INTERNVL), listed("b", "vllm", root="Qwen")], "mine"),

@@ -47,7 +47,7 @@ def item(given: Any, index: int) -> Item:
         former = getattr(given[0], "former", None)
         return Item(without_signature(str(given[0])), given[1], former=former)
     if isinstance(given, os.PathLike) or (isinstance(given, str) and not is_data(given)):
-        return Item(without_signature(os.fsdecode(given)), given)
+        return Item(without_signature(str(os.fsdecode(given))), given)
     return Item(f"#{index}", given, numbered=True)
 
 

@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from internvl_modal.batch.sources.places import Place
 from internvl_modal.errors import ConfigError
@@ -64,10 +64,9 @@ def _lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
     text.detach()
 
 
-def _encoding(file: BinaryIO) -> str:
+def _encoding(file: Any) -> str:
     """By the mark at its start; UTF-16 shows in the zero beside its first letter, too."""
-    start = file.read(4)
-    file.seek(0)
+    start = file.peek(4)[:4]
     for mark, encoding in _MARKS.items():
         if start.startswith(mark):
             return encoding

@@ -6,6 +6,7 @@ address with its password: all become one error that names it without.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -17,8 +18,10 @@ from internvl_modal.batch.sources.folders import is_picture
 from internvl_modal.batch.sources.places import has_scheme
 from internvl_modal.batch.sources.unreadable import refused
 from internvl_modal.errors import ConfigError, ImageError, InternVLError, MissingExtraError
-from internvl_modal.images.names import url_name
+from internvl_modal.images.names import is_url, url_name
 
+SILENCE = 60.0
+"""Seconds that a web server may say nothing."""
 _USER = re.compile(r"//([^/@]*)@")
 
 
@@ -53,10 +56,8 @@ class RemoteFile:
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
         """The file, read as it comes; raises ConfigError that names it."""
-        with _told(self.address):
-            system, path = _system(self.address)
-            with system.open(path, "rb") as file:
-                yield file
+        with _told(self.address), _opened(self.address) as file:
+            yield file
 
     def resolve(self, text: str) -> str:
         """A relative path is meant from the file's own folder."""
@@ -104,19 +105,64 @@ def _keep(below: Any, names: list[str]) -> None:
         below[:] = names
 
 
+def _opened(address: str) -> BinaryIO:
+    """A file that can ``peek``; of a web server, one that is read forward only, but for Parquet.
+
+    Some web servers give no ranges. The size is said because it is not needed, and some never end
+    their answer to the question for it.
+    """
+    system, path = _system(address)
+    if not is_url(address) or address.lower().endswith(".parquet"):
+        return io.BufferedReader(system.open(path, "rb"))
+    return io.BufferedReader(_Body(system.open(path, "rb", block_size=0, size=1)))
+
+
+class _Body(io.RawIOBase):
+    """What a web server sends, as it comes."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill it, or take what there is at the end."""
+        filled = 0
+        while filled < len(buffer) and (data := self._file.read(len(buffer) - filled)):
+            buffer[filled : filled + len(data)] = data
+            filled += len(data)
+        return filled
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
 def _system(address: str) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs
     except ImportError as error:
         raise MissingExtraError("fsspec", "remote") from error
     try:
-        system, path = url_to_fs(address)
+        system, path = url_to_fs(address, **(_patience() if is_url(address) else {}))
     except ImportError as error:
         raise ConfigError(
             f"{url_name(address)} needs another package: {error}",
             hint="pip install 'internvl-modal[remote]' and that package",
         ) from error
     return system, os.fspath(path)
+
+
+def _patience() -> dict[str, Any]:
+    """For a web server: as long as it takes to describe what comes, but no silence."""
+    from aiohttp import ClientTimeout
+
+    timeout = ClientTimeout(total=None, sock_connect=SILENCE, sock_read=SILENCE)
+    return {"client_kwargs": {"timeout": timeout}}
 
 
 @contextmanager

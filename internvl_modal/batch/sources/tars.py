@@ -13,7 +13,7 @@ import lzma
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import Any
 
 from internvl_modal.batch.sources.places import Place
 from internvl_modal.batch.sources.unreadable import Pair, Unreadable
@@ -42,7 +42,9 @@ def read_tar(place: Place, wanted: Callable[[str], bool]) -> Iterator[Pair]:
         unpacked = _unpack(file)
         # Streamed: a shard on the network is read once, from start to end, and never unpacked to a
         # disk.
-        with _Archive.open(fileobj=unpacked, mode="r|", tarinfo=_Member) as archive:
+        with _Archive.open(
+            fileobj=unpacked, mode="r|", tarinfo=_Member, bufsize=tarfile.BLOCKSIZE
+        ) as archive:  # with longer reads, what is before damage would be lost with it
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
                 if wanted(member.name) and not _is_hidden(member.name) and not member.isdir():
@@ -94,13 +96,11 @@ def _check_end(archive: _Archive) -> None:
             raise tarfile.ReadError("more follows its end marker")
 
 
-def _unpack(file: BinaryIO) -> BinaryIO:
-    start = file.read(6)
-    file.seek(0)
+def _unpack(file: Any) -> Any:
+    start = file.peek(6)
     for magic, unpack in _UNPACK.items():
         if start.startswith(magic):
-            unpacked: BinaryIO = unpack(file)
-            return unpacked
+            return unpack(file)
     return file
 
 
@@ -108,9 +108,11 @@ def _unpack(file: BinaryIO) -> BinaryIO:
 def _damage(name: str) -> Iterator[None]:
     try:
         yield
-    except InternVLError:
+    except (InternVLError, MemoryError):
         raise
     except Exception as error:  # unpackers and headers of damaged files raise anything
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the system, and told by who opened the file
         reason = str(error) or type(error).__name__
         raise ConfigError(f"{name} is damaged: {reason}", hint=_AGAIN) from error
 
