@@ -1,4 +1,9 @@
-"""Whose fault a failure is: the picture's, the server's, the key's, or this machine's."""
+"""Whose fault a failure is: the picture's, the server's, the key's, or this machine's.
+
+One question decides what a batch does with a failure: would the next picture fail the same way? If
+so the batch ends and nothing is recorded, so that the same call can go on later; if not, the
+failure is this picture's outcome. The kinds are told apart here and acted upon in ``judge``.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +24,9 @@ from internvl_modal.errors import (
 )
 
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""These pass when other work ends, so the picture is tried again with less at once."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""A full disk does not empty itself."""
 _OF_ALL = (402, 404, 410, 429)
 """No credit, no such model, model gone; 429 is rejected for good where a quota is used up."""
 
@@ -34,7 +41,10 @@ def is_fatal(error: Exception) -> bool:
 
 
 def is_forbidden(error: Exception | None) -> TypeGuard[ServerError]:
-    """Whether it is a 403, which is said of a key, and of a picture too."""
+    """Whether it is a 403, which is said of a key, and of a picture too.
+
+    Moderation answers so too, and then the next picture is fine.
+    """
     return isinstance(error, ServerError) and error.status == 403
 
 
@@ -64,6 +74,7 @@ def local_trouble(error: Exception) -> OutOfResourcesError | None:
 
 def _causes(error: BaseException | None) -> list[BaseException]:
     """An error and what it came of."""
+    # Python's own rules of what caused what, ``raise ... from None`` included.
     found: list[BaseException] = []
     while error is not None and error not in found:
         found.append(error)

@@ -1,4 +1,9 @@
-"""A batch for ``for`` and for ``async for``: what ``describe_many`` returns."""
+"""A batch for ``for`` and for ``async for``: what ``describe_many`` returns.
+
+A blocking caller drives the batch by asking for outcomes, and its work goes on meanwhile in a loop
+of its own: reading, preparing, sending and writing do not stop when the caller does something slow
+with an outcome, but for the window of what is done and not taken.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +43,10 @@ __all__ = ["AsyncBatch", "Batch"]
 
 @dataclass
 class _State:
-    """What a batch and the generator that runs it share, so that neither holds the other."""
+    """What a batch and the generator that runs it share, so that neither holds the other.
+
+    A generator that its batch holds, and that held its batch, could not be freed by counting.
+    """
 
     run: pipeline.Run | None = None
     last: BatchProgress | None = None
@@ -69,6 +77,13 @@ class Batch(_Numbers, Iterator[Outcome]):
 
     Close it, or use ``with``, where it may be left before its end. Nothing is sent before the first
     outcome is asked for.
+
+    Iterate once. An error that ends the batch is raised after all outcomes that came before it.
+
+    >>> with client.describe_many("photos/", out="captions.jsonl") as batch:  # doctest: +SKIP
+    ...     for outcome in batch:
+    ...         print(outcome.key, outcome.text or outcome.error)
+    >>> batch.summary.described  # doctest: +SKIP
     """
 
     def __init__(
@@ -101,7 +116,10 @@ class Batch(_Numbers, Iterator[Outcome]):
 
 
 class AsyncBatch(_Numbers, AsyncIterator[Outcome]):
-    """``Batch`` for ``async for`` and ``async with``, in the caller's event loop."""
+    """``Batch`` for ``async for`` and ``async with``, in the caller's event loop.
+
+    Of the event loop in which it is first used.
+    """
 
     _after: Callable[[], Awaitable[None]] | None = None
 
@@ -194,11 +212,14 @@ def _iterate(
         state.run, transport = thread.call(begin())
         run = state.run
         try:
+            # In the caller's thread: a first start may download for hours, and a signal reaches it
+            # there.
             core.start()  # here, where Ctrl-C ends it as it ends any call
             with signals.signals_wait(signals.UnderWay(run, thread.loop)):
                 while taken := thread.call(run.take()):
                     yield from taken
         finally:
+            # Also when the generator is collected half-way, in whatever thread that happens.
             thread.finish(finish())
             state.last = run.progress
     finally:

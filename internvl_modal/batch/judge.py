@@ -1,4 +1,9 @@
-"""What ends a batch, and what is only a picture's failure."""
+"""What ends a batch, and what is only a picture's failure.
+
+Two mistakes are costly: to record ten thousand failures because a server was restarted, and to end
+a night's run because of one picture. So what may be the server's fault is withheld until an answer
+to any picture shows that the server is there.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +28,7 @@ GONE = 10
 before the batch gives up; as many in a row that it forbids."""
 
 Numbered: TypeAlias = "tuple[int, Outcome]"
+"""The input's number, and what became of it."""
 
 
 class Judge:
@@ -56,6 +62,7 @@ class Judge:
             self._forbid(index, outcome, error)
         else:
             self._take(index, outcome, error)
+        # Everything that may be under way waits for this: nobody else can bring the answer.
         if full and self._withheld:
             self._give_up_waiting()
 
@@ -94,6 +101,7 @@ class Judge:
             self._end(error)
 
     def _take(self, index: int, outcome: Outcome, error: Exception | None) -> None:
+        """Take what is no 403: an answer frees what was withheld, an absence is withheld."""
         if is_answer(error) and outcome.attempts:  # what was known says nothing of the server
             self._unanswered = self._forbidden = 0
             self._answered = True
@@ -108,6 +116,7 @@ class Judge:
                 self._end(_gone(error) if self._remembers else error)
 
     def _give_up_waiting(self) -> None:
+        """The window is full of what is withheld: decide, or the batch would stand still."""
         forbidden = self._first_forbidden()
         if forbidden is not None and self._forbidden >= GONE:
             self._end(forbidden)

@@ -1,4 +1,10 @@
-"""How many requests run at once: a fixed number, or as many as raise the throughput."""
+"""How many requests run at once: a fixed number, or as many as raise the throughput.
+
+The best number depends on the server's GPU, its batch size, the pictures and the network, and
+nobody knows it. Thousands of requests at once have choked a vision server that a throttle of 16
+brought back; too few leave a GPU idle that is paid for. So throughput is measured, and the limit
+climbs as long as that grows.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +16,12 @@ from contextlib import asynccontextmanager
 from internvl_modal.errors import DeadlineExceededError, RateLimitedError, ServerUnavailableError
 
 START = 4
+"""Enough for a small server, and three doublings from most large ones."""
 WORTH = 0.1
-"""Growth of the limit by x must raise the throughput by a tenth of x, or it is taken back."""
+"""Growth of the limit by x must raise the throughput by a tenth of x, or it is taken back.
+
+A little: answers scatter, and a server that is full shows no growth at all.
+"""
 HOLD = 5
 """Rounds without another try after growth that was not worth it."""
 ROUND = 3
@@ -40,17 +50,20 @@ class AimdLimit:
             return
         if self._before is not None and self.limit > self._before[0]:
             grown = self.limit / self._before[0] - 1
+            # The last step brought nothing: back, and not at once again.
             if rate < self._before[1] * (1 + WORTH * grown):
                 self.limit = self._before[0]
                 self._threshold, self._before, self._hold = self.limit, None, HOLD
                 return
         self._before = (self.limit, rate)
         step = self.limit if self.limit < self._threshold else max(1, self.limit // 8)
+        # Doubling never jumps over a level that was too much before.
         bound = self._threshold if self.limit < self._threshold else self._most
         self.limit = int(min(self.limit + step, bound, self._most))
 
     def halve(self) -> None:
         """The server has too much to do; a storm of such answers leaves the threshold alone."""
+        # One overload gives many refusals; only the first says at what level it happened.
         if not self._cut or self.limit > self._threshold:
             self._threshold, self._cut = max(1, self.limit // 2), True
         self.limit = max(1, self.limit // 2)
@@ -61,6 +74,8 @@ class Limiter:
     """Slots for requests, and a pause for all of them when the server asks for one.
 
     ``ahead`` pictures more than there are slots may be in preparation or wait for one.
+
+    Of one event loop. What is admitted may be in memory, what has a slot is at the server.
     """
 
     def __init__(self, concurrency: int | None, most: int, ahead: int) -> None:
@@ -133,6 +148,7 @@ class Limiter:
             self._round_from = time.monotonic()
         elif self._answered >= ROUND * self.limit:
             rate = self._answered / (time.monotonic() - self._round_from)
+            # A limit that was never reached says nothing about itself.
             if self._full:
                 self._climber.round(rate)
             self._next_round()
@@ -143,6 +159,7 @@ class Limiter:
         now = time.monotonic()
         wait = getattr(error, "retry_after", None) or 0.0
         self._paused_until = max(self._paused_until, now + wait)
+        # Those that were under way at the cut were sent under the old limit.
         if self._climber is not None and begun >= self._cut_at:
             self._climber.halve()
             self._cut_at = max(now, self._paused_until)  # those under way say nothing new
@@ -153,7 +170,10 @@ class Limiter:
 
 
 def is_congestion(error: Exception) -> bool:
-    """Whether fewer requests at once would help: 429, 503, and no answer in time."""
+    """Whether fewer requests at once would help: 429, 503, and no answer in time.
+
+    A lost connection counts, as overloaded servers drop them; a 500 is a fault of another kind.
+    """
     if isinstance(error, ServerUnavailableError):
         return error.status in (None, 408, 503, 504)
     return isinstance(error, RateLimitedError | DeadlineExceededError)

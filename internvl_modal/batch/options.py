@@ -73,6 +73,7 @@ class BatchSettings(BaseModel):
     pages: str | int | tuple[int, ...] | None = Field(
         None, description="Pages of a PDF, as in '1-20'."
     )
+    # Seconds: what a picture takes, and less than a container gets after SIGTERM.
     grace: float = Field(20.0, ge=0, description="Seconds for requests under way when stopped.")
     progress: Any = Field(None, description="None: a bar on terminals; or a bool or a callable.")
 
@@ -97,7 +98,10 @@ with_batch_options = showing(
 
 @dataclass(frozen=True)
 class Job:
-    """What to ask of every picture, and how to run."""
+    """What to ask of every picture, and how to run.
+
+    ``options`` go to the client as they are given, ``checked`` are the same with defaults.
+    """
 
     prompt: str
     options: Options

@@ -24,7 +24,10 @@ an earlier version is the same run."""
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one input: a description, or the error that prevented it."""
+    """What became of one input: a description, or the error that prevented it.
+
+    Every input gets exactly one, in whatever order, unless the batch ends before it.
+    """
 
     key: str
     source: ImageSource = field(repr=False)
@@ -47,14 +50,22 @@ class Outcome:
 
 
 def fingerprint(prompt: str, options: DescribeOptions, model: str) -> str:
-    """Name of a run: the same for the same question to the same model."""
+    """Name of a run: the same for the same question to the same model.
+
+    Twelve hexadecimal digits. Options about how a picture is read or how long is waited are not
+    part of it, as they do not change the answer's meaning.
+    """
     asked = options.model_dump(mode="json", include=_FIRST)
+    # A later option counts only where it is not at its default: old files stay resumable.
     asked |= options.model_dump(mode="json", exclude=_SAME_TEXT | _FIRST, exclude_defaults=True)
     document = json.dumps([prompt, asked, model], sort_keys=True)
     return hashlib.sha256(document.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def key_hash(key: str) -> int:
-    """64 bits for ``key``: two of a million keys are the same with a chance of 3 in 10^8."""
+    """64 bits for ``key``: two of a million keys are the same with a chance of 3 in 10^8.
+
+    Keys are remembered by it: eight bytes for each of a million, and not a hundred.
+    """
     digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8)
     return int.from_bytes(digest.digest(), "big")

@@ -1,6 +1,10 @@
 """The pipeline of a batch: read, prepare, send, write; each stage waits for the next.
 
 One task reads and admits, each admitted picture is a task, one task writes; the caller takes.
+
+Memory is bounded at every stage: so many pictures are in preparation, so many at the server, so
+many done and not written, so many written and not taken. A slow caller, disk or server holds up
+what lies before it, and a folder of a million files is never a list.
 """
 
 from __future__ import annotations
@@ -35,12 +39,18 @@ __all__ = ["Run"]
 THREADS = min(8, (os.cpu_count() or 1) + 2)
 """Pictures in preparation at once: decoding takes memory, fetching takes time."""
 MOST = 64
-"""Requests at once that "auto" may reach where nothing else says how many."""
+"""Requests at once that "auto" may reach where nothing else says how many.
+
+LMDeploy's documented batch for large GPUs is more; its preprocessing thread is full before.
+"""
 
 
 @dataclass
 class InFlight:
-    """A picture on its way."""
+    """A picture on its way.
+
+    Of one task; ``sending`` decides whether a stop waits for it or gives it up.
+    """
 
     index: int
     item: Item
@@ -49,7 +59,10 @@ class InFlight:
 
 
 class Run:
-    """One batch, in the event loop it was made in: ``take`` until it is empty, then ``close``."""
+    """One batch, in the event loop it was made in: ``take`` until it is empty, then ``close``.
+
+    Not safe for several loops. An error is kept, and raised by ``take`` after the last outcome.
+    """
 
     def __init__(
         self, core: Core, exchange: Perform, retry: Retry, images: Images, job: Job
@@ -59,6 +72,7 @@ class Run:
         self._sink = sink_for(job.settings, images)
         self._threads = ThreadPoolExecutor(THREADS, "internvl-prepare")
         self._requester = Requester(core, exchange, retry, job, self._threads)
+        # One thread: sinks need no locks, and lines are written in one piece.
         self._writer = ThreadPoolExecutor(1, "internvl-write")
         self._done: asyncio.Queue[tuple[int, Outcome] | None] = asyncio.Queue()
         self._written: deque[Outcome] = deque()
@@ -113,6 +127,7 @@ class Run:
 
     async def close(self) -> None:
         """Give up what is under way; what is done is written already or is now."""
+        # First: no task may begin a request that nobody will wait for.
         self._halt.set()
         for task in self._tickets:
             task.cancel()
@@ -138,6 +153,7 @@ class Run:
         try:
             opening = await self._unless_halted(self._open())
             if not opening.cancelled():
+                # Raises what opening raised, such as a server that is not there.
                 opening.result()
                 writing = asyncio.create_task(self._write())
                 writing.add_done_callback(self._ended_by)
@@ -176,8 +192,11 @@ class Run:
         fixed = None if settings.concurrency == "auto" else settings.concurrency
         endpoint = ready.endpoint
         known = [most for most in (settings.max_concurrency, endpoint.sessions) if most]
+        # The caller's limit or the server's own, whichever is less.
         most = fixed or min(known, default=MOST)
         self._limiter = self._requester.limiter = Limiter(fixed, most, THREADS)
+        # Four times what can be under way: order can be restored over so many, and the caller may
+        # lag.
         self._window = asyncio.Semaphore(4 * (most + THREADS))
         self._meter = ProgressMeter(settings.progress, size_of(self._images), endpoint.usd_per_hour)
         self._numbers = lambda: self._meter.now(self._limiter.limit)
@@ -211,6 +230,7 @@ class Run:
                 if isinstance(item, End):
                     error = item.error
                     break
+                # Before it is admitted: skipping a million settled keys must not wait for slots.
                 if self._sink.claim(item.key, item.former):
                     self._meter.skip(failed=self._sink.has_failed(item.key))
                     continue
@@ -257,6 +277,8 @@ class Run:
             news: list[tuple[int, Outcome] | None] = []
             try:
                 news.append(await asyncio.wait_for(self._done.get(), SYNC_SECONDS))
+            # Nothing has come for a while: sinks get their turn to sync, and inputs that wait for
+            # an outcome are freed.
             except asyncio.TimeoutError:
                 if not self._tickets and not self._window.locked():
                     self._judge.release()  # the inputs may wait for it

@@ -15,7 +15,11 @@ LOG_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class BatchProgress:
-    """One moment of a batch; rates are per second since its start, ``eta`` seconds."""
+    """One moment of a batch; rates are per second since its start, ``eta`` seconds.
+
+    Immutable, so a callback may keep it. ``total`` and ``eta`` are None where the source cannot be
+    counted.
+    """
 
     described: int = 0
     failed: int = 0
@@ -87,6 +91,7 @@ class ProgressMeter:
             self._described += 1
             self._tokens += outcome.description.usage.completion_tokens
         self._waiting = ""
+        # The view is told at its own pace: a terminal at ten a second, a callback at five.
         now = time.monotonic()
         if now - self._told >= self._view.every:
             self._told = now
@@ -105,6 +110,7 @@ class ProgressMeter:
 
     def now(self, concurrency: int) -> BatchProgress:
         """The numbers of this moment."""
+        # Never 0: the first outcome may be there before the clock has moved.
         elapsed = max(time.monotonic() - self._started, 1e-3)
         rate = (self._described + self._failed) / elapsed
         left = None if self._total is None else self._total - self._skipped
@@ -120,6 +126,7 @@ class ProgressMeter:
             tokens_per_second=self._tokens / elapsed,
             eta=eta,
             waiting=self._waiting,
+            # The machine's time and not the answers': an idle GPU is paid for too.
             usd=None if self._price is None else self._price * elapsed / 3600,
         )
 

@@ -1,4 +1,9 @@
-"""Ask about one picture: prepared in a thread, sent in a slot, again where it helps."""
+"""Ask about one picture: prepared in a thread, sent in a slot, again where it helps.
+
+The client's own retry loop holds a request's place while it waits. In a batch the place is a slot,
+and the wait must not take one from another picture; so each attempt is sent with a rule of one try,
+and the waiting is done here, outside of the slot.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +56,10 @@ class InFlight(Protocol):
 
 
 class Requester:
-    """Asks the same of every picture; ``limiter`` is set once the endpoint is known."""
+    """Asks the same of every picture; ``limiter`` is set once the endpoint is known.
+
+    Preparing has threads, sending has the event loop; ``limiter`` has both in view.
+    """
 
     limiter: Limiter
     on_wait: Callable[[str], object] | None = None
@@ -87,6 +95,7 @@ class Requester:
         job, item = self._job, ticket.item
         if isinstance(item.source, list | tuple) and not item.source:
             raise ImageError("holds no picture", source=item.key)
+        # A new flow each time: what ran out may have stopped it anywhere.
         for attempt in itertools.count(1):
             flow = self._core.describe(item.source, job.prompt, job.options)
             try:
@@ -116,6 +125,8 @@ class Requester:
                 async with self.limiter.slot():
                     if halt.is_set():
                         raise asyncio.CancelledError
+                    # Within the slot: a picture that has waited an hour for its turn has all its
+                    # time left.
                     begun = time.monotonic()
                     since = since or begun
                     ticket.attempts += 1
@@ -123,6 +134,7 @@ class Requester:
                     sent = await self._exchange(self._once(step, begun + budget))
                 return replace(sent, attempts=ticket.attempts)
             except ServerError as error:
+                # Only the time in which it was being asked counts.
                 budget -= time.monotonic() - begun
                 pause = self._pause(step, error, ticket.attempts, since, budget)
                 if pause is None:
@@ -146,6 +158,7 @@ class Requester:
             rule = replace(rule, attempts=attempts + 1)
         if put_off:  # the limiter makes all of them wait as long as the server asks
             error = copy.copy(error)
+            # All wait in the limiter already, and would wait twice.
             error.retry_after = None
         return rule.pause(attempts, error, math.inf, lost=step.so_far.lost)
 
@@ -154,7 +167,10 @@ class Requester:
 
 
 def contained(function: Callable[..., T], *arguments: object) -> T:
-    """Call it in a thread; raises RuntimeError for what an event loop would take for its own."""
+    """Call it in a thread; raises RuntimeError for what an event loop would take for its own.
+
+    Both end an ``await`` in ways that no caller expects.
+    """
     try:
         return function(*arguments)
     except (StopIteration, asyncio.CancelledError, CancelledError) as error:

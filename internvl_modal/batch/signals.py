@@ -1,4 +1,10 @@
-"""Ctrl-C and SIGTERM in a batch: stop reading, finish what is under way, say how to go on."""
+"""Ctrl-C and SIGTERM in a batch: stop reading, finish what is under way, say how to go on.
+
+Ctrl-C in the middle of a batch would lose the answers that are under way and paid for, and SIGTERM
+is how containers and schedulers say that there are seconds left. The first signal stops the reading
+and waits for what is under way; then it does what it always did, so a program that handles it sees
+no difference.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +24,10 @@ from internvl_modal.batch.pipeline import Run
 
 @dataclass(eq=False)
 class UnderWay:
-    """A batch and its event loop; ``here``, if that runs in the main thread."""
+    """A batch and its event loop; ``here``, if that runs in the main thread.
+
+    Compared by identity: two batches are never the same.
+    """
 
     run: Run
     loop: asyncio.AbstractEventLoop
@@ -70,6 +79,7 @@ def signals_wait(batch: UnderWay) -> Iterator[None]:
 def _install() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         handler = signal.getsignal(number)
+        # None is a handler that C has set; an ignored signal stays ignored (``nohup``).
         if handler not in (None, signal.SIG_IGN, _handle):
             _before[number] = handler
             signal.signal(number, _handle)
@@ -89,6 +99,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
     _restore()
     if signal.getsignal(number) == _handle:  # put back by somebody who had found it there
         signal.signal(number, _DEFAULTS[number])
+    # A loop that does not run cannot stop anything, and must not be waited for.
     told = [each for each in _under_way if each.loop.is_running()]
     _under_way.clear()
     if told:
@@ -101,6 +112,8 @@ def _handle(number: int, frame: FrameType | None) -> None:
     for each in told:
         each.told = True
         stops[asyncio.run_coroutine_threadsafe(each.run.stop(), each.loop)] = each.here
+    # Batches in other threads' loops can be waited for here; one in this thread's loop would wait
+    # for itself, so it is told and raises the signal when it has ended.
     wait([stop for stop, here in stops.items() if here is None])
     left = {stop: here for stop, here in stops.items() if here is not None}
 

@@ -1,4 +1,12 @@
-"""URLs as keys: without what signs them, which is secret and another one the next time."""
+"""URLs as keys: without what signs them, which is secret and another one the next time.
+
+An output file lives long and is shared; a signed URL in it would be a key lying about, and the same
+picture would have another key with every signature. What is taken out is what the signing schemes
+of the large clouds add, and nothing else: other parameters tell pictures apart.
+
+>>> without_signature("https://x.com/a.jpg?id=7&X-Amz-Signature=abc&X-Amz-Expires=60")
+'https://x.com/a.jpg?id=7'
+"""
 
 from __future__ import annotations
 
@@ -13,6 +21,7 @@ _SIGNATURES = {"signature", "sig", "q-signature"}
 _LONG_SIGNATURES = {"sign", "hmac", "hm", "oh"}
 """The same, where the value is as long as one: of other sites, which call other things so too."""
 _SHORTEST = 16
+"""Characters: shorter values of such names are a page or a sign of the zodiac."""
 _BESIDE = {
     "expires", "policy", "key-pair-id", "awsaccesskeyid", "googleaccessid", "ossaccesskeyid",
     "security-token", "se", "st", "sp", "sv", "sr", "ss", "srt", "spr", "sip", "skoid", "sktid",
@@ -46,6 +55,7 @@ def without_signature(key: str) -> str:
         return key
     query, hash_mark, fragment = rest.partition("#")
     parts = query.split("&")
+    # Names such as "se" or "exp" mean something else where nothing is signed.
     signed = any(map(_signs, parts))
     kept = [_digested(part) for part in parts if not signed or not _is_of_signature(part)]
     return f"{address}{'?' if kept else ''}{'&'.join(kept)}{hash_mark}{fragment}"
@@ -66,6 +76,7 @@ def _is_of_signature(part: str) -> bool:
 
 
 def _digested(part: str) -> str:
+    """A parameter with its secret replaced by a digest: still another one for another picture."""
     name, _, value = part.partition("=")
     if _name(part) not in _SECRETS or not value or _DIGEST.fullmatch(value):
         return part

@@ -17,7 +17,11 @@ SYNC_SECONDS = 5.0
 
 
 class Sink(Protocol):
-    """Takes outcomes and knows those of earlier runs of the same fingerprint."""
+    """Takes outcomes and knows those of earlier runs of the same fingerprint.
+
+    One for each batch. ``open`` comes first and ``close`` last, also after an error; what it raises
+    ends the batch.
+    """
 
     def open(self, run: str) -> None:
         """Find what is there, and remove none of it; ``run`` is the fingerprint."""
@@ -54,7 +58,10 @@ class Known(NamedTuple):
 
 
 class SeenKeys:
-    """Which keys were seen, in about 70 bytes each."""
+    """Which keys were seen, in about 70 bytes each.
+
+    Sets of 64-bit hashes: the keys themselves would be a hundred bytes and more.
+    """
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
@@ -90,10 +97,12 @@ class SeenKeys:
         mark = key_hash(key)
         known = mark in self._seen
         self._seen.add(mark)
+        # Only files of 0.1.0 can hold such names.
         if not known and former is not None and self._earlier:
             mark = key_hash(former)
             known = mark in self._earlier
         if known:
+            # Each old name settles one input: two pictures had the same one then.
             self._earlier.discard(mark)
         return known
 

@@ -23,11 +23,15 @@ _LOST_SLASH = re.compile(r"[a-z][a-z0-9+.-]+:/(?!/)", re.IGNORECASE)
 
 
 def sink_for(settings: BatchSettings, images: Images) -> Sink:
-    """The sink; raises ConfigError for a path that says no format, or that is the source."""
+    """The sink; raises ConfigError for a path that says no format, or that is the source.
+
+    Nothing is opened or written: that is for ``open``, once the server has answered.
+    """
     out = settings.out
     if out is None:
         return Callback(lambda _: None)
     if callable(out):
+        # Called and not awaited it would do nothing, in silence.
         if inspect.iscoroutinefunction(out):
             raise ConfigError("out= is a function to await", hint="give one that is called")
         return Callback(out)
@@ -38,6 +42,8 @@ def sink_for(settings: BatchSettings, images: Images) -> Sink:
     path = Path(out)
     kinds: dict[str, type[JsonLines | Parquet]] = {".jsonl": JsonLines, ".parquet": Parquet}
     kind = kinds.get(path.suffix.lower())
+    # A name without an ending may be a mistake: only a folder that exists, or one written with a
+    # slash, is meant as such.
     if kind is None and (path.is_dir() or os.fspath(out).endswith(("/", os.sep))):
         kind = Sidecars
     if kind is None:

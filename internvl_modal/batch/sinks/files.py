@@ -1,4 +1,8 @@
-"""Files that survive a full disk and a kill: replaced whole, beside the old one, errors named."""
+"""Files that survive a full disk and a kill: replaced whole, beside the old one, errors named.
+
+What a batch writes is paid for, so writing is where it must not fail in silence. POSIX promises
+that a rename is whole and that ``O_APPEND`` writes at the end; everything here rests on these two.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +45,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     new = beside(path)
     with create(new) as file:
         yield file
+        # Into the kernel, then to the disk, then the rename: in any other order a power cut can
+        # leave an empty file under the good name.
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)
@@ -70,9 +76,13 @@ def take(path: Path, *, follow: bool, told: bool = False) -> int:
 
     ``follow`` links: those that a user names, none at a name that anybody can guess. ``told``:
     that nothing guards it has been said, where that is so.
+
+    Returns the descriptor; the lock ends with it, also where the process is killed. Raises
+    ConfigError where another batch holds it.
     """
     check_regular(path)
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+    # A link at a name that anybody can guess may lead to somebody's file.
     flags |= 0 if follow else getattr(os, "O_NOFOLLOW", 0)
     descriptor = os.open(path, flags, 0o666)
     try:
@@ -92,6 +102,7 @@ def _lock(descriptor: int, path: Path) -> bool:
     try:
         import fcntl
 
+        # Does not wait: two batches into one file are a mistake and no queue.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except ImportError:  # Windows
         return False

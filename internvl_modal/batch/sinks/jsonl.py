@@ -1,4 +1,8 @@
-"""Captions as JSON lines, whole ones only, in a file that one batch at a time may write."""
+"""Captions as JSON lines, whole ones only, in a file that one batch at a time may write.
+
+A line a picture is what every tool reads, and appending is the one way of writing in which a kill
+can only lose the last line.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,10 @@ from internvl_modal.batch.sinks.lines import Line, encode, end_of_lines, read_li
 
 
 class JsonLines(SeenKeys):
-    """Appends a line for each outcome; whole lines only, so a reader never sees half of one."""
+    """Appends a line for each outcome; whole lines only, so a reader never sees half of one.
+
+    Also the journal of the other sinks. Its lock is held from ``open`` to ``close``.
+    """
 
     def __init__(self, path: Path, *, resume: bool, retry_errors: bool, named: bool = True) -> None:
         """``named``: by the user, so that a link is meant."""
@@ -53,6 +60,7 @@ class JsonLines(SeenKeys):
             try:
                 _write(self._descriptor, data)
             except OSError:
+                # Half a line would be taken for the beginning of the next.
                 os.ftruncate(self._descriptor, self._size)
                 raise
             self._size += len(data)
@@ -87,6 +95,7 @@ class JsonLines(SeenKeys):
             known = self._resume and line.run == self._run
             if known and not (self._retry and line.failed):
                 self.note(line.key, failed=line.failed, earlier=line.earlier)
+        # What a killed process left of its last line; the picture is asked about again.
         size = end_of_lines(self._path)
         os.ftruncate(self._descriptor, size)
         return size

@@ -1,4 +1,8 @@
-"""What a file of captions holds: read line by line, never as a whole."""
+"""What a file of captions holds: read line by line, never as a whole.
+
+The format is public: other programs read it, and a later version must too. Fields are only ever
+added.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from internvl_modal.batch.signed_urls import without_signature
 from internvl_modal.errors import ConfigError, InternVLError, ServerError
 
 _BEGINNING = b'{"key": '
+"""Every line starts so; a torn first line can be told from a stranger's file by it."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ def end_of_lines(path: Path) -> int:
     """Where the last finished line ends, in bytes."""
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
+        # From the end, 64 KB at a time: the file may be gigabytes, its last line is short.
         while end > 0:
             start = max(0, end - 65_536)
             file.seek(start)

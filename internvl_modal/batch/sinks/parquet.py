@@ -1,4 +1,8 @@
-"""Parquet in parts: a folder that any reader of data sets takes as one table."""
+"""Parquet in parts: a folder that any reader of data sets takes as one table.
+
+A Parquet file cannot be appended to and is useless until its footer is written. So rows wait in a
+journal, which a kill leaves whole, and become a part when there are enough.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from internvl_modal.batch.sinks.parts import ParquetFormat
 from internvl_modal.batch.sinks.rows import utf8
 
 PART_ROWS = 10_000
+"""Some MB of text: readers like few parts, and a part is held in memory while it is written."""
 JOURNAL = ".journal.jsonl"
 
 
@@ -37,6 +42,8 @@ class Parquet(SeenKeys):
             for part in self._parts():
                 self._read(part, run)
             left = list(read_lines(self._journal_path))
+            # The part is renamed into place before the journal is cleared; a kill between the two
+            # leaves both.
             if left and self._is_in_parts(left[0]):  # killed before the journal was cleared
                 self._journal.clear()
                 left = []

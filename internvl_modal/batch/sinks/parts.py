@@ -14,7 +14,10 @@ from internvl_modal.errors import ConfigError, MissingExtraError
 
 
 class Format(Protocol):
-    """Lines as bytes, and back."""
+    """Lines as bytes, and back.
+
+    Pure: files and addresses are the sinks' business.
+    """
 
     suffix: str
 
@@ -85,6 +88,7 @@ class ParquetFormat:
         try:
             opened = self._parquet.ParquetFile(file)
             names = opened.schema_arrow.names
+            # Somebody else's Parquet in that folder must not be taken for ours, or written to.
             if not set(READ) <= set(names):
                 raise ValueError("other columns")
             for batch in opened.iter_batches(columns=READ):

@@ -1,4 +1,8 @@
-"""Parts at an address that fsspec knows (``s3://``, ``gs://``), where nothing can be appended."""
+"""Parts at an address that fsspec knows (``s3://``, ``gs://``), where nothing can be appended.
+
+Object stores replace objects whole. So a part is written every ten thousand rows or every minute,
+whichever is first, and never touched again but to take failures out.
+"""
 
 from __future__ import annotations
 
@@ -94,6 +98,7 @@ class RemoteParts(SeenKeys):
         if not self._waiting:
             return
         data = self._format.encode(self._waiting)
+        # Random, since nothing there locks: two batches must not write over each other's part.
         name = f"part-{self._number:05}-{secrets.token_hex(4)}{self._format.suffix}"
         self._waiting, self._number = [], self._number + 1
         with self._told("written", data):
@@ -113,6 +118,7 @@ class RemoteParts(SeenKeys):
         except Exception as error:  # each kind has errors of its own
             reason = _USER.sub("//", " ".join(str(error).split()))[:200] or type(error).__name__
             hint = "check the address and its credentials"
+            # The answers are paid for: they are saved on this machine before the error is raised.
             if data:
                 with tempfile.NamedTemporaryFile(
                     prefix="part-", suffix=self._format.suffix, delete=False

@@ -40,5 +40,11 @@ def flat(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def utf8(text: str) -> str:
-    """``text`` with what UTF-8 cannot hold, as in names of files that are no Unicode, escaped."""
+    """``text`` with what UTF-8 cannot hold, as in names of files that are no Unicode, escaped.
+
+    Names of files can hold bytes that are no text; Arrow refuses those, and would lose the part.
+
+    >>> utf8("caf\\udce9.jpg")
+    'caf\\\\udce9.jpg'
+    """
     return text.encode("utf-8", "backslashreplace").decode()

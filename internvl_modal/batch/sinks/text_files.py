@@ -1,4 +1,9 @@
-"""A text file for each picture, and a journal of them all."""
+"""A text file for each picture, and a journal of them all.
+
+What trainers of diffusion models expect: ``cat.txt`` beside ``cat.jpg``. A folder may hold texts of
+others, pictures of one stem (``cat.jpg``, ``cat.png``), keys that are URLs, and names that no
+system takes; nobody's file is ever written over.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +25,10 @@ from internvl_modal.images.names import is_url
 
 JOURNAL = ".internvl-modal.jsonl"
 LONGEST = 225
-"""Bytes of a name: systems take 255, and an ending is added to it."""
+"""Bytes of a name: systems take 255, and an ending is added to it.
+
+Of UTF-8, as systems count.
+"""
 
 
 class Sidecars(JsonLines):
@@ -34,6 +42,7 @@ class Sidecars(JsonLines):
     def __init__(self, folder: Path, *, resume: bool, retry_errors: bool) -> None:
         super().__init__(folder / JOURNAL, resume=resume, retry_errors=retry_errors, named=False)
         self._folder = folder
+        # Hashes of names and keys: a million of them fit into memory.
         self._owners: dict[int, int] = {}
 
     def open(self, run: str) -> None:
@@ -160,6 +169,7 @@ def _cut(name: str) -> str:
 
 
 def _name_hash(file: str) -> int:
+    # Case does not tell files apart on macOS and Windows, and a folder may be copied there.
     return key_hash(file.casefold())
 
 

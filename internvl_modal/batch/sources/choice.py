@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Choice:
-    """Which columns hold pictures and keys, and what divides them; None where it shows."""
+    """Which columns hold pictures and keys, and what divides them; None where it shows.
+
+    Checked against the source by ``inputs.check_choice`` before anything is read.
+    """
 
     column: str | None = None
     key: str | None = None

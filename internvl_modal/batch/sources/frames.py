@@ -1,4 +1,8 @@
-"""Tables that other packages hold: datasets, pandas, polars, pyarrow. None of them is imported."""
+"""Tables that other packages hold: datasets, pandas, polars, pyarrow. None of them is imported.
+
+Told by what they can do, since importing pandas to ask would take a second and may not even be
+possible.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +38,7 @@ def rows_of(images: Any) -> Iterator[Row] | None:
         return rows
     if hasattr(images, "iloc") and hasattr(images, "columns"):  # pandas'
         return _pandas_rows(images)
+    # polars' lazy frames: computing one may take hours, and is for its owner to start.
     if hasattr(images, "collect_schema"):
         raise ConfigError(
             f"a {type(images).__name__} is not computed yet", hint="pass its collect()"

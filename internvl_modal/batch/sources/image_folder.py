@@ -47,6 +47,7 @@ def _listed_first(folder: str, choice: Choice) -> Iterator[Any]:
             list(islice(rows, 1)) if tables == 1 else []
         )  # without such a column, nothing is right
         for key, source in chain(first, going_on(table, rows)):
+            # A row's picture must not come again when the folder is walked.
             for each in source if isinstance(source, list) else [source]:
                 if isinstance(each, str):
                     listed.add(key_hash(os.path.normpath(each)))

@@ -1,4 +1,8 @@
-"""From whatever names many pictures to one (key, source) after the other, never a list of all."""
+"""From whatever names many pictures to one (key, source) after the other, never a list of all.
+
+The one table of what ``describe_many`` takes. Errors come in two kinds: what the caller has written
+wrong is raised before the first picture, what is broken in the data becomes that picture's failure.
+"""
 
 from __future__ import annotations
 
@@ -45,10 +49,14 @@ READERS: Mapping[str, Callable[[Place, Choice], Iterator[Any]]] = {
     ".parquet": read_parquet,
     ".pdf": read_pdf,
 }
+"""By ending: a manifest has no magic bytes. A new format is a row here and a reader."""
 
 
 def size_of(images: Images) -> int | None:
-    """How many there are, where that is known without reading."""
+    """How many there are, where that is known without reading.
+
+    For the bar's end only: nothing is counted by reading.
+    """
     return len(images) if isinstance(images, Sized) and not isinstance(images, str) else None
 
 
@@ -108,6 +116,7 @@ def read(images: Any, choice: Choice) -> Iterator[Any]:
             f"{type(images).__name__} is not many pictures",
             hint="give a folder, a glob, a manifest, a tar or an iterable; describe() takes one",
         )
+    # It would be read line by line, and its bytes taken for pictures.
     if hasattr(images, "read"):
         raise ConfigError("an open file is not many pictures", hint="give its path")
     if isinstance(images, Mapping):
@@ -121,6 +130,7 @@ def _read_name(name: str, choice: Choice) -> Iterator[Any]:
         return iter([name])
     if has_scheme(name):
         return _read_address(name, choice)
+    # Existing files win over patterns: a file may have brackets in its name.
     path = Path(name)
     with readable(name):
         is_folder, exists = path.is_dir(), bool(name) and path.exists()
@@ -137,6 +147,7 @@ def _read_name(name: str, choice: Choice) -> Iterator[Any]:
 
 
 def _read_address(name: str, choice: Choice) -> Iterator[Any]:
+    """What a URL or an address of fsspec means: a file, a folder, a pattern, or one picture."""
     suffix = Path(name).suffix.lower()
     if has_braces(name) or (is_remote(name) and has_magic(name)):
         return _any(_several(name, choice, remote.matching), shown(name))
@@ -152,6 +163,7 @@ def _read_address(name: str, choice: Choice) -> Iterator[Any]:
 
 
 def _read_file(place: LocalFile | remote.RemoteFile, choice: Choice) -> Iterator[Any]:
+    """What one file holds, by its ending."""
     reader = READERS.get(Path(place.name).suffix.lower())
     if reader is not None:
         return reader(place, choice)

@@ -1,4 +1,9 @@
-"""What an input is known by: its name, its path or, in memory, its place and content."""
+"""What an input is known by: its name, its path or, in memory, its place and content.
+
+A key decides what a later run skips, so it must be the same for the same input in every run, and
+another for another. Paths and URLs are good keys; a place in a sequence is one only together with a
+digest of what lay there.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +28,10 @@ BAND = 64
 
 
 class Item(NamedTuple):
-    """One input."""
+    """One input.
+
+    ``source`` is what will be described, safe from whatever the caller does to his own.
+    """
 
     key: str
     source: ImageSource
@@ -50,6 +58,8 @@ class Naming:
     a digest of the content beside the number of what has no other name: a later run may have
     another picture at that place. A key that comes again for another picture is replaced by one
     of its own, whose description fails and names both.
+
+    Called from the reading thread only.
     """
 
     def __init__(self, choice: Choice, *, max_pixels: int, digests: bool) -> None:
@@ -69,6 +79,7 @@ class Naming:
         found = found._replace(source=self._kept(found.source))
         if not found.numbered:
             return self._unless_taken(found, index)
+        # Only for sinks that remember: hashing every picture costs time.
         if self._digests and (digest := self._digest(found.source)) is not None:
             key = f"{found.key}-{digest.hex()[:12]}"
             return found._replace(key=key, former=_former(found))
@@ -101,6 +112,7 @@ class Naming:
         first = self._known.note(found.key, mark, "" if name == found.key else name)
         if first is None:
             return found
+        # The digest makes it the same key in every run, so the failure is recorded once.
         again = f"{found.key}#{hashlib.sha256(mark).hexdigest()[:12]}"
         reason = f"two pictures have the key {found.key}: {first or found.key} and {name}"
         lost = Unreadable(again, reason, hint="give keys of their own: key= or (key, source) pairs")

@@ -1,4 +1,8 @@
-"""Which key stands for which picture, in some 50 bytes of memory for each key."""
+"""Which key stands for which picture, in some 50 bytes of memory for each key.
+
+A Python dictionary of a million strings takes 150 MB and more; three arrays of numbers take 48.
+Open addressing with linear probing, two thirds full at most.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +31,7 @@ class KnownKeys:
 
     def note(self, key: str, mark: bytes, name: str) -> str | None:
         """The name noted with ``key`` before, if that was with another ``mark``."""
+        # 0 marks an empty place.
         wanted = key_hash(key) or 1
         place = self._place(wanted)
         short = int.from_bytes(hashlib.blake2b(mark, digest_size=8).digest(), "big")

@@ -1,4 +1,8 @@
-"""Lines of text files, in whatever encoding, with their numbers."""
+"""Lines of text files, in whatever encoding, with their numbers.
+
+Lists come from Excel, from Windows shells (UTF-16) and from ``find`` (names of any bytes), and one
+odd byte must not lose the rest.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +32,8 @@ def lines_of(place: Place) -> Iterator[Iterator[tuple[int, str]]]:
     """Lines with their ends, from 1; bytes that are no UTF-8 are surrogates in them.
 
     Raises ConfigError that names the line where nothing more can be read.
+
+    Surrogates keep a name's bytes: such a file can still be opened.
     """
     with place.open() as file:
         yield _lines(file, place.name)
@@ -50,6 +56,7 @@ def _lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
         raise ConfigError(
             f"{name}, line {number + 1}: {reason}", hint="save it as UTF-8 text"
         ) from error
+    # Reading would end there as if all had been read.
     if size is not None and file.tell() < size:
         raise ConfigError(
             f"{name} became shorter while it was read, after line {number}", hint="run it again"

@@ -1,4 +1,8 @@
-"""Text files that list pictures: lines, JSON lines, CSV."""
+"""Text files that list pictures: lines, JSON lines, CSV.
+
+A bad first line means that the file is something else, and is raised; a bad later one is a damaged
+row, and fails alone. So a wrong file costs nothing, and a good one with a flaw gives all but that.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +81,10 @@ def _parsed(line: str) -> Mapping[str, Any] | None:
 
 
 def read_csv(place: Place, choice: Choice) -> Iterator[Any]:
-    """Rows under a line of names; raises ConfigError for a quote that is never closed."""
+    """Rows under a line of names; raises ConfigError for a quote that is never closed.
+
+    The delimiter is what makes a column of pictures appear, unless it is given.
+    """
     with lines_of(place) as lines:
         table = table_of(place, choice)
         try:

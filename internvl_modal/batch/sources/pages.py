@@ -13,7 +13,10 @@ from internvl_modal.images.pdf import page_numbers, read_pages
 
 
 class PdfPage:
-    """One page as a file: reading it renders it, so that no queue holds pixels."""
+    """One page as a file: reading it renders it, so that no queue holds pixels.
+
+    A page at 2,688 pixels is 20 MB, and hundreds may wait in a queue; the number is a few bytes.
+    """
 
     def __init__(self, source: str | bytes, name: str, number: int) -> None:
         self.name, self._source, self._number = name, source, number
@@ -25,6 +28,7 @@ class PdfPage:
         """The page as an uncompressed BMP; raises ImageError where it is damaged."""
         page = next(read_pages(self._source, pages=self._number))
         file = BytesIO()
+        # Nothing is packed: it is decoded again at once.
         page.picture.save(file, "BMP")
         return file.getvalue()[: None if size < 0 else size]
 

@@ -1,4 +1,8 @@
-"""Parquet: paths or whole pictures, row group by row group."""
+"""Parquet: paths or whole pictures, row group by row group.
+
+Data sets on the Hub hold the pictures themselves in it, a hundred MB a row group. A damaged group
+is common after a broken download, and the groups after it are fine.
+"""
 
 from __future__ import annotations
 

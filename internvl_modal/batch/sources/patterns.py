@@ -1,4 +1,10 @@
-"""Names with braces: ``shard-{000..010}.tar`` and ``{cats,dogs}.tar``."""
+"""Names with braces: ``shard-{000..010}.tar`` and ``{cats,dogs}.tar``.
+
+As bash expands them, since WebDataset's users write their shards so.
+
+>>> list(braces("s-{08..10}.tar"))
+['s-08.tar', 's-09.tar', 's-10.tar']
+"""
 
 from __future__ import annotations
 

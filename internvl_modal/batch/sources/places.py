@@ -17,7 +17,10 @@ _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*::)*[a-z][a-z0-9+.-]+://", re.IGNORECA
 
 
 class Place(Protocol):
-    """One file that lists pictures or holds them."""
+    """One file that lists pictures or holds them.
+
+    What a reader needs of a file, so that each is written once for disks and for addresses.
+    """
 
     @property
     def name(self) -> str:

@@ -1,4 +1,9 @@
-"""Read inputs ahead in a thread of their own, a few at a time."""
+"""Read inputs ahead in a thread of their own, a few at a time.
+
+The caller's iterator may block, belong to one thread, or hold memory that it uses again; the event
+loop may do none of these. So one thread runs it from start to end, and hands over small chunks: one
+at a time would cost a change of threads for each of a million paths.
+"""
 
 from __future__ import annotations
 
@@ -110,6 +115,7 @@ class _Ahead:
 
 
 def _size(source: object) -> int:
+    """Bytes that an input holds in memory; what cannot be known ends its chunk."""
     if isinstance(source, bytes | bytearray | str):
         return len(source)
     return 0 if isinstance(source, os.PathLike) else CHUNK_BYTES

@@ -1,4 +1,8 @@
-"""Addresses that fsspec knows: ``s3://``, ``gs://``, ``hf://`` and its other kinds."""
+"""Addresses that fsspec knows: ``s3://``, ``gs://``, ``hf://`` and its other kinds.
+
+fsspec speaks to some thirty kinds of storage, each with errors of its own, which may repeat the
+address with its password: all become one error that names it without.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,10 @@ _USER = re.compile(r"//([^/@]*)@")
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file behind an address, which is opened when it is needed."""
+    """A file behind an address, which is opened when it is needed.
+
+    Small and picklable; it opens nothing until ``read``, and may be read again.
+    """
 
     address: str = field(repr=False)
 

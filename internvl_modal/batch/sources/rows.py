@@ -9,6 +9,7 @@ from typing import Any
 from internvl_modal.batch.sources.unreadable import Unreadable
 from internvl_modal.errors import ConfigError
 
+# In the order of how sure they are: a table may well have an "image" and a "source" column.
 COLUMNS = (
     "image", "path", "image_path", "file", "filename", "file_name", "url", "image_url", "source",
     "images", "image_urls", "image_paths", "file_names", "jpg", "jpeg", "png", "webp",
@@ -28,7 +29,10 @@ class RowKey(str):
 
 
 class Table:
-    """Rows of one source, called ``name`` ('' for those in memory)."""
+    """Rows of one source, called ``name`` ('' for those in memory).
+
+    Made once for a source, since the columns are chosen by its first row.
+    """
 
     def __init__(
         self,
@@ -146,7 +150,11 @@ class Table:
 
 
 def is_list(value: Any) -> bool:
-    """Whether a cell holds several pictures."""
+    """Whether a cell holds several pictures.
+
+    >>> is_list(["a.jpg", "b.jpg"]), is_list("a.jpg")
+    (True, False)
+    """
     return isinstance(value, list | tuple) or str(getattr(value, "dtype", "")) == "object"
 
 
@@ -156,6 +164,7 @@ def is_missing(value: Any) -> bool:
         return True
     if type(value).__name__ in ("NAType", "NaTType"):
         return True
+    # NaN is the only value that is not equal to itself.
     return isinstance(value, float) and value != value  # noqa: PLR0124 - as pandas has it
 
 

@@ -19,6 +19,9 @@ def records(lines: Iterable[tuple[int, str]], delimiter: str) -> Iterator[tuple[
     """Cells of each record, and the line it begins on; empty lines are none.
 
     Blanks around cells that are not quoted are dropped. Raises MalformedError.
+
+    >>> list(records([(1, 'a,"b, c"\\n')], ","))
+    [(1, ['a', 'b, c'])]
     """
     reader = _Record(delimiter)
     first = 0

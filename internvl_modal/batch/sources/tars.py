@@ -1,4 +1,9 @@
-"""Tars, WebDataset's shards among them: streamed, and read to the end, where damage shows."""
+"""Tars, WebDataset's shards among them: streamed, and read to the end, where damage shows.
+
+``tarfile`` stops at damage as if the archive had ended there, so a shard that was cut in half would
+give half of its pictures and no word. Here the end is checked: two blocks of zeros, and what the
+packer's checksum says.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +40,8 @@ def read_tar(place: Place, wanted: Callable[[str], bool]) -> Iterator[Pair]:
     """
     with place.open() as file, _damage(place.name):
         unpacked = _unpack(file)
+        # Streamed: a shard on the network is read once, from start to end, and never unpacked to a
+        # disk.
         with _Archive.open(
             fileobj=unpacked, mode="r|", tarinfo=_Member, bufsize=tarfile.BLOCKSIZE
         ) as archive:  # with longer reads, what is before damage would be lost with it

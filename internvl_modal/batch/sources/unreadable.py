@@ -20,7 +20,10 @@ Pair: TypeAlias = "tuple[str, Any]"
 
 
 class Unreadable:
-    """Stands for what cannot be read: reading it says why."""
+    """Stands for what cannot be read: reading it says why.
+
+    A source like any other, so that nothing along the way needs to know of it.
+    """
 
     def __init__(self, name: str, reason: str, *, hint: str = "") -> None:
         self.name, self.reason, self._hint = name, reason, hint
@@ -61,7 +64,10 @@ def readable(name: str) -> Iterator[None]:
 
 
 def going_on(name: str, found: Iterator[Any]) -> Iterator[Any]:
-    """What one of several sources gives, and why it gives no more."""
+    """What one of several sources gives, and why it gives no more.
+
+    Only ConfigError: that this machine has run out of something ends the batch.
+    """
     try:
         yield from found
     except ConfigError as error:
