@@ -48,11 +48,12 @@ def _object_name(source: object) -> str:
 
 
 def _text_name(text: str) -> str:
-    if text[:5].lower() == "data:":
-        media = text[5:].partition(",")[0].partition(";")[0]
+    bare = text.strip()
+    if bare[:5].lower() == "data:":
+        media = bare[5:].partition(",")[0].partition(";")[0]
         return f"data URL ({_shorten(media) or 'no media type'}, {_amount(len(text))})"
-    if SCHEME.match(text):
-        return url_name(text)
+    if SCHEME.match(bare):
+        return url_name(bare)
     return _shorten(text) or "''"
 
 
@@ -83,5 +84,5 @@ def _amount(count: int) -> str:
 
 
 def is_url(text: str) -> bool:
-    """Whether ``text`` is an http or https URL."""
-    return text[:8].lower().startswith(("http://", "https://"))
+    """Whether ``text`` is an http or https URL, blanks before it aside, as browsers have it."""
+    return text.lstrip()[:8].lower().startswith(("http://", "https://"))
