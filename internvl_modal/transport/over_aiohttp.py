@@ -26,6 +26,7 @@ from internvl_modal.transport.exchange import (
     Hop,
     UnsentError,
 )
+from internvl_modal.transport.resolver import Resolver
 
 PIECE = 2**20
 """Bytes; larger bodies are sent in pieces of it, so that the event loop is not held up."""
@@ -81,7 +82,9 @@ class Pool:
     def _new(self, socks: str | None, *, once: bool) -> aiohttp.ClientSession:
         """A session for a SOCKS proxy or none, and for connections that are used once or kept."""
         connector = (
-            _socks_connector(socks) if socks else aiohttp.TCPConnector(limit=0, force_close=once)
+            _socks_connector(socks)
+            if socks
+            else aiohttp.TCPConnector(limit=0, force_close=once, resolver=Resolver())
         )
         session = aiohttp.ClientSession(
             connector=connector,

@@ -1,0 +1,67 @@
+"""A resolver that never answers: it ends with the deadline, and the program does not wait for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HANGING = """
+import asyncio, socket, threading, time
+import internvl_modal as ivl
+
+real, asked = socket.getaddrinfo, []
+
+def hang(host, *rest, **named):
+    if str(host).endswith(".test"):
+        asked.append(host)
+        threading.Event().wait()
+    return real(host, *rest, **named)
+
+socket.getaddrinfo = hang
+question = [{"role": "user", "text": "hi"}]
+known = {"model": "m", "capabilities": ivl.Capabilities(), "timeout": 1}
+
+def sync():
+    ivl.Client(base_url="http://slow.test/v1", **known).chat(question)
+
+def stream():
+    list(ivl.Client(base_url="http://slow.test/v1", **known).stream_chat(question))
+
+def asynchronous():
+    async def run():
+        async with ivl.AsyncClient(base_url="http://slow.test/v1", **known) as client:
+            await client.chat(question)
+    asyncio.run(run())
+
+def picture():
+    ivl.Client(base_url="http://127.0.0.1:9/v1", **known).describe("http://slow.test/a.png")
+
+begun = time.monotonic()
+try:
+    CALL()
+except ivl.InternVLError as error:
+    print(type(error).__name__, time.monotonic() - begun, asked, flush=True)
+"""
+ENDS = {
+    "sync": "DeadlineExceededError",
+    "stream": "DeadlineExceededError",
+    "asynchronous": "DeadlineExceededError",
+    "picture": "ImageError",
+}
+
+
+@pytest.mark.parametrize("call", ENDS)
+def test_a_resolver_that_hangs(call: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HANGING.replace("CALL", call)], stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        kind, _, asked = child.stdout.readline().split(maxsplit=2)
+        try:
+            assert child.wait(60) == 0
+        finally:
+            child.kill()
+    assert "slow.test" in asked
+    assert kind == ENDS[call]
