@@ -41,7 +41,8 @@ def test_what_fails_all_stops_at_once(
     assert len(lines(out)) == seen >= 50
     server.set(status=200)
     rest = list(client.describe_many(pictures(300), out=out, detail=1))
-    assert len(rest) + len(log) - Counter(s for _, s in log)[status] == 300
+    answered = len(log) - Counter(s for _, s in log)[status]
+    assert 300 <= len(rest) + answered <= 303  # three may be under way, and are given up
     assert len(lines(out)) == 300 == sum("text" in line for line in lines(out))
 
 

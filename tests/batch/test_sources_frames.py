@@ -189,3 +189,9 @@ def test_a_folder_without_metadata() -> None:
         ivl.ConfigError, match=r"key='no', but photos has no columns.*metadata\.csv"
     ):
         items("photos", key="no")
+
+
+def test_a_frame_with_two_columns_of_one_name() -> None:
+    frame = pandas.DataFrame([[png(1), png(2)]], columns=["image", "image"])
+    with pytest.raises(ivl.ConfigError, match="several columns image"):
+        items(frame)

@@ -261,3 +261,17 @@ def test_pages_of_what_has_none(client: ivl.Client) -> None:
     for images in ("list.txt", ["a.pdf"]):
         with pytest.raises(ivl.ConfigError, match="pages='1-2', but the source is no PDF"):
             list(client.describe_many(images, pages="1-2"))
+
+
+@pytest.mark.parametrize(
+    ("text", "choice", "words"),
+    [
+        ("image,image\na.png,b.png\n", {}, "2 columns image"),
+        ("image,n,n\na.png,1,2\n", {"key": "n"}, "2 columns n"),
+        ("", {}, "there are none"),
+    ],
+)
+def test_columns_that_cannot_be_told_apart(text: str, choice: dict[str, str], words: str) -> None:
+    """A dict would keep the last of them, and its picture only."""
+    with pytest.raises(ivl.ConfigError, match=words):
+        csv(text, **choice)

@@ -65,5 +65,8 @@ def _datasets_rows(images: Any) -> Iterator[Row]:
 
 
 def _pandas_rows(images: Any) -> Iterator[Row]:
+    if not images.columns.is_unique:  # a dict would keep the last of them
+        twice = ", ".join(map(str, images.columns[images.columns.duplicated()].unique()))
+        raise ConfigError(f"a DataFrame has several columns {twice}", hint="rename them")
     for start in range(0, len(images), ROWS):
         yield from images.iloc[start : start + ROWS].to_dict("records")

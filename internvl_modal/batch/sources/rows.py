@@ -106,7 +106,13 @@ class Table:
             if missing and not self._begun:
                 raise ConfigError(
                     f"{self._name or 'a row'} has no column {wanted}",
-                    hint=f"pass column= or key=; there are {', '.join(map(str, listed))}",
+                    hint=f"pass column= or key=; there are {', '.join(map(str, listed)) or 'none'}",
+                )
+        for name in (*found[:1], *filter(None, [self._key])):
+            if listed.count(name) > 1 and not self._begun:
+                raise ConfigError(
+                    f"{self._name or 'a row'} has {listed.count(name)} columns {name}",
+                    hint="give each a name of its own",
                 )
         self._begun = True
         return found
