@@ -1,7 +1,7 @@
 """Which key stands for which picture, in some 50 bytes of memory for each key.
 
-A Python dictionary of a million strings takes 150 MB and more; three arrays of numbers take 48.
-Open addressing with linear probing, two thirds full at most.
+A Python dictionary of a million strings takes 150 MB and more; three arrays of numbers take some
+50. Open addressing with linear probing, two thirds full at most.
 """
 
 from __future__ import annotations
