@@ -1,5 +1,5 @@
 """``python -m internvl_modal`` is the command ``internvl-modal``."""
 
-from internvl_modal.cli.main import main
+from internvl_modal.cli import main
 
 main()

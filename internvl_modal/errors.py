@@ -269,10 +269,12 @@ class EmptyAnswerError(EngineError):
     """The model answered, and there is no description in it: a refusal, only reasoning, nothing.
 
     Asked again once, since most engines do not repeat themselves to the letter; ``retryable``
-    is False where the answer would be the same, such as reasoning that spent ``max_tokens``.
+    is False where the answer would be the same, such as reasoning that spent ``max_tokens``. It was
+    paid for like one that was lost on the way, and counts against ``Retry(resend=)`` as that does.
     """
 
     most_attempts = 2
+    lost = True
 
     def __init__(
         self,

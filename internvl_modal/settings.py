@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import Field, PrivateAttr, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 
 from internvl_modal.errors import ConfigError
 from internvl_modal.schema.validation import explain
@@ -39,24 +38,17 @@ def _state_dir() -> Path:
     return _user_dir("XDG_STATE_HOME", ".local/state", "state")
 
 
-class Settings(BaseSettings):
-    """Every setting, listed once; each is read from ``INTERNVL_MODAL_<NAME>``.
+class Settings(BaseModel):
+    """Every setting, listed once; ``load`` reads each from ``INTERNVL_MODAL_<NAME>``.
+
+    Without pydantic-settings, whose import takes longer than all the rest of making a client.
 
     >>> Settings.load(timeout=5).timeout  # doctest: +SKIP
     5.0
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_file=".env",
-        env_file_encoding="utf-8",
-        # An empty variable is how compose files and CI write "not set".
-        env_ignore_empty=True,
-        # A ``.env`` belongs to the whole project and holds others' variables as well.
-        extra="ignore",
-        frozen=True,
-        populate_by_name=True,
-    )
+    # A ``.env`` belongs to the whole project and holds others' variables as well.
+    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
     base_url: str | None = Field(
         None, repr=False, description="URL of an OpenAI-compatible server."
@@ -93,9 +85,28 @@ class Settings(BaseSettings):
         """
         given = {name: value for name, value in arguments.items() if value is not None}
         with errors_of_settings(PREFIX):
-            made = cls(**given)  # type: ignore[arg-type]
+            made = cls.model_validate({**_variables(), **given})
         made._given = frozenset(given)
         return made
+
+
+def _variables() -> dict[str, str]:
+    """What the environment, or else ``.env``, says; names in any case, nothing that is empty."""
+    fields = {variable_name(name).lower(): name for name in Settings.model_fields}
+    said: dict[str, str] = {}
+    for source in (_env_file(), os.environ):
+        for name, value in source.items():
+            if value and (field := fields.get(name.lower())):
+                said[field] = value
+    return said
+
+
+def _env_file() -> Mapping[str, str | None]:
+    if not Path(".env").is_file():
+        return {}
+    from dotenv import dotenv_values
+
+    return dotenv_values(".env", encoding="utf-8")
 
 
 @contextmanager

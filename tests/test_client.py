@@ -739,6 +739,7 @@ class TestEstimate:
     def test_a_deployment_knows_the_price(self) -> None:
         made = ivl.plan("internvl2_5-78b", gpu="A100-80GB:4", prices="catalogue")
         backend = ServedApp("app", model="m", api_key="k", plan=made)
+        assert backend.preview().startup == made.startup_seconds
         with ivl.Client(backend) as client:
             large = client.estimate(png(), detail=12).cost_usd
             small = client.estimate(png(), detail=1).cost_usd

@@ -200,6 +200,7 @@ class Run:
         self._window = asyncio.Semaphore(4 * (most + THREADS))
         self._meter = ProgressMeter(settings.progress, size_of(self._images), endpoint.usd_per_hour)
         self._numbers = lambda: self._meter.now(self._limiter.limit)
+        self._requester.on_wait = lambda words: self._meter.wait(words, self._limiter.limit)
 
     async def _until_done(self) -> None:
         """Until every picture is through, or something ends the batch before."""

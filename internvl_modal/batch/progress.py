@@ -35,6 +35,8 @@ class BatchProgress:
     eta: float | None = None
     usd: float | None = None
     """What the machine cost so far, where its price is known."""
+    waiting: str = ""
+    """What nothing goes on without: a GPU container that starts."""
 
     @property
     def done(self) -> int:
@@ -48,7 +50,8 @@ class BatchProgress:
     @property
     def details(self) -> str:
         """All but the count of pictures, for the end of a bar."""
-        parts = [f"{self.tokens_per_second:.0f} tok/s", f"{self.failed} failed"]
+        parts = [self.waiting] if self.waiting else []
+        parts += [f"{self.tokens_per_second:.0f} tok/s", f"{self.failed} failed"]
         parts += [f"{self.skipped} there"] if self.skipped else []
         parts += [f"{self.concurrency} at once"]
         parts += [] if self.usd is None else [f"{self.usd:.2f} USD"]
@@ -72,6 +75,7 @@ class ProgressMeter:
         self._described = self._failed = self._skipped = self._failed_before = self._tokens = 0
         self._started = time.monotonic()
         self._told = 0.0
+        self._waiting = ""
         self._view = _view(option, total)
 
     def skip(self, *, failed: bool) -> None:
@@ -86,10 +90,17 @@ class ProgressMeter:
         else:
             self._described += 1
             self._tokens += outcome.description.usage.completion_tokens
+        self._waiting = ""
         # The view is told at its own pace: a terminal at ten a second, a callback at five.
         now = time.monotonic()
         if now - self._told >= self._view.every:
             self._told = now
+            self._view.update(self.now(concurrency))
+
+    def wait(self, words: str, concurrency: int) -> None:
+        """Nothing is settled for minutes, and ``words`` say why: told at once, and once."""
+        if words != self._waiting:
+            self._waiting = words
             self._view.update(self.now(concurrency))
 
     def close(self, concurrency: int) -> None:
@@ -114,6 +125,7 @@ class ProgressMeter:
             pictures_per_second=rate,
             tokens_per_second=self._tokens / elapsed,
             eta=eta,
+            waiting=self._waiting,
             # The machine's time and not the answers': an idle GPU is paid for too.
             usd=None if self._price is None else self._price * elapsed / 3600,
         )

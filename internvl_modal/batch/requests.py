@@ -62,6 +62,8 @@ class Requester:
     """
 
     limiter: Limiter
+    on_wait: Callable[[str], object] | None = None
+    """Is told what everything waits for while a container starts."""
 
     def __init__(
         self, core: Core, exchange: Perform, retry: Retry, job: Job, threads: Executor
@@ -129,7 +131,7 @@ class Requester:
                     since = since or begun
                     ticket.attempts += 1
                     ticket.sending = True
-                    sent = await self._exchange(replace(step, deadline=begun + budget, retry=_ONCE))
+                    sent = await self._exchange(self._once(step, begun + budget))
                 return replace(sent, attempts=ticket.attempts)
             except ServerError as error:
                 # Only the time in which it was being asked counts.
@@ -139,6 +141,9 @@ class Requester:
                     raise
             ticket.sending = False
             await asyncio.sleep(pause)
+
+    def _once(self, step: Exchange[T], deadline: float) -> Exchange[T]:
+        return replace(step, deadline=deadline, retry=_ONCE, on_wait=self.on_wait)
 
     def _pause(
         self, step: Exchange[Any], error: ServerError, attempts: int, since: float, budget: float

@@ -3,6 +3,19 @@
 ``main`` puts the commands together. On top of everything; imported by nobody.
 """
 
-from internvl_modal.cli.main import main
+import sys
+from typing import NoReturn
+
+from internvl_modal import __version__
 
 __all__ = ["main"]
+
+
+def main() -> NoReturn:
+    """Run the command; its version is told before a command, or what one needs, is imported."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"internvl-modal {__version__}")
+        sys.exit()
+    from internvl_modal.cli.main import main as run
+
+    run()

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["batch"]
 
 # Help texts stand apart, so that a signature fits on a line and can be read.
-_SOURCE = "A folder, a glob, a .txt, .jsonl, .csv or .parquet manifest, or a tar."
+_SOURCE = (
+    "A folder, a glob, a .txt, .jsonl, .csv or .parquet, a tar, a PDF, or an address of these."
+)
 _BACKEND = "local, endpoint, lmdeploy, modal or a URL."
 _DETAIL = "low, medium, high, auto or a tile count 1-40."
 _STATUS = "Only say what this .jsonl, or folder of texts, holds."

@@ -52,6 +52,7 @@ class ServedApp:
             # A batch begins with as many requests as fit into the KV cache.
             sessions=plan.capacity.sessions if plan else None,
             usd_per_hour=plan.cost.per_hour if plan else None,
+            startup=plan.startup_seconds if plan else None,
         )
         self._url = url
 

@@ -20,19 +20,18 @@ from pydantic import BaseModel
 
 from internvl_modal.errors import ConfigError, EngineError, RequestRejectedError
 from internvl_modal.flows.discovery import Ready, discover, models_step, settle_tiles
-from internvl_modal.flows.steps import Blocking, Flow
+from internvl_modal.flows.steps import Blocking, Flow, exchange_of
 from internvl_modal.flows.turns import (
     checked_messages,
+    fetched,
     one_turn,
     prepared_turns,
     with_system,
 )
-from internvl_modal.images.encode import estimate
-from internvl_modal.images.fetch import fetch
 from internvl_modal.protocol import structured_output
 from internvl_modal.protocol.answer_warnings import cut_off
 from internvl_modal.protocol.call import ChatCall
-from internvl_modal.protocol.chat_request import answer_bytes, chat_request
+from internvl_modal.protocol.chat_request import chat_request
 from internvl_modal.protocol.completion import decode_completion
 from internvl_modal.protocol.completion_stream import CompletionStream
 from internvl_modal.protocol.dialects.registry import dialect_of
@@ -232,8 +231,7 @@ class Core:
         begun = time.monotonic()
         call, deadline, prepared = yield from self.asked(messages, options, relayed=relayed)
         request, collected = chat_request(call, stream=True), CompletionStream(call)
-        most = answer_bytes(call, stream=True)
-        step = Exchange(call.endpoint.base_url, request, collected.opened, deadline, most=most)
+        step = exchange_of(call, request, collected.opened, deadline, stream=True)
         return Opened(step, collected, begun, prepared)
 
     @property
@@ -275,6 +273,8 @@ class Core:
         # What the server has told beats what the backend foresaw.
         if self._ready is not None:
             capabilities = self._ready.capabilities
+        from internvl_modal.images.encode import estimate
+
         look = partial(
             estimate,
             image,
@@ -284,7 +284,7 @@ class Core:
             max_bytes_decoded=checked.max_bytes_decoded,
             allow_private_urls=checked.allow_private_urls,
             user_agent=checked.user_agent,
-            fetch=fetch,
+            fetch=fetched,
         )
         found: Estimate = yield Blocking(look)
         price = known.price
@@ -345,5 +345,4 @@ class Core:
         self, call: ChatCall, deadline: float, schema: Json | None = None
     ) -> Exchange[Description]:
         decode, request = partial(decode_completion, call=call), chat_request(call, schema=schema)
-        most = answer_bytes(call)
-        return Exchange(call.endpoint.base_url, request, decode, deadline, most=most)
+        return exchange_of(call, request, decode, deadline)

@@ -8,6 +8,7 @@ gives another endpoint.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
@@ -34,6 +35,8 @@ from internvl_modal.transport.retry import Retry
 ONCE = Retry(attempts=1)
 """For questions whose answer is only nice to have: a server that is down is told by the real call.
 """
+VERSION_PATIENCE = 5.0
+"""Seconds for the questions that only refine what is known: a proxy may leave them unanswered."""
 
 
 class Ready(NamedTuple):
@@ -139,15 +142,18 @@ def _if_any(response: HttpResponse) -> list[Json]:
 def _version(endpoint: Endpoint, dialect: Dialect, deadline: float) -> Flow[Dialect]:
     """The dialect of the version that answers, where a server's versions differ.
 
-    Only the deadline ends the search: a path that fails says as little as one that is missing.
+    A path that fails says as little as one that is missing.
     """
+    until = min(deadline, time.monotonic() + VERSION_PATIENCE)
     for path in dialect.version_paths:
         request = HttpRequest("GET", endpoint.path(path), endpoint.headers)
         try:
-            sent = yield Exchange(endpoint.root, request, _whole, deadline, ONCE)
-        except ServerError as error:
-            if isinstance(error, DeadlineExceededError):
+            sent = yield Exchange(endpoint.root, request, _whole, until, ONCE)
+        except DeadlineExceededError:
+            if until == deadline:
                 raise
+            return dialect
+        except ServerError:
             continue
         told = dialect.version(path, sent.value)
         if told is not None:

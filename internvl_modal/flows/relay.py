@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from internvl_modal.flows.core import Core, Wanted
-from internvl_modal.flows.steps import Flow
+from internvl_modal.flows.steps import Flow, exchange_of
 from internvl_modal.protocol.call import ChatCall
 from internvl_modal.protocol.chat_request import chat_request
 from internvl_modal.protocol.completion import decode_completion, first_choice
@@ -21,7 +21,7 @@ from internvl_modal.protocol.structured_output import first_prompt, invalid
 from internvl_modal.schema.inputs import Message
 from internvl_modal.schema.options import Options
 from internvl_modal.schema.results import Description
-from internvl_modal.transport.exchange import Exchange, Exchanged
+from internvl_modal.transport.exchange import Exchanged
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,7 @@ def relay(
     """Answer the last of ``messages``; ``fields`` are sent as they are."""
     call, deadline, _ = yield from core.asked(messages, options, relayed=fields)
     decode = partial(_decode, call=call)
-    sent: Exchanged[Relayed] = yield Exchange(
-        call.endpoint.base_url, chat_request(call), decode, deadline
-    )
+    sent: Exchanged[Relayed] = yield exchange_of(call, chat_request(call), decode, deadline)
     return sent.value
 
 

@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from internvl_modal.errors import ConfigError
+from internvl_modal.protocol.call import ChatCall
+from internvl_modal.protocol.chat_request import answer_bytes
+from internvl_modal.protocol.http import HttpRequest, HttpResponse
 from internvl_modal.transport.exchange import Exchange, Exchanged
 
 T = TypeVar("T")
@@ -34,6 +37,25 @@ class Blocking(Generic[T]):
 
 
 Flow: TypeAlias = Generator[Blocking[Any] | Exchange[Any], Any, T]
+
+
+def exchange_of(
+    call: ChatCall,
+    request: HttpRequest,
+    decode: Callable[[HttpResponse], T],
+    deadline: float,
+    *,
+    stream: bool = False,
+) -> Exchange[T]:
+    """The step that asks ``call``, with what is known of its answer beforehand."""
+    return Exchange(
+        call.endpoint.base_url,
+        request,
+        decode,
+        deadline,
+        most=answer_bytes(call, stream=stream),
+        startup=call.endpoint.startup,
+    )
 
 
 def drive(flow: Flow[T], perform: Callable[[Exchange[Any]], Exchanged[Any]]) -> T:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from internvl_modal.errors import ConfigError
-from internvl_modal.images.encode import prepare
-from internvl_modal.images.fetch import fetch
 from internvl_modal.models.families import Family, system_message
 from internvl_modal.protocol.dialects.registry import dialect_of
 from internvl_modal.protocol.endpoint import Capabilities
@@ -71,6 +69,13 @@ def with_system(
     return turns if text is None else (Turn("system", text), *turns)
 
 
+def fetched(url: str, **limits: Any) -> bytes:
+    """``images.fetch.fetch``; httpx, which that needs, is imported only where a URL is given."""
+    from internvl_modal.images.fetch import fetch
+
+    return fetch(url, **limits)
+
+
 def prepared_turns(
     messages: Sequence[Message],
     options: DescribeOptions,
@@ -87,6 +92,8 @@ def prepared_turns(
     tiling = dialect_of(capabilities).tiling(capabilities, options.detail)
 
     def ready(source: ImageSource) -> PreparedImage:
+        from internvl_modal.images.encode import prepare
+
         return prepare(
             source,
             detail=options.detail,
@@ -97,7 +104,7 @@ def prepared_turns(
             max_bytes_decoded=options.max_bytes_decoded,
             allow_private_urls=options.allow_private_urls,
             user_agent=options.user_agent,
-            fetch=fetch,
+            fetch=fetched,
         )
 
     turns = []

@@ -30,6 +30,7 @@ from internvl_modal.errors import ImageError, OutOfResourcesError
 from internvl_modal.images.addresses import forbidden
 from internvl_modal.images.alarm import Alarm
 from internvl_modal.images.names import url_name
+from internvl_modal.images.sources import URL_BYTES
 
 if TYPE_CHECKING:
     import ssl
@@ -37,9 +38,7 @@ if TYPE_CHECKING:
 REDIRECTS = 5
 TRIES = 5
 """With waits of 0.5, 1, 2 and 4 seconds, each by up to half shorter."""
-URL_BYTES = 100 * 2**20
-"""Most bytes fetched for one picture."""
-PAGE = "https://pypi.org/project/internvl-modal/"
+PAGE = "https://internvl-modal.readthedocs.io/"
 _AGAIN = frozenset((408, 425, 429, 500, 502, 503, 504))
 """Statuses that pass: a server that is busy, starting or behind a proxy that lost it."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 8.0

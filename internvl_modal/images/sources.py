@@ -19,7 +19,6 @@ import pybase64
 
 from internvl_modal._utils.local_trouble import is_local_trouble
 from internvl_modal.errors import ImageError, OutOfResourcesError
-from internvl_modal.images.fetch import URL_BYTES
 from internvl_modal.images.names import SCHEME, is_url, source_name
 from internvl_modal.schema.inputs import BinaryFile
 
@@ -27,6 +26,9 @@ FETCH_SECONDS = 30.0
 """Seconds for one picture where the caller names none."""
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{200,}={0,2}\s*")
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
+
+URL_BYTES = 100 * 2**20
+"""Most bytes fetched for one picture."""
 
 
 class Fetch(Protocol):

@@ -86,6 +86,8 @@ class Endpoint:
     """What a picture costs there, where that is known."""
     usd_per_hour: float | None = None
     """What the machine costs while it runs, where that is known."""
+    startup: tuple[float, float] | None = None
+    """Seconds from a cold container to its first answer, at best and at worst, where known."""
     models: tuple[str, ...] = ()
     """Names that it can run, where they are known without asking it.
 

@@ -36,6 +36,7 @@ from internvl_modal.transport.exchange import (
     shown,
     too_much,
     translated,
+    waiting,
 )
 from internvl_modal.transport.over_aiohttp import Pool
 from internvl_modal.transport.retry import Retry
@@ -181,9 +182,13 @@ class AsyncTransport:
 
     def _tell_cold(self, step: Exchange[Any]) -> None:
         """Say once that a container starts: minutes without a word look like a fault."""
-        if step.so_far.hop is not None and not self._cold:
+        if step.so_far.hop is None:
+            return
+        if not self._cold:
             self._cold = True
-            logger.info("waiting for the GPU container at %s", shown(step.base_url))
+            logger.info("%s at %s", waiting(step), shown(step.base_url))
+        if step.on_wait is not None:
+            step.on_wait(waiting(step))
 
     def _check_loop(self) -> None:
         """Connections of one event loop cannot be used in another."""

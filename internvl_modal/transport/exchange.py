@@ -90,6 +90,10 @@ class Exchange(Generic[T]):
     """None: the client's own rule."""
     most: int | None = None
     """Bytes of its answer, where that can be known; more is no answer to this request."""
+    startup: tuple[float, float] | None = None
+    """Seconds that a cold start takes there, at best and at worst, where that is known."""
+    on_wait: Callable[[str], object] | None = field(default=None, repr=False, compare=False)
+    """Is told, in the words of ``waiting``, that the answer will be put somewhere."""
     so_far: SoFar = field(default_factory=SoFar, repr=False, compare=False)
 
 
@@ -323,6 +327,16 @@ def answered(step: Exchange[T], reply: Reply, body: bytes) -> T:
             so_far.lost += 1
         traceback.clear_frames(error.__traceback__)  # whoever keeps the error keeps no document
         raise
+
+
+def waiting(step: Exchange[Any]) -> str:
+    """What a call waits for that was sent elsewhere for its answer: at Modal, a cold start."""
+    usual = ""
+    if step.startup is not None:
+        low, high = (max(1, round(seconds / 60)) for seconds in step.startup)
+        minutes = f"{low}" if low == high else f"{low}-{high}"
+        usual = f" (typically {minutes} min for this model)"
+    return f"waiting for the GPU container{usual}"
 
 
 def too_much(step: Exchange[Any], most: int) -> ServerError:

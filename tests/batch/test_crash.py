@@ -1,4 +1,7 @@
-"""Killed at any moment, a batch goes on where it was; told to stop, it ends what it began."""
+"""Killed at any moment, a batch goes on where it was; told to stop, it ends what it began.
+
+More kills of each kind: INTERNVL_MODAL_TEST_KILLS=200 pytest tests/batch/test_crash.py --timeout 0
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,8 @@ from pyarrow import parquet
 import internvl_modal as ivl
 from internvl_modal.images import prepare
 from tests.batch.conftest import Fast, lines
+
+KILLS = int(os.environ.get("INTERNVL_MODAL_TEST_KILLS", "0"))
 
 SCRIPT = """
 import sys
@@ -137,7 +142,11 @@ def test_killed_again_and_again(
     fast: Callable[..., Fast], pictures: Callable[[int], Path], tmp_path: Path
 ) -> None:
     crash(
-        fast("--fail", "0.05"), pictures(400), expected(pictures(400)), tmp_path / "out.jsonl", 25
+        fast("--fail", "0.05"),
+        pictures(400),
+        expected(pictures(400)),
+        tmp_path / "out.jsonl",
+        KILLS or 25,
     )
 
 
@@ -171,47 +180,16 @@ def data_set(files: list[Path], tmp_path: Path) -> tuple[Path, dict[str, str]]:
 
 
 @pytest.mark.parametrize("make", [shards, in_parquet, data_set])
-@pytest.mark.parametrize(
-    "rounds",
-    [
-        4,
-        pytest.param(
-            100,
-            marks=[
-                pytest.mark.slow,
-                pytest.mark.timeout(3600),
-                pytest.mark.skipif(
-                    not os.environ.get("INTERNVL_MODAL_TEST_SLOW"),
-                    reason="a hundred kills take minutes: set INTERNVL_MODAL_TEST_SLOW=1",
-                ),
-            ],
-        ),
-    ],
-)
 def test_killed_over_other_sources(
     fast: Callable[..., Fast],
     pictures: Callable[[int], Path],
     tmp_path: Path,
     make: Callable[[list[Path], Path], tuple[Path, dict[str, str]]],
-    rounds: int,
 ) -> None:
     datasets.disable_progress_bars()
     source, texts = make(sorted(pictures(400).iterdir()), tmp_path)
     script = OF_A_DATA_SET if make is data_set else SCRIPT
-    crash(fast("--fail", "0.05"), source, texts, tmp_path / "out.jsonl", rounds, script)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.skipif(
-    not os.environ.get("INTERNVL_MODAL_TEST_SLOW"),
-    reason="two hundred kills take five minutes: set INTERNVL_MODAL_TEST_SLOW=1",
-)
-def test_killed_two_hundred_times(
-    fast: Callable[..., Fast], pictures: Callable[[int], Path], tmp_path: Path
-) -> None:
-    folder = pictures(2000)
-    crash(fast("--fail", "0.05"), folder, expected(folder), tmp_path / "out.jsonl", 200)
+    crash(fast("--fail", "0.05"), source, texts, tmp_path / "out.jsonl", KILLS or 4, script)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

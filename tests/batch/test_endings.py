@@ -119,6 +119,9 @@ def test_what_a_callback_or_a_file_raises(
     if where == "read" and not isinstance(raised, ends):
         assert error is None
         assert keys(outcomes, ok=False) == {"k"}
+    elif where == "read" and isinstance(raised, MemoryError):
+        assert isinstance(error, ivl.InternVLError)  # this machine's trouble, in words
+        assert "no memory" in str(error)
     elif isinstance(raised, asyncio.CancelledError | CancelledError):
         assert same(error, raised) or same(getattr(error, "__cause__", None), raised)
     else:

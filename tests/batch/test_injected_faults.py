@@ -15,6 +15,9 @@ from tests.batch.fault_sources import SOURCES, Case
 from tests.batch.faults import balance, run
 from tests.batch.sources import png
 
+SETS = int(os.environ.get("INTERNVL_MODAL_TEST_DAMAGED", "160"))
+"""Damaged data sets; `python -m tests.batch.faults 2000` prints the books of more."""
+
 
 @pytest.fixture(autouse=True)
 def quiet_data_sets() -> None:
@@ -32,17 +35,7 @@ def check(url: str, count: int) -> None:
 
 
 def test_the_books_balance(server: Fast) -> None:
-    check(server.url, 160)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.skipif(
-    not os.environ.get("INTERNVL_MODAL_TEST_SLOW"),
-    reason="2,000 data sets take some minutes: set INTERNVL_MODAL_TEST_SLOW=1",
-)
-def test_the_books_of_two_thousand_balance(server: Fast) -> None:
-    check(server.url, 2_000)
+    check(server.url, SETS)
 
 
 def test_silence_is_noticed(client: ivl.Client) -> None:

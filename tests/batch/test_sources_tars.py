@@ -21,6 +21,7 @@ from internvl_modal.batch.sources.folders import is_picture
 from internvl_modal.batch.sources.inputs import read
 from internvl_modal.batch.sources.tars import read_tar
 from internvl_modal.batch.sources.unreadable import readable
+from internvl_modal.errors import OutOfResourcesError
 from tests.batch.conftest import Fast, lines
 from tests.batch.sources import found, items, keys, outcomes_of, png, until_it_raises
 
@@ -223,7 +224,7 @@ class Trouble(io.RawIOBase):
     ("error", "expected"),
     [
         (MemoryError(), MemoryError),
-        (OSError(errno.ENOMEM, "Cannot allocate memory"), ivl.InternVLError),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), OutOfResourcesError),
         (OSError(errno.EIO, "Input/output error"), ivl.ConfigError),
     ],
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -102,6 +104,22 @@ class TestServer:
             assert len(loopback.heard) == heard + 1
         assert {heard.headers["authorization"] for heard in loopback.heard} == {"Bearer sk-1"}
         assert (loopback.chats[-1].json["seed"] == 0) is (name == "lmdeploy-0.13")
+
+    def test_a_question_of_the_version_that_is_never_answered(self, loopback: Loopback) -> None:
+        ended = threading.Event()
+
+        def never() -> Iterator[bytes]:
+            ended.wait(60)
+            yield b""
+
+        loopback.asides = {"/health": Reply(chunks=never())}
+        loopback.models = listing(listed(INTERNVL, "lmdeploy"))
+        try:
+            with ivl.Client(base_url=loopback.url, timeout=50) as client:
+                assert client.describe(PICTURE).text == "A cat."
+        finally:
+            ended.set()
+        assert "/openapi.json" not in [heard.path for heard in loopback.heard]
 
 
 class TestModel:

@@ -21,6 +21,7 @@ from pathlib import Path
 import internvl_modal as ivl
 
 URL, HOW, TOKENS, COUNT = sys.argv[1], sys.argv[2], int(sys.argv[3]) or None, int(sys.argv[4])
+AT_ONCE = 8 if COUNT == 1000 else 1
 
 async def ask(client):
     question = [{"role": "user", "text": "What is it?"}]
@@ -43,7 +44,7 @@ async def run():
     failed, numbers = [], iter(range(COUNT))
     retry, known = ivl.Retry(attempts=1), ivl.Capabilities()
     async with ivl.AsyncClient(base_url=URL, model="m", retry=retry, capabilities=known) as client:
-        await asyncio.gather(*(worker(client, numbers, failed) for _ in range(8)))
+        await asyncio.gather(*(worker(client, numbers, failed) for _ in range(AT_ONCE)))
     return len(failed)
 
 print(asyncio.run(run()))

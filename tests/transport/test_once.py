@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import internvl_modal as ivl
+from tests.loopback import Loopback, Reply, completion
 from tests.transport.conftest import FAST, KNOWN, Ask
 from tests.transport.edge import Edge
 
@@ -93,6 +94,43 @@ def test_a_cold_start_is_told_once(ask: Ask, modal: Edge, caplog: pytest.LogCapt
     assert told[0].levelno == logging.INFO
 
 
+class Cold:
+    name = "cold"
+
+    def __init__(self, url: str, startup: tuple[float, float] | None) -> None:
+        self._endpoint = ivl.Endpoint(url, "m", capabilities=ivl.Capabilities(), startup=startup)
+
+    def start(self) -> ivl.Endpoint:
+        return self._endpoint
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("startup", "words"),
+    [((240.0, 540.0), "(typically 4-9 min for this model)"), ((20.0, 40.0), "(typically 1 min")],
+)
+def test_how_long_it_takes_is_told_where_it_is_known(
+    modal: Edge, caplog: pytest.LogCaptureFixture, startup: tuple[float, float], words: str
+) -> None:
+    modal.will("303", "ok")
+    with caplog.at_level(logging.INFO, "internvl_modal"), ivl.Client(Cold(modal.url, startup)) as c:
+        c.chat([{"role": "user", "text": "hi"}])
+    assert f"waiting for the GPU container {words}" in caplog.text
+
+
+def test_a_batch_shows_it_until_something_is_settled(modal: Edge) -> None:
+    modal.will("303", "303", "ok")
+    shown: list[ivl.BatchProgress] = []
+    with ivl.Client(Cold(modal.url, (240.0, 540.0))) as client:
+        list(client.describe_many([Image.new("RGB", (9, 9))], progress=shown.append))
+    assert shown[0].waiting == "waiting for the GPU container (typically 4-9 min for this model)"
+    assert shown[0].waiting in str(shown[0])
+    assert shown[0].done == 0
+    assert shown[-1].waiting == ""
+
+
 @pytest.mark.parametrize("fault", LOST)
 @pytest.mark.parametrize(("script", "posts", "resent"), [("303 {} 503 303 ok", 1, 0), ("{}", 2, 1)])
 def test_in_a_batch_too(modal: Edge, fault: str, script: str, posts: int, resent: int) -> None:
@@ -102,6 +140,37 @@ def test_in_a_batch_too(modal: Edge, fault: str, script: str, posts: int, resent
     assert outcome.description is not None
     assert outcome.description.timings.resent == resent
     assert modal.posts == posts
+
+
+class TestEmptyAnswers:
+    """They are paid for like one that was lost, and ``resend`` counts them as it counts that."""
+
+    @pytest.mark.parametrize(("resend", "posts"), [(0, 1), (1, 2), (5, 2)])
+    def test_asked_again_as_often_as_the_rule_says(
+        self, loopback: Loopback, ask: Ask, resend: int, posts: int
+    ) -> None:
+        loopback.will(Reply(body=completion("")))
+        with pytest.raises(ivl.EmptyAnswerError):
+            ask(loopback.url, retry=ivl.Retry(attempts=5, initial=0, resend=resend))
+        assert len(loopback.chats) == posts
+
+    def test_together_with_one_that_was_lost(self, loopback: Loopback, ask: Ask) -> None:
+        loopback.will(Reply(cut=True), Reply(body=completion("")), Reply(body=completion("a")))
+        with pytest.raises(ivl.EmptyAnswerError):
+            ask(loopback.url)
+        assert len(loopback.chats) == 2
+
+    def test_told_in_the_timings(self, loopback: Loopback, ask: Ask) -> None:
+        loopback.will(Reply(body=completion("")), Reply(body=completion("a")))
+        answer = ask(loopback.url)
+        assert (answer.timings.attempts, answer.timings.resent) == (2, 1)
+
+    def test_never_after_a_303(self, loopback: Loopback, ask: Ask) -> None:
+        placed = Reply(303, headers={"location": "/v1/result"})
+        loopback.will(placed, Reply(body=completion("")), Reply(body=completion("a")))
+        with pytest.raises(ivl.EmptyAnswerError):
+            ask(loopback.url, retry=ivl.Retry(attempts=5, initial=0, resend=9))
+        assert [heard.method for heard in loopback.chats] == ["POST", "GET"]
 
 
 class TestRule:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from internvl_modal.errors import ConfigError, ImageError, InternVLError
+from internvl_modal.errors import ConfigError, ImageError, OutOfResourcesError
 
 Pair: TypeAlias = "tuple[str, Any]"
 """A key and a picture."""
@@ -42,7 +42,7 @@ def unreadable(name: str, error: ConfigError) -> Pair:
     return name, Unreadable(name, reason, hint=error.hint)
 
 
-_OURS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC}
+_OURS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT}
 """What says nothing of a source: this machine has run out of something."""
 
 
@@ -50,7 +50,7 @@ def refused(name: str, error: OSError, reason: str = "") -> Exception:
     """What the system says of ``name``: ConfigError, unless this machine has run out."""
     message = f"{name} cannot be read: {reason or error.strerror or error}"
     if error.errno in _OURS:
-        return InternVLError(message, hint="the same call goes on once there is more")
+        return OutOfResourcesError(message, hint="the same call goes on once there is more")
     return ConfigError(message, hint="check its name and its permissions")
 
 
