@@ -68,5 +68,6 @@ def _inlined(node: Any, definitions: dict[str, Any]) -> Any:
         return node
     if isinstance(node.get("$ref"), str):
         return _inlined(definitions[node["$ref"].rpartition("/")[2]], definitions)
+    # A discriminator points to components by name, and there are none here.
     left_out = ("$defs", "discriminator")
     return {k: _inlined(item, definitions) for k, item in node.items() if k not in left_out}

@@ -53,6 +53,7 @@ def reader(schema: Json) -> Callable[[Json], Json]:
 
     def read(found: Json) -> Json:
         try:
+            # Lazily: a large answer can be wrong in a million places.
             wrong = list(islice(validator.iter_errors(found), MOST_TOLD))
         except (Unresolvable, RecursionError) as error:
             text = "the schema refers to what is not in it"

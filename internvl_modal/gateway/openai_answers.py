@@ -177,6 +177,8 @@ class Events:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
         document: dict[str, object] = {**self._head, "choices": [choice]}
         if self._tell_usage:
+            # As OpenAI has it: every chunk has the field once usage is asked for, and the last one
+            # its value.
             document["usage"] = None
         if ended is not None:
             choice["finish_reason"] = ended.finish_reason

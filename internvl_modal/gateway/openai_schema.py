@@ -46,6 +46,7 @@ class _Sent(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_nothing(cls, value: object) -> object:
+        # Left to pydantic, which says what was expected.
         if not isinstance(value, dict):
             return value
         return {
@@ -239,6 +240,7 @@ class ChatBody(_Sent):
     def _question(cls, messages: list[ChatMessage]) -> list[ChatMessage]:
         if messages[-1].role != "user":
             raise ValueError("must end with one of role 'user'")
+        # Of the whole conversation: the server is sent all of them.
         pictures = sum(len(message.pictures) for message in messages)
         if pictures > MAX_PICTURES:
             raise ValueError(f"{pictures} pictures are more than {MAX_PICTURES}; leave some out")

@@ -138,6 +138,7 @@ class _Document:
             self._document.close()
 
     def _unreadable(self, error: Exception, where: str = "") -> ImageError:
+        # PDFium says it in words only.
         if "password" in str(error).lower():
             what, hint = "needs a password", "save it without one (qpdf --decrypt)"
         else:

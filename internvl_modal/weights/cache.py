@@ -198,6 +198,7 @@ class WeightsCache:
     def _discard(self, going: Sequence[CachedModel]) -> tuple[CachedModel, ...]:
         for entry in going:
             place = Place(entry.model, entry.commit)
+            # The model first: its manifest is in it, and what is half removed must not look whole.
             for path in (place.home, place.staging):
                 if self._store.entries(path):
                     self._store.remove(path)

@@ -127,6 +127,7 @@ def _of_connection(error: Exception, hub: Hub) -> tuple[str, str] | None:
 
 
 def _by_status(status: int) -> tuple[str, str]:
+    # The library names gated and missing repositories apart; this is what is left.
     if status in (401, 403):
         return f"the Hub refuses access ({status})", "the token is missing or wrong: set HF_TOKEN"
     if status == 429:

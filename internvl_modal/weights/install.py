@@ -261,6 +261,7 @@ class Installation:
 
     def _equals(self, file: RemoteFile) -> Iterator[Path]:
         for manifest in manifests(self.folder, self.selection.model):
+            # By content and not by name: a file that was renamed between commits is still the same.
             for other in manifest.files:
                 if other.oid == file.oid and other.path not in manifest.bad:
                     path = self.folder.root / manifest.place.home / other.path

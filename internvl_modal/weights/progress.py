@@ -105,6 +105,7 @@ class Reporter:
 
     def _tell(self, *, force: bool) -> None:
         now = time.monotonic()
+        # Called for every block of eight threads: what is shown is thinned out here.
         if force or now - self._told >= self._show.every:
             self._told = now
             try:
@@ -113,6 +114,7 @@ class Reporter:
                 raise CallbackError(error) from error
 
     def _now(self) -> DownloadProgress:
+        # What was there before has taken no time, and must not promise a speed.
         rate = (self._bytes - self._already) / max(time.monotonic() - self._started, 1e-3)
         left = self._total - self._bytes
         eta = left / rate if rate > 0 else None if left else 0.0

@@ -171,6 +171,7 @@ def _pixels(source: Any, max_pixels: int) -> Iterator[bytes]:
     width, height = source.size
     if width * height > max_pixels:
         raise ValueError
+    # Equal bytes in another mode or shape are another picture.
     yield repr((source.mode, source.size, source.getpalette())).encode()
     for top in range(0, height, BAND):
         yield source.crop((0, top, width, min(top + BAND, height))).tobytes()
