@@ -128,8 +128,8 @@ class Failure:
         """Status, words and headers for an error of ours that callers are told."""
         found = ((status, code) for kind, status, code in STATUS if isinstance(error, kind))
         status, code = next(found, (BAD_GATEWAY, None))
-        # The model's server has judged the caller's words, so the caller is told it as his own
-        # mistake.
+        # The model's server has refused what the caller wrote: to the caller a mistake of the
+        # request.
         if isinstance(error, RequestRejectedError) and error.status in CALLERS:
             status = 422
         headers: Mapping[str, str] = {}

@@ -1,7 +1,7 @@
 """What a model's server says, as callers may read it.
 
 Servers repeat requests in their errors, with headers, and proxies tell of addresses inside. A
-caller of the gateway may have neither: the key behind it is not his.
+caller of the gateway may have neither: the key behind it is not theirs.
 """
 
 from __future__ import annotations

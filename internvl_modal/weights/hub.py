@@ -209,7 +209,7 @@ class Hub:
         found = get_hf_file_metadata(url, headers=token, endpoint=self.url).xet_file_data
         if found is None:
             return False
-        # Xet's own address and token run out within the hour: it asks for new ones by this route.
+        # Xet's own token expires in the middle of a long download: a new one is had by this route.
         with xet.new_download_stream_group(
             token_refresh_url=found.refresh_route, token_refresh_headers=token
         ) as group:

@@ -30,7 +30,7 @@ BAND = 64
 class Item(NamedTuple):
     """One input.
 
-    ``source`` is what will be described, safe from whatever the caller does to his own.
+    ``source`` is what will be described, safe from whatever happens to the caller's own.
     """
 
     key: str
