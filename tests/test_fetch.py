@@ -126,7 +126,7 @@ def test_no_spelling_of_loopback_gets_through(host: str, loopback: Loopback) -> 
 
 def test_a_picture_is_fetched_and_described_by_its_address(loopback: Loopback) -> None:
     loopback.will(Reply(body=PICTURE))
-    url = f"{loopback.origin}/a/p.png?key=secret"
+    url = f" {loopback.origin}/a/p.png?key=secret\n"
     prepared = prepare(url, fetch=fetch, allow_private_urls=True)
     assert prepared.payload == PICTURE
     assert prepared.info.source == f"{loopback.origin}/a/p.png"

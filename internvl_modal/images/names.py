@@ -49,12 +49,13 @@ def _object_name(source: object) -> str:
 
 
 def _text_name(text: str) -> str:
-    if text[:5].lower() == "data:":
+    bare = text.strip()
+    if bare[:5].lower() == "data:":
         # Up to the comma only: the rest is the picture.
-        media = text[5:].partition(",")[0].partition(";")[0]
+        media = bare[5:].partition(",")[0].partition(";")[0]
         return f"data URL ({_shorten(media) or 'no media type'}, {_amount(len(text))})"
-    if SCHEME.match(text):
-        return url_name(text)
+    if SCHEME.match(bare):
+        return url_name(bare)
     return _shorten(text) or "''"
 
 
@@ -85,5 +86,5 @@ def _amount(count: int) -> str:
 
 
 def is_url(text: str) -> bool:
-    """Whether ``text`` is an http or https URL."""
-    return text[:8].lower().startswith(("http://", "https://"))
+    """Whether ``text`` is an http or https URL, blanks before it aside, as browsers have it."""
+    return text.lstrip()[:8].lower().startswith(("http://", "https://"))

@@ -72,10 +72,11 @@ def read_bytes(
     name = source_name(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         data = bytes(source)
-    elif isinstance(source, str) and source[:5].lower() == "data:":
-        data = _read_data_url(source, name)
+    elif isinstance(source, str) and source.lstrip()[:5].lower() == "data:":
+        data = _read_data_url(source.strip(), name)
     elif isinstance(source, str) and is_url(source):
-        data = _fetched(source, name, reading)
+        # A line of a list keeps its end, and a cell its blanks: browsers drop them from a URL too.
+        data = _fetched(source.strip(), name, reading)
     elif isinstance(source, (str, os.PathLike)):
         data = _read_path(source, name)
     else:

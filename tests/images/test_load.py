@@ -115,6 +115,7 @@ B64 = base64.b64encode(TINY).decode()
         "DATA:image/png;BASE64," + B64,
         "data:;base64," + B64,
         "data:image/png;base64," + B64 + "#fragment",
+        " data:image/png;base64," + B64 + "\n",
     ],
 )
 def test_data_urls_as_browsers_take_them(url: str) -> None:

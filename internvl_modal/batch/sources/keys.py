@@ -193,4 +193,4 @@ def _copied(source: Any, max_pixels: int) -> Any:
 
 def is_data(text: str) -> bool:
     """Whether ``text`` is a data URL."""
-    return text[:5].lower() == "data:"
+    return text.lstrip()[:5].lower() == "data:"
