@@ -17,7 +17,7 @@ _NUMBERS = frozenset(
 
 def is_local_trouble(error: BaseException | None) -> bool:
     """Whether memory, file descriptors or disk ran out, in ``error`` or in what caused it."""
-    # Chains of causes can be circles, where somebody re-raises what he has caught.
+    # Chains of causes can be circles, where what was caught is raised again.
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, MemoryError) or getattr(error, "errno", None) in _NUMBERS:

@@ -80,8 +80,7 @@ def choose(
 
     That gets a line every ``lines`` seconds, or with None nothing.
 
-    Decided once, when the work begins. Without any standard error (a service, pythonw) it is
-    silent.
+    Decided once, when the work begins.
     """
     if callback is not None:
         return _Call(callback, CALLBACK_SECONDS)

@@ -129,6 +129,7 @@ class Limiter:
 
     async def _acquire(self) -> None:
         while True:
+            # Asked again after every wait: another answer may have prolonged the pause meanwhile.
             pause = self._paused_until - time.monotonic()
             if pause > 0:
                 await asyncio.sleep(pause)
@@ -137,6 +138,7 @@ class Limiter:
                 if self._active < self.limit and self._paused_until <= time.monotonic():
                     self._active += 1
                     return
+                # Somebody waits for a slot, so the limit is what holds the throughput down.
                 self._full = True
                 await self._changed.wait()
 

@@ -21,7 +21,7 @@ _SIGNATURES = {"signature", "sig", "q-signature"}
 _LONG_SIGNATURES = {"sign", "hmac", "hm", "oh"}
 """The same, where the value is as long as one: of other sites, which call other things so too."""
 _SHORTEST = 16
-"""Characters: shorter values of such names are a page or a sign of the zodiac."""
+"""Characters: a shorter value of such a name signs nothing."""
 _BESIDE = {
     "expires", "policy", "key-pair-id", "awsaccesskeyid", "googleaccessid", "ossaccesskeyid",
     "security-token", "se", "st", "sp", "sv", "sr", "ss", "srt", "spr", "sip", "skoid", "sktid",

@@ -105,6 +105,7 @@ def _cached(settings: Settings) -> dict[str, str]:
     from internvl_modal.weights.cache import WeightsCache
 
     return {
+        # Ten to the ninth bytes, as disks and the Hub count.
         f"{model.model}@{model.commit[:8]}": f"{model.size / 1e9:.2f} GB"
         + ("" if model.complete else ", incomplete")
         for model in WeightsCache(settings.cache_dir).list()

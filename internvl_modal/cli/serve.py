@@ -35,6 +35,7 @@ def serve(
         if given is None:
             # Once, on standard error: it is kept nowhere, and standard output may be a log.
             typer.echo(f"key: {made}", err=True)
+        # An IPv6 address in a URL stands in brackets (RFC 3986, 3.2.2).
         shown = f"[{host}]" if ":" in host else host
         typer.echo(f"listening on http://{shown}:{listening.getsockname()[1]}/", err=True)
         run(app, listening, client)

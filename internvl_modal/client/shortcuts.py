@@ -64,6 +64,7 @@ class _Lent:
 
     def _there(self) -> Backend:
         backend = self._backend()
+        # The caller has let go of it; a strong reference would have kept its engine for ever.
         if backend is None:
             raise ConfigError(f"the backend {self.name!r} is gone", hint="keep it while it is used")
         return backend

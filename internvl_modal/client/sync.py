@@ -166,7 +166,7 @@ class Client(ClientBase):
     def wait_until_ready(self, timeout: float | None = None) -> None:
         """Return once the server answers; ``timeout`` in seconds, the client's by default.
 
-        Raises DeadlineExceededError; 0 asks whether it answers now.
+        Raises DeadlineExceededError where it does not in that time.
         """
         self._run(self._core.wait_until_ready(timeout))
 

@@ -200,6 +200,7 @@ def _download(
 
     try:
         cache = WeightsCache.volume(config.volume, environment=config.environment)
+        # A text, the commit, is the last thing told; everything before it is progress.
         tell(cache.ensure(config.model, config.revision, progress=tell).commit)
     except Exception as error:  # noqa: BLE001 - raised in the thread that waits
         tell(error)
@@ -264,6 +265,7 @@ def _test_picture() -> bytes:
     from PIL import Image
 
     file = BytesIO()
+    # A gradient: a flat picture would not show whether pixels have arrived.
     Image.linear_gradient("L").resize((896, 448)).convert("RGB").save(file, "PNG")
     return file.getvalue()
 

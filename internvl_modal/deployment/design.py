@@ -80,7 +80,7 @@ def _startup_timeout(options: DeployOptions, planned: Plan) -> int:
 
 
 def _serve(options: DeployOptions, planned: Plan, container: ContainerConfig) -> FunctionSpec:
-    """The function with the GPUs; the only one that Modal bills by the second of a GPU.
+    """The function with the GPUs, where nearly all of the money goes.
 
     As many requests at once as the engine takes: more would queue inside it, where Modal cannot see
     that another container is needed.

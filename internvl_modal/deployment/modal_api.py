@@ -87,6 +87,7 @@ def errors_of(doing: str) -> Iterator[None]:
 def _hint(error: Exception) -> str:
     from modal import exception
 
+    # In order: the first kind that fits gives its hint.
     hints: dict[type[Exception], str] = {
         exception.AuthError: "run `modal token new`, or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET",
         exception.PermissionDeniedError: "ask the workspace's owner for the right to do this",

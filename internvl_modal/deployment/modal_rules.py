@@ -62,6 +62,7 @@ def check_environment(value: str | None) -> None:
 def _check_gpu(what: str, value: str) -> None:
     try:
         gpu, count = parse_gpu(value)
+    # As DeployError: deploying has one kind of error for whatever Modal would refuse.
     except ConfigError as error:
         raise DeployError(f"{what}={value!r}: {error.message}", hint=error.hint) from error
     if count > gpu.max_count:

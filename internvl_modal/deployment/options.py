@@ -146,6 +146,7 @@ class DeployOptions(BaseSettings):
         for name, setting in value.items():
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\0" in setting:
                 raise ValueError(f"{name!r} is no variable")
+            # Taken and then overwritten by the container it would be an option without effect.
             if name.startswith(NOT_THE_ENGINES) or name in FIXED:
                 raise ValueError(f"{name} is set for the engine already")
         return value

@@ -49,7 +49,7 @@ class ServedApp:
             capabilities=CAPABILITIES,
             timeout=timeout,
             price=plan,
-            # A batch begins with as many requests as fit into the KV cache.
+            # The most that a batch tries at once: what fits into the KV cache.
             sessions=plan.capacity.sessions if plan else None,
             usd_per_hour=plan.cost.per_hour if plan else None,
             startup=plan.startup_seconds if plan else None,

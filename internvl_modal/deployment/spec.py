@@ -189,6 +189,7 @@ def _function_lines(function: FunctionSpec) -> list[str]:
         f"{function.memory / 1024:g} GiB, starts within {function.startup_timeout} s",
         f"  image   {image.base}, Python {image.python}",
         *(f"          {command}" for command in image.commands),
+        # All versions: a dry run is also what is compared when two deployments differ.
         f"          {' '.join(image.packages)}",
         *(f"  volume  {name} at {path}" for path, name in function.volumes.items()),
         f"  secrets {', '.join(function.secrets)}",

@@ -66,6 +66,7 @@ class Watchdog:
         """Take one line of the server's log."""
         if ANSWERED.search(line):
             self._answers += 1
+            # An answer to us is a sign of life like any other.
             self._heard = time.monotonic()
 
     def begin(self) -> None:

@@ -102,6 +102,7 @@ def settle_tiles(ready: Ready, detail: Detail, deadline: float) -> Flow[Ready]:
     """
     endpoint, known = ready.endpoint, ready.capabilities
     question = dialect_of(known).tiles_question(known, detail, ready.model)
+    # Known already, or of no matter for this ``detail``.
     if question is None:
         return ready
     headers = {**endpoint.headers, "content-type": "application/json"}

@@ -99,6 +99,7 @@ def prepared_turns(
             detail=options.detail,
             tiling=tiling,
             background=options.background,
+            # Asked for each picture: the first may have taken most of the time.
             timeout=min(FETCH_TIMEOUT, remaining(deadline)),
             max_pixels=options.max_pixels,
             max_bytes_decoded=options.max_bytes_decoded,

@@ -1,4 +1,9 @@
-"""What stands before the routes: the key, how much of a body, how many at once, and who left."""
+"""What stands before the routes: the key, how much of a body, how many at once, and who left.
+
+Plain ASGI and not a dependency of FastAPI: it must act before anything reads the body, and on
+routes that do not exist as well. The order is who, how many, how much: a stranger must not be able
+to fill the memory, and a caller with the key must not be able to stop the others.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +22,26 @@ from internvl_modal.gateway.errors import RefusedError
 MAX_BODY = 32 * 1024 * 1024
 """Bytes of a request body; base64 makes a picture a third larger."""
 BODIES = 8
-"""Largest bodies that may be in memory together."""
+"""Largest bodies that may be in memory together.
+
+Together 256 MB, so a small container holds them.
+"""
 BODY_SECONDS = 60.0
 """Seconds that a caller may take to send a body."""
 MAX_REQUESTS = 128
 """Requests under way, where nobody knows how many the model's server answers at once."""
 BUSY_AFTER = 5
-"""Seconds after which a caller may try again whom the gateway had no room for."""
+"""Seconds after which a caller may try again whom the gateway had no room for.
+
+About what one picture takes.
+"""
 LEFT = 499
 """Counted for callers who left; the name is nginx's, nobody is answered with it."""
 OPEN = "/health"
-"""The one address without a key."""
+"""The one address without a key.
+
+A load balancer has no key, and learns nothing but that the process runs.
+"""
 
 
 @dataclass(frozen=True)
@@ -44,6 +58,9 @@ class Admission:
 
     Whoever is let in has sent the whole body. It is on the event loop, and does nothing there
     that takes time.
+
+    Counters need no lock: there is one event loop, and nothing is awaited between a look and a
+    change.
     """
 
     def __init__(self, app: ASGIApp, key: SecretStr, limits: Limits) -> None:
@@ -58,6 +75,7 @@ class Admission:
         request = Request(scope)
         if _path(scope) != OPEN:
             check_key(request, self._key)
+        # Everything else has no body and asks no model.
         if request.method != "POST":
             await self._app(scope, receive, send)
             return
@@ -76,6 +94,8 @@ class Admission:
         """Take the whole body; raises RefusedError where it is too large, slow or cut."""
         most = self._limits.body
         declared = headers.get("content-length", "")
+        # Refused by its own words, before a byte of it is read; ``int`` of a thousand digits takes
+        # time.
         if declared.isdecimal() and (len(declared) > 18 or int(declared) > most):
             raise _too_large(most)
         with anyio.move_on_after(self._limits.seconds) as time:
@@ -97,6 +117,8 @@ class Admission:
             await send(message)
             answered = message["type"] == "http.response.body" and not message.get("more_body")
 
+        # When the caller has gone, the model's server is told to stop: a GPU writes for nobody
+        # otherwise.
         with anyio.CancelScope() as answering:
             leaving = asyncio.create_task(body.left(answering))
             try:
@@ -109,7 +131,11 @@ class Admission:
 
 
 class _Body:
-    """The body of one request: read here, then handed on in one piece."""
+    """The body of one request: read here, then handed on in one piece.
+
+    Read before the route runs, so that a slow caller holds neither a thread nor a place at the
+    model.
+    """
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -133,6 +159,7 @@ class _Body:
     async def receive(self) -> Message:
         """The body; whoever asks again waits until the answer is given."""
         if self._given:
+            # Starlette asks once more to hear of a disconnect; ``left`` listens for that.
             await asyncio.Event().wait()
         self._given = True
         body = b"".join(self._pieces)
@@ -153,7 +180,10 @@ def _path(scope: Scope) -> str:
 
 
 def busy(why: str) -> RefusedError:
-    """The error of a gateway that has no room now."""
+    """The error of a gateway that has no room now.
+
+    503 and not 429: nobody's quota is used up, and clients of OpenAI try again after both.
+    """
     return RefusedError(
         503, f"the gateway is busy: {why}", headers={"Retry-After": str(BUSY_AFTER)}
     )

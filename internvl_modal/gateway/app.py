@@ -48,12 +48,15 @@ def create_app(
     one raises ConfigError. ``max_body``: bytes of a request, ``body_timeout``: seconds in which it
     must be there. ``max_requests``: how many are under way at most, by default twice as many as
     the model's server answers at once, 128 where that is not known.
+
+    >>> app = create_app(AsyncClient("local"), api_key="...")  # doctest: +SKIP
     """
     key = checked_key(api_key, "the gateway's key")
     if key is None:
         raise ConfigError(
             "the gateway's key is empty", hint="choose a long one: whoever has it may ask the model"
         )
+    # A registry of its own: two apps in one process, as in tests, would otherwise share counters.
     metrics, model = Metrics(CollectorRegistry()), Model(client)
     if max_requests is None:
         max_requests = 2 * (preview(client.backend).sessions or 0) or MAX_REQUESTS
@@ -67,11 +70,13 @@ def create_app(
         title="InternVL gateway",
         lifespan=lifespan,
         redoc_url=None,
+        # A redirect would repeat the body at an address that a proxy may not know.
         redirect_slashes=False,
         swagger_ui_oauth2_redirect_url=None,
     )
     app.state.telling = Telling(client, key)
     limits = Limits(max_body, max_requests, body_timeout)
+    # Added first, so inside: what it refuses is counted and gets an id from ``Observed``.
     app.add_middleware(Admission, key=key, limits=limits)
     app.add_middleware(Observed, metrics=metrics)
     add_errors(app)

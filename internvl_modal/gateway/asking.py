@@ -1,4 +1,8 @@
-"""What the routes ask the client for, in threads of the gateway's own."""
+"""What the routes ask the client for, in threads of the gateway's own.
+
+The gateway asks through the same flows as ``Client``, with limits that suit strangers' pictures,
+and with threads apart from the event loop's default ones, which others use for short work.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +30,15 @@ T = TypeVar("T")
 
 MAX_PIXELS = 40_000_000
 MAX_DECODED = 200_000_000
-"""Pixels and bytes of one picture, in place of the client's own limits."""
+"""Pixels and bytes of one picture, in place of the client's own limits.
+
+The client's own defaults suit one user's photos; here one caller must not take the others' memory.
+"""
 PREPARING = 2
-"""Pictures that are decoded at once, so that all together take 400 MB at most."""
+"""Pictures that are decoded at once, so that all together take 400 MB at most.
+
+Decoding gains nothing from more threads than cores, and a small container has two.
+"""
 FIRST = 1024
 """Bytes of a picture that tell what it is."""
 
@@ -38,6 +48,9 @@ class Model:
 
     Pictures have threads of their own, so that no number of them holds up what else runs here,
     and a bound on the memory that they take together.
+
+    Uses the client's core: a caller's fields go to the server as they are, which no public call
+    does.
     """
 
     def __init__(self, client: AsyncClient) -> None:
@@ -105,6 +118,8 @@ def look(image: bytes | str) -> None:
     """Raise ImageError for what is no picture by its first bytes, before any thread is asked.
 
     What is broken in other ways is told by whoever reads the whole.
+
+    It costs microseconds on the event loop, and saves a thread, a place and a wait for a mistake.
     """
     head = image[:FIRST] if isinstance(image, bytes) else _first_bytes(image)
     if head:

@@ -38,7 +38,11 @@ KEYED = [
 
 
 def check_key(request: Request, key: SecretStr) -> None:
-    """Raise RefusedError unless ``request`` shows ``key``."""
+    """Raise RefusedError unless ``request`` shows ``key``.
+
+    In constant time, so that nobody can find the key letter by letter. Basic is for browsers, which
+    cannot send a bearer by hand.
+    """
     scheme, _, shown = request.headers.get("authorization", "").partition(" ")
     told = shown.strip()
     if scheme.lower() == "basic":  # a user's name may be in any code
@@ -48,6 +52,7 @@ def check_key(request: Request, key: SecretStr) -> None:
             told = ""
     elif scheme.lower() != "bearer":
         told = ""
+    # Bytes: of text it takes ASCII only, and a stranger may send anything.
     if not hmac.compare_digest(told.encode(), key.get_secret_value().encode()):
         form = request.url.path.endswith(PAGES)
         raise RefusedError(

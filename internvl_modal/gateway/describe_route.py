@@ -55,6 +55,7 @@ class DescribeBody(BaseModel):
         return Options(detail=self.detail, max_tokens=self.max_tokens, temperature=self.temperature)
 
 
+# ``description`` first: it is what a shell script with jq is after.
 class Answer(BaseModel):
     """What ``POST /`` answers."""
 
@@ -94,6 +95,7 @@ def describe_router(model: Model, metrics: Metrics) -> APIRouter:
 def _form_schema(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of the multipart form: the fields of the JSON, and an upload for the picture."""
     others = {name: field for name, field in schema["properties"].items() if name != "image_data"}
+    # Written by hand: one address takes two media types.
     upload = {"type": "string", "format": "binary", "description": "The picture's file."}
     return {
         "type": "object",
@@ -116,7 +118,10 @@ _REQUEST_BODY: dict[str, Any] = {
 
 
 MOST_FIELD = 2**40
-"""Bytes of a part of a form: the limit of the whole body has been kept before."""
+"""Bytes of a part of a form: the limit of the whole body has been kept before.
+
+Starlette's own, a megabyte, would refuse a picture in base64 that stands in a field.
+"""
 _HOW = "send JSON with image_data, or a multipart form with a file named image"
 
 
@@ -135,12 +140,14 @@ async def _read(request: Request) -> tuple[bytes, DescribeBody]:
 
 
 async def _read_form(form: FormData) -> tuple[bytes, DescribeBody]:
+    """The picture of a form, as a file or in base64, and its other fields; raises RefusedError."""
     if len(form.multi_items()) > len(form):
         raise RefusedError(422, "the form holds a field twice: send each once")
     upload = form.get("image")
     fields = {name: value for name, value in form.items() if isinstance(value, str)}
     if detail := fields.get("detail", "").strip():
         number = len(detail) < 4 and detail.isdecimal()
+        # A form has text only, and the model is strict: "12" must become a number.
         fields["detail"] = int(detail) if number else detail  # type: ignore[assignment]
     if not isinstance(upload, UploadFile):
         body = DescribeBody.model_validate(fields)

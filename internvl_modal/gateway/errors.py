@@ -1,4 +1,9 @@
-"""What every address of the gateway shares: the key, the limit of a body, errors, request ids."""
+"""What every address of the gateway shares: the key, the limit of a body, errors, request ids.
+
+Callers are strangers to whoever runs the gateway: they are told what they can mend, and the log is
+told the rest. OpenAI's clients decide by status and headers whether to ask again, so these are
+chosen for what they make clients do.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +33,19 @@ from internvl_modal.errors import (
 log = logging.getLogger(__name__)
 
 RETRY_AFTER = 30
-"""Seconds to wait for a cold server when it does not say itself."""
+"""Seconds to wait for a cold server when it does not say itself.
+
+A cold start takes minutes: clients that come back every half minute are no load.
+"""
 SEND = "send it in the request itself, as an ordinary JPEG or PNG"
 """What callers can do about a picture; the hints of ImageError are for users of the client."""
 NO_RETRY = {"X-Should-Retry": "false"}
-"""Without it the openai package asks three times."""
+"""Without it the openai package asks three times.
 
+It obeys this header of its own making.
+"""
+
+# The first that an error is an instance of: kinds stand before their bases.
 STATUS: tuple[tuple[type[InternVLError], int, str | None], ...] = (
     (ImageError, 422, "invalid_image"),
     (ContextLengthError, 422, "context_length_exceeded"),
@@ -45,13 +57,19 @@ STATUS: tuple[tuple[type[InternVLError], int, str | None], ...] = (
 CALLERS = (400, 403, 413, 422)
 """Statuses of a server that refuses what the caller has asked, moderation included."""
 BAD_GATEWAY = 502
-"""The model's server is at fault; what helps, a hint for whoever runs the gateway, is logged."""
+"""The model's server is at fault; what helps, a hint for whoever runs the gateway, is logged.
+
+Not 500, which says that the gateway itself has failed.
+"""
 TOLD = (ImageError, ServerError)
 """Errors of ours that callers are told; the others are for whoever runs the gateway."""
 
 
 class RefusedError(Exception):
-    """A request that the gateway answers itself; ``param`` names the field that is wrong."""
+    """A request that the gateway answers itself; ``param`` names the field that is wrong.
+
+    Not an InternVLError: it never leaves the gateway.
+    """
 
     def __init__(
         self,
@@ -80,7 +98,11 @@ class Failure:
 
     @classmethod
     def of(cls, error: Exception, request: Request) -> Failure:
-        """Of any error; what the caller cannot have caused is told to the log only."""
+        """Of any error; what the caller cannot have caused is told to the log only.
+
+        ``request`` must have been given its id. A stranger's error is never shown: its text may
+        hold a path or a key.
+        """
         if isinstance(error, TOLD):
             found = cls._of_ours(error)
             if found.status >= 500:
@@ -103,8 +125,11 @@ class Failure:
 
     @classmethod
     def _of_ours(cls, error: ImageError | ServerError) -> Failure:
+        """Status, words and headers for an error of ours that callers are told."""
         found = ((status, code) for kind, status, code in STATUS if isinstance(error, kind))
         status, code = next(found, (BAD_GATEWAY, None))
+        # The model's server has refused what the caller wrote: to the caller a mistake of the
+        # request.
         if isinstance(error, RequestRejectedError) and error.status in CALLERS:
             status = 422
         headers: Mapping[str, str] = {}

@@ -1,4 +1,8 @@
-"""JSON schemas of callers, checked against answers."""
+"""JSON schemas of callers, checked against answers.
+
+A schema comes from a stranger and is run against a model's answer: it may not reach out (references
+to URLs), not run for ever (regular expressions) and not be more than a schema of objects.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +36,8 @@ def reader(schema: Json) -> Callable[[Json], Json]:
 
     No reference outside the schema is followed. Raises RefusedError for what is no schema of
     objects.
+
+    JSON Schema 2020-12. At most ten faults are told: they go back to the model as a repair.
     """
     if schema.get("type", "object") != "object":
         raise RefusedError(422, "the schema's type must be 'object'", param=PARAM)
@@ -42,10 +48,12 @@ def reader(schema: Json) -> Callable[[Json], Json]:
     except (SchemaError, PatternError, RecursionError, ValueError) as error:
         text = getattr(error, "message", None) or str(error)
         raise RefusedError(422, f"not a JSON schema: {text:.200}", param=PARAM) from error
+    # An empty registry: with the default one a reference to a URL would be fetched.
     validator = _Validator(schema, registry=Registry())
 
     def read(found: Json) -> Json:
         try:
+            # Lazily: a large answer can be wrong in a million places.
             wrong = list(islice(validator.iter_errors(found), MOST_TOLD))
         except (Unresolvable, RecursionError) as error:
             text = "the schema refers to what is not in it"
@@ -66,6 +74,9 @@ def _linear(pattern: str) -> SchemaValidator:
 
 
 def _matches(pattern: str, text: str) -> bool:
+    """Whether ``pattern`` is found anywhere in ``text``, by Rust's engine, which cannot
+    backtrack.
+    """
     try:
         _linear(pattern).validate_python(text)
     except NoMatch:
@@ -74,6 +85,7 @@ def _matches(pattern: str, text: str) -> bool:
 
 
 def _pattern(_: Any, pattern: str, found: Any, __: Any) -> Iterator[ValidationError]:
+    """The keyword ``pattern`` of jsonschema, with that engine."""
     if isinstance(found, str) and not _matches(pattern, found):
         yield ValidationError(f"{found!r:.60} does not match {pattern!r}")
 

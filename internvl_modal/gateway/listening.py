@@ -24,7 +24,10 @@ MOST_IDLE = 256
 
 
 class GuardedConnection(H11Protocol):
-    """HTTP/1.1 on a connection that costs nobody else theirs, for ``uvicorn.Config(http=...)``."""
+    """HTTP/1.1 on a connection that costs nobody else theirs, for ``uvicorn.Config(http=...)``.
+
+    Built on uvicorn's own class and a few of its attributes.
+    """
 
     patience = 10.0
     """Seconds without a whole head of a request, or of sending what nobody reads."""
@@ -36,6 +39,7 @@ class GuardedConnection(H11Protocol):
         super().connection_made(transport)
         self._wait()
         idle = [one for one in self.connections if isinstance(one, GuardedConnection) and one.idle]
+        # The one that has waited longest is the least likely to send anything.
         if len(idle) > most_idle():
             min(idle, key=lambda one: one._since).end()
 
@@ -61,6 +65,7 @@ class GuardedConnection(H11Protocol):
             self.transport.abort()
 
     def _wait(self) -> None:
+        """Begin the patience anew; a request under way is left alone when it ends."""
         if self._timer is not None:
             self._timer.cancel()
         self._since = self.loop.time()
@@ -73,6 +78,7 @@ def most_idle() -> int:
 
 
 def _descriptors() -> int:
+    """File descriptors that this process may have (RLIMIT_NOFILE)."""
     try:
         import resource
     except ImportError:  # Windows
@@ -89,6 +95,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what is under way, then stop what the client started."""
+        # First: requests under way still need the client.
         await super().shutdown(sockets)
         await self._client.aclose()
 
@@ -98,6 +105,8 @@ def run(app: FastAPI, listening: socket.socket, client: AsyncClient) -> None:
 
     asyncio takes as many connections at once as may be pending; so few that descriptors are left
     until those that have waited too long are ended.
+
+    Blocks. ``listening`` is bound already, and closed by uvicorn.
     """
     config = uvicorn.Config(
         app,

@@ -6,10 +6,14 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.requests import Request
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 150, 300, 600)
+"""From a cached answer to a cold start and its wait."""
 
 
 class Metrics:
-    """Counters of one app, in a registry of its own."""
+    """Counters of one app, in a registry of its own.
+
+    No labels that a caller can choose: each value would be a series for ever.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry

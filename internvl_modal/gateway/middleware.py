@@ -28,6 +28,7 @@ class Observed:
         begun, status = time.monotonic(), 0
         request = Request(scope)
         given = request.headers.get("x-request-id", "")
+        # It is written into logs and headers: no line breaks, and no megabytes.
         usable = given.isascii() and given.isprintable() and 0 < len(given) <= 128
         request.state.request_id = given if usable else uuid.uuid4().hex
 
@@ -41,10 +42,12 @@ class Observed:
         try:
             await self._app(scope, receive, watch)
         except Exception as error:
+            # Once the head is sent nothing can be answered any more.
             if not status:
                 await Failure.of(error, request).response(request)(scope, receive, watch)
             if not isinstance(error, RefusedError):
                 raise  # for the server's log
         finally:
+            # A stream that breaks has said 200 before; the count should know better.
             told = getattr(request.state, "failed", status)
             self._metrics.observe(request, told, time.monotonic() - begun)

@@ -1,4 +1,8 @@
-"""Answers as OpenAI's API has them: completions and chunks, with ``seen`` and ``warnings``."""
+"""Answers as OpenAI's API has them: completions and chunks, with ``seen`` and ``warnings``.
+
+Models and not dictionaries, so that the OpenAPI document says what is answered. ``seen`` and
+``warnings`` are additions that OpenAI's clients pass over, and ours read.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ from internvl_modal.gateway.metrics import Metrics
 from internvl_modal.schema.results import Description, Seen, Usage
 
 
+# Extra fields are allowed: OpenAI's own answers gain some now and then, and clients are told so.
 class _Answer(BaseModel):
     model_config = ConfigDict(extra="allow")
 
@@ -77,7 +82,11 @@ class ModelList(_Answer):
 
 
 def completion(request: Request, answers: Sequence[Relayed]) -> Completion:
-    """The answers to one question; the pictures count once, their words all."""
+    """One document for one or several answers to a question.
+
+    The prompt's tokens count once, as OpenAI counts them, although each answer was asked for by
+    itself.
+    """
     found = [answer.description for answer in answers]
     usage = Usage(
         prompt_tokens=found[0].usage.prompt_tokens,
@@ -131,6 +140,7 @@ class Events:
                     yield event
             except Exception as error:
                 failure = Failure.of(error, self._request)
+                # For the metrics, as the status has been sent.
                 self._request.state.failed = failure.status
                 yield _event(failure.document(self._request))
                 if not isinstance(error, TOLD):
@@ -167,6 +177,8 @@ class Events:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
         document: dict[str, object] = {**self._head, "choices": [choice]}
         if self._tell_usage:
+            # As OpenAI has it: every chunk has the field once usage is asked for, and the last one
+            # its value.
             document["usage"] = None
         if ended is not None:
             choice["finish_reason"] = ended.finish_reason

@@ -1,4 +1,9 @@
-"""Parameters of other engines' chat completions: which ask for nothing, which are passed on."""
+"""Parameters of other engines' chat completions: which ask for nothing, which are passed on.
+
+A field that is passed over in silence is a promise that is not kept; refusing every unknown one
+breaks clients that send defaults. So each field is honoured, or passed on to an engine that knows
+it, or refused, unless its value asks for nothing.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +92,10 @@ UNSET: Mapping[str, tuple[object, ...]] = {
 
 
 def passed_on(given: Mapping[str, object], dialect: Dialect) -> dict[str, object]:
-    """``given`` with the names of the server behind; raises RefusedError for what it has not."""
+    """``given`` with the names of the server behind; raises RefusedError for what it has not.
+
+    Engines name the same thing differently (``min_tokens``): the dialect knows.
+    """
     fields: dict[str, object] = {}
     for name, value in given.items():
         if name not in dialect.parameters:
@@ -101,6 +109,7 @@ def is_neutral(name: str, value: object) -> bool:
     if value is None or (isinstance(value, list | dict) and not value):
         return True
     known = NEUTRAL.get(name, ())
+    # True equals 1 in Python, and does not mean the same here.
     return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in known)
 
 

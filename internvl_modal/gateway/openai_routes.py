@@ -35,6 +35,7 @@ from internvl_modal.protocol.dialects.registry import dialect_of
 from internvl_modal.protocol.http import Json
 from internvl_modal.schema.validation import explain
 
+# FastAPI would document a stream as JSON.
 _STREAM = {"schema": {"description": "Server-sent events, with stream=true."}}
 _CHAT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": _STREAM}}}
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {
@@ -87,6 +88,10 @@ _ANY = ["GET", "POST", "DELETE"]
 
 
 def _served(name: str | None, known: str) -> str:
+    """The model's name; raises RefusedError where another was asked for.
+
+    Passing over it would answer as a model that is not there.
+    """
     if name and name != known:
         text = f"the model {name!r:.100} is not served here; {known!r} is"
         raise RefusedError(404, text, param="model", code="model_not_found")
@@ -94,6 +99,7 @@ def _served(name: str | None, known: str) -> str:
 
 
 async def _read(request: Request) -> ChatBody:
+    """The body, checked as far as it can be before the model's server is known."""
     try:
         body = await read_json(await request.body(), ChatBody)
         body.check()
@@ -116,11 +122,13 @@ class _Question:
     async def answer(self, body: ChatBody) -> Response:
         """The whole answer, or the stream of it."""
         wanted = _wanted(body)
+        # Before the pictures: what the server takes depends on what it is.
         ready = await self._model.ready()
         model = _served(body.model, ready.model)
         fields = passed_on(body.engine, dialect_of(ready.capabilities))
         told = body.stream_options is not None and body.stream_options.include_usage is True
         events = Events(self._request, self._metrics, model, usage=told)
+        # JSON answers may need a repair, and several answers have one stream: they come at the end.
         if body.stream and wanted is None and (body.n or 1) == 1:
             return await self._streamed(body, fields, events)
         seeds = range(body.n or 1)
@@ -137,6 +145,7 @@ class _Question:
         messages, options = [message.turn for message in body.messages], body.options
         seed = options.get("seed")
         if seed is not None:
+            # With one seed for all, ``n`` answers would be ``n`` times the same.
             options["seed"] = (seed + number) % 2**32
         if wanted is None:
             return await self._model.answer(messages, options, fields)
@@ -146,6 +155,7 @@ class _Question:
         messages = [message.turn for message in body.messages]
         answer = self._model.stream(messages, body.options, fields)
         pieces = aiter(answer)
+        # A status can be sent only before the first byte: so the first piece is waited for.
         first = await anext(pieces, "")  # an error before it is a plain one
         return _event_stream(events.of_stream(first, pieces, answer))
 
@@ -161,6 +171,7 @@ async def _all(asked: Sequence[Coroutine[Any, Any, Relayed]]) -> list[Relayed]:
 
 
 def _event_stream(events: AsyncIterator[bytes]) -> Response:
+    # nginx collects a whole answer before it passes it on unless it is told not to.
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 

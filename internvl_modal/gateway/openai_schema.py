@@ -1,4 +1,8 @@
-"""What OpenAI's chat completions may say to us."""
+"""What OpenAI's chat completions may say to us.
+
+Strict models: a number in quotes or a misspelt field is refused with its place. What is null, empty
+or neutral is dropped before that, since clients send such fields for every option that they know.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +27,13 @@ from internvl_modal.schema.options import DETAIL_TILES, DescribeOptions, Detail,
 MAX_PICTURES = 16
 """Pictures of one request: each address may hold 100 MiB, and a context few pictures."""
 MAX_MESSAGES = 1024
+"""With ``MAX_PARTS`` a bound on the work of one request, far above any conversation."""
 MAX_PARTS = 256
 MAX_ANSWERS = 8
-"""Most that ``n`` may ask for."""
+"""Most that ``n`` may ask for.
+
+Each one is a request to the model's server.
+"""
 
 
 class _Sent(BaseModel):
@@ -38,6 +46,7 @@ class _Sent(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_nothing(cls, value: object) -> object:
+        # Left to pydantic, which says what was expected.
         if not isinstance(value, dict):
             return value
         return {
@@ -80,6 +89,9 @@ class ImageUrl(_Sent):
     @field_validator("url")
     @classmethod
     def _no_path(cls, url: str) -> str:
+        """Refuse a path: LMDeploy would read that file from its own disk, and describe it to a
+        stranger.
+        """
         if url[:5].lower() != "data:" and not is_url(url):
             raise ValueError("only data:, http:// and https:// URLs are read")
         return url
@@ -107,6 +119,7 @@ class ChatMessage(_Sent):
 
     ignored = frozenset({"annotations", "name", "reasoning_content", "refusal"})
 
+    # "developer" is OpenAI's newer name for "system".
     role: Literal["system", "developer", "user", "assistant"]
     content: str | Annotated[list[Part], Field(max_length=MAX_PARTS)] | None = None
 
@@ -192,6 +205,7 @@ class ChatBody(_Sent):
     model: str | None = ""
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
     max_tokens: Limit | None = None
+    # OpenAI's newer name; it wins where both are there.
     max_completion_tokens: Limit | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
@@ -226,6 +240,7 @@ class ChatBody(_Sent):
     def _question(cls, messages: list[ChatMessage]) -> list[ChatMessage]:
         if messages[-1].role != "user":
             raise ValueError("must end with one of role 'user'")
+        # Of the whole conversation: the server is sent all of them.
         pictures = sum(len(message.pictures) for message in messages)
         if pictures > MAX_PICTURES:
             raise ValueError(f"{pictures} pictures are more than {MAX_PICTURES}; leave some out")
@@ -238,9 +253,12 @@ class ChatBody(_Sent):
         given = {name: getattr(self, name) for name in (*names, "max_tokens")}
         if self.max_completion_tokens is not None:
             given["max_tokens"] = self.max_completion_tokens
+        # OpenAI has it for each picture, engines for a request: the finest one loses nothing.
         details = [picture.detail for message in self.messages for picture in message.pictures]
         said = [detail for detail in details if detail is not None]
         given["detail"] = max(said, key=_fineness, default=None)
+        # The client's own defaults are greedy and 1,024 tokens; a caller of OpenAI's API means
+        # neither.
         unset = {"temperature": None, "max_tokens": None}
         found = {
             name: value

@@ -1,4 +1,8 @@
-"""What a model's server says, as callers may read it."""
+"""What a model's server says, as callers may read it.
+
+Servers repeat requests in their errors, with headers, and proxies tell of addresses inside. A
+caller of the gateway may have neither: the key behind it is not theirs.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +40,7 @@ class Telling:
 
     def masked(self, text: str) -> str:
         """``text`` for callers."""
+        # The longest first: a part of a secret that is masked alone leaves the rest standing.
         for secret in sorted(self._secrets(), key=len, reverse=True):
             text = text.replace(secret, GONE)
         for pattern in (_HEADER, _KEY, _ADDRESS):
@@ -51,4 +56,5 @@ class Telling:
             parts = urlsplit(endpoint.base_url)
             found |= {endpoint.base_url, endpoint.root, parts.netloc, endpoint.query}
             found |= {parts.password or "", parts.hostname or ""}
+        # Three letters are in every word.
         return {secret for secret in found if len(secret) > 3}

@@ -44,6 +44,7 @@ class Alarm:
 
     def _ring(self) -> None:
         with self._lock:
+            # Before the sockets: whoever is woken looks at it.
             self.rang = True
             for connection in self._watched:
                 _cut(connection)

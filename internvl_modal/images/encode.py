@@ -219,6 +219,7 @@ def _as_it_is(picture: Picture, size: tuple[int, int], most: int) -> _Sent:
 def _is_flat(image: Image.Image) -> bool:
     """Whether most pixels equal their left neighbour: drawings, screens and text, not photos."""
     width, height = image.size
+    # There is no left neighbour; a line is surely no photograph.
     if width == 1:
         return True
     flat = 0

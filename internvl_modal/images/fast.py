@@ -63,6 +63,7 @@ def _resized(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     height, width = pixels.shape[:2]
     if (width, height) == size:
         return pixels
+    # The larger of the two ratios decides, as aliasing shows in either direction.
     if max(width / size[0], height / size[1]) <= NEAR:
         near: NDArray[Any] = cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC)
         return near

@@ -123,6 +123,7 @@ def _persist(url: str, job: _Job, alarm: Alarm) -> bytes:
         wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt) * random.uniform(0.5, 1)  # noqa: S311
         try:
             return _follow(httpx.URL(url), job, alarm)
+        # The server's own wish counts where it is longer than our wait.
         except _TryAgainError as trouble:
             wait = max(wait, trouble.after or 0)
             if attempt == TRIES or wait >= job.deadline - time.monotonic():
@@ -184,14 +185,17 @@ def _resolve(url: httpx.URL, job: _Job) -> list[str]:
         raise job.refused(f"leads to a {url.scheme or 'relative'} URL", hint)
     if not host:
         raise job.refused("a URL without a host", "check the address")
+    # httpx knows no default port of a URL without one.
     port = url.port or (443 if url.scheme == "https" else 80)
     try:
         found = _look_up(host, port, job.left())
     except socket.gaierror as error:
         refusal = job.refused(f"the host {host!r} is not known")
+        # The name server did not answer, which may be over soon; a name that is not there stays so.
         if error.errno == socket.EAI_AGAIN:
             raise _TryAgainError(refusal) from error
         raise refusal from error
+    # One address that is forbidden refuses them all: which one is taken must not depend on luck.
     addresses = list(dict.fromkeys(found))
     for address in addresses:
         reason = None if job.allow_private else forbidden(ip_address(address))

@@ -98,6 +98,7 @@ def _open_avif(file: BytesIO, name: str) -> Image.Image:
     try:
         from PIL import AvifImagePlugin
 
+        # A Pillow built without libavif has the module and cannot read a file.
         supported = AvifImagePlugin.SUPPORTED
     except ImportError:
         supported = False

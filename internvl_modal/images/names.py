@@ -39,6 +39,7 @@ def source_name(source: ImageSource) -> str:
 
 
 def _object_name(source: object) -> str:
+    # numpy has both, and its ``size`` is a number.
     size, shape = getattr(source, "size", None), getattr(source, "shape", None)
     if isinstance(shape, tuple):
         return f"array {shape}"
@@ -50,6 +51,7 @@ def _object_name(source: object) -> str:
 def _text_name(text: str) -> str:
     bare = text.strip()
     if bare[:5].lower() == "data:":
+        # Up to the comma only: the rest is the picture.
         media = bare[5:].partition(",")[0].partition(";")[0]
         return f"data URL ({_shorten(media) or 'no media type'}, {_amount(len(text))})"
     if SCHEME.match(bare):

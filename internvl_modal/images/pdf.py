@@ -60,14 +60,17 @@ def parse_pages(pages: str | int | Sequence[int] | None, count: int) -> list[int
     parts = parts.split(",") if isinstance(parts, str) else [str(part) for part in parts]
     found: list[int] = []
     for part in parts:
+        # "9-" has a dash and no last page; "9" has neither.
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (last and not last.isdecimal()):
             raise _wrong(pages, count)
         end = int(last) if last else (count if dash else int(first))
+        # A range may reach beyond the last page, a page that is named may not.
         chosen = range(int(first), (min(end, count) if dash else end) + 1)
         if not chosen or chosen[0] < 1 or chosen[-1] > count:
             raise _wrong(pages, count)
         found += chosen
+    # A page that is named twice would be two pictures of one key.
     return list(dict.fromkeys(found))
 
 
@@ -135,6 +138,7 @@ class _Document:
             self._document.close()
 
     def _unreadable(self, error: Exception, where: str = "") -> ImageError:
+        # PDFium says it in words only.
         if "password" in str(error).lower():
             what, hint = "needs a password", "save it without one (qpdf --decrypt)"
         else:

@@ -125,6 +125,7 @@ def _palette_on(image: Image.Image, colour: tuple[int, ...]) -> Convert:
     palette = _on(colour)(entries).tobytes()
 
     def opaque(part: Image.Image) -> Image.Image:
+        # The strip shares its palette with the picture.
         part = part.copy()
         part.putpalette(palette)
         part.info.pop("transparency", None)

@@ -38,9 +38,11 @@ def read_frames(
     except ImportError as error:
         raise MissingExtraError("av", "video") from error
     name = source_name(path)
+    # FFmpeg would fetch it, and whatever it names, from anywhere.
     if isinstance(path, str) and "://" in path:
         raise ImageError("a video is not fetched", source=name, hint="download it; give the file")
     try:
+        # A file and not a name: FFmpeg takes some names for devices and protocols.
         with Path(path).open("rb") as file, av.open(file, container_options=_ALONE) as container:
             pictures = _sample(container, name, frames, start, end)
     except (av.FFmpegError, OSError) as error:
@@ -60,6 +62,7 @@ def _sample(
     if not container.streams.video:
         raise ImageError("it holds no video stream", source=source, hint="give a video file")
     stream = container.streams.video[0]
+    # Frames too are decoded by several threads; the default is slices only.
     stream.thread_type = "AUTO"
     origin = float((stream.start_time or 0) * stream.time_base)
     length = _seconds(container, stream, source)

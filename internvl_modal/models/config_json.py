@@ -92,6 +92,7 @@ def _architecture(config: Mapping[str, object]) -> str:
 
 def _section(repo: str, config: Mapping[str, object], key: str) -> Mapping[str, object]:
     section = config.get(key)
+    # Repositories of transformers' own kind call them "text_config", and are refused before.
     if not isinstance(section, dict):
         raise ConfigError(
             f"{repo}: its config.json has no {key}", hint="is this an InternVL model?"

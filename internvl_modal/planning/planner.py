@@ -75,6 +75,7 @@ def _remedy(spec: ModelSpec, request: Request, prices: Prices) -> str:
     only when nothing works, since it plans everything again for each option that was set.
     """
     for field in fields(Request):
+        # What is at its default was not wished for, so leaving it out changes nothing.
         if getattr(request, field.name) != field.default:
             usual: dict[str, Any] = {field.name: field.default}
             freed = replace(request, **usual)

@@ -74,6 +74,7 @@ def draw(title: str, bars: Sequence[Bar], path: str | Path | None = None) -> obj
     axes = figure.add_subplot()
     names = [bar.name for bar in bars]
     left = [0.0] * len(bars)
+    # All bars have the same parts, in the same order: one colour each.
     for part in bars[0].parts:
         widths = [bar.parts[part] / 2**30 for bar in bars]
         axes.barh(names, widths, left=left, label=part)

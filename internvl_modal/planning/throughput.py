@@ -71,6 +71,7 @@ def request_seconds(
     vision = load.images * (_vision_seconds(spec, gpu, load.tiles, efficiency) + efficiency.cpu)
     text = _prefill_seconds(spec, gpu, tp, load, efficiency)
     text += load.output_tokens * _step_seconds(spec, gpu, tp, load, efficiency) / load.batch
+    # The slower of the two is the bottleneck where they overlap.
     return max(vision, text) if efficiency.overlap else vision + text
 
 

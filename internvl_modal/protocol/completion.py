@@ -100,7 +100,7 @@ def conclude(answer: Answer, call: ChatCall) -> Description:
     reason = "stop" if cutter.stopped else finish_of(answer.finish_reason)
     if not _BLANK.sub("", text):
         empty = _empty(answer, call, stopped=cutter.stopped)
-        # Whoever asks the gateway without a picture judges an empty answer for himself.
+        # Callers of the gateway who send no picture judge an empty answer themselves.
         if call.relayed is None or call.images or not isinstance(empty, EmptyAnswerError):
             raise empty
     # Verified last, so that an error of the engine is not reported as a picture that was not seen.

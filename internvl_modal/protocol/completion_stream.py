@@ -217,6 +217,7 @@ class CompletionStream:
             f"the stream held {what}: {data[:100]!r}",
             hint=WRONG_SERVER,
             status=200,
+            # As much as a whole answer's error keeps.
             body=data[:2000],
             request_id=self.request_id,
             text="".join(self._raw),

@@ -80,7 +80,7 @@ class Endpoint:
     sessions: int | None = None
     """Requests that it answers at once, where that is known.
 
-    A batch begins with so many requests at once instead of finding the number by trying.
+    The most that a batch tries at once, unless it is told another number.
     """
     price: Priced | None = field(default=None, repr=False)
     """What a picture costs there, where that is known."""

@@ -32,7 +32,7 @@ _TYPES: tuple[tuple[str, int], ...] = (
 )
 """Words of an error that has no code, and the status that they mean.
 
-The first that matches wins, so what may be retried stands above what may not.
+The first that matches wins: the particular stands above the general.
 """
 
 

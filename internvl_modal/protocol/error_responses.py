@@ -64,6 +64,7 @@ def _error(
     if kind is ContextLengthError:
         sizes = context_sizes(document, said)
         fields = {"needed": sizes.needed, "available": sizes.available}
+    # "402 within a 200" tells the operator of a router where to look.
     inside = "" if status == response.status else f" within a {response.status}"
     return kind(
         f"the server answered {status}{inside}: {said}",

@@ -74,6 +74,7 @@ def _names(entry: Json) -> tuple[str, ...]:
 def _describes(entry: Json) -> bool:
     """Whether a model could describe pictures, by its name and by what its entry says."""
     kind = str(entry.get("type")).lower()
+    # Together's ``type``: what a model makes, and not what it sees.
     if kind in ("image", "video") or _OTHER_WORK.search(kind):  # it draws, or other work
         return False
     # OpenRouter's form, which others have taken over.

@@ -66,6 +66,7 @@ def check_seen(
 
 
 def _fewer(call: ChatCall, expected: int, actual: int) -> str:
+    # What was assumed is told, with the call that corrects it: only the user can know better.
     known = call.capabilities
     return (
         f"the prompt had {actual} tokens where the tiles alone were expected to need {expected}: "

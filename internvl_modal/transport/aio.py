@@ -110,6 +110,7 @@ class AsyncTransport:
                 return False
             number, lost = state.attempt_number, step.so_far.lost
             pause = rule.pause(number, error, step.deadline, lost=lost)
+            # ``wait`` takes the last of them; their number is that of the further attempts.
             pauses.extend([] if pause is None else [pause])
             return pause is not None
 

@@ -241,7 +241,7 @@ def next_hop(hop: Hop, reply: Reply, step: Exchange[Any]) -> Hop | None:
     try:
         url = urljoin(hop.url, location)
         parts = _checked(url)
-        # Whoever redirects could make us log in somewhere with a name of his.
+        # Whoever redirects could make us log in somewhere under another name.
         if parts.username is not None or parts.password is not None:
             raise ValueError("it holds a user name or password")
         if parts.scheme == "http" and urlsplit(hop.url).scheme == "https":

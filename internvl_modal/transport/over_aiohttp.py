@@ -108,7 +108,7 @@ class Pool:
         """Certificates; a server on this machine has none that the environment could break."""
         if url.scheme == "http" and not (proxy and proxy.startswith("https")):
             return True
-        # A broken SSL_CERT_FILE must not keep anybody from a server on his own machine.
+        # A broken SSL_CERT_FILE must not keep anybody from a server on this machine.
         if is_local(url.host or "") and self._trusted is None:
             return True
         self._trusted = self._trusted or certificates()

@@ -122,6 +122,7 @@ def _in_thread(function: Callable[[], T], undo: Callable[[T], None] | None = Non
         try:
             return await asyncio.wrap_future(done)
         except asyncio.CancelledError:
+            # The thread cannot be stopped, so its result is taken care of when it comes.
             if undo is not None:
                 done.add_done_callback(partial(_undone, undo))
             raise

@@ -1,4 +1,9 @@
-"""The weights cache: a model is complete and verified, or not there."""
+"""The weights cache: a model is complete and verified, or not there.
+
+A download of 157 GB is cut off sooner or later, by a network, a disk or an impatient user, and a
+server that loads half a model fails in ways that nobody understands. So a model is there when its
+manifest is, which is written last, and everything before that can be continued or thrown away.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +36,12 @@ class WeightsCache:
 
     ``token`` None means ``HF_TOKEN`` or the login of huggingface_hub; ``endpoint`` None means
     ``HF_ENDPOINT`` or huggingface.co; ``workers`` files are fetched or verified at once.
+
+    Safe for several threads, processes and machines: whoever writes a model holds its lock, whoever
+    reads needs none. Nothing is asked of the Hub before ``ensure`` finds something missing.
+
+    >>> cache = WeightsCache("~/models")  # doctest: +SKIP
+    >>> path = cache.ensure("internvl2_5-8b")  # doctest: +SKIP
     """
 
     def __init__(
@@ -100,10 +111,13 @@ class WeightsCache:
         selection = Selection(repository_name(model, variant), revision or "main", variant, names)
         with local_errors(folder):
             folder.pull()
+            # Without the lock: a manifest appears by one rename.
             if found := find(folder, selection):
                 return found
             if offline:
                 raise absent(folder, selection)
+            # Late: huggingface_hub takes half a second to import, and a complete model does not
+            # need it.
             from internvl_modal.weights.hub import Hub
             from internvl_modal.weights.install import Installation
 
@@ -125,6 +139,7 @@ class WeightsCache:
         where only that is in the cache, its GGUF one. Raises WeightsError when the model is not in
         the cache.
         """
+        # From outside a Volume every byte would have to travel.
         if deep:
             self._folder("verify checksums")
         with local_errors(self._store):
@@ -146,6 +161,7 @@ class WeightsCache:
         it. Raises WeightsError when there is nothing to remove.
         """
         for name in repositories(model):
+            # Under the lock, so that no download is pulled from under its feet.
             with local_errors(self._store), writing(self._store, name):
                 going = mine = [entry for entry in self.list() if entry.model == name]
                 if revision is not None:
@@ -170,6 +186,7 @@ class WeightsCache:
         for model in sorted({entry.model for entry in self.list()}):
             with local_errors(self._store), writing(self._store, model):
                 mine = [entry for entry in self.list() if entry.model == model]
+                # By use and not by age: a pinned old commit may be the one that serves.
                 mine.sort(key=lambda entry: entry.last_used, reverse=True)
                 known = {manifest.commit for manifest in manifests(self._store, model)}
                 whole = [entry for entry in mine if entry.complete]
@@ -181,6 +198,7 @@ class WeightsCache:
     def _discard(self, going: Sequence[CachedModel]) -> tuple[CachedModel, ...]:
         for entry in going:
             place = Place(entry.model, entry.commit)
+            # The model first: its manifest is in it, and what is half removed must not look whole.
             for path in (place.home, place.staging):
                 if self._store.entries(path):
                     self._store.remove(path)
@@ -190,6 +208,8 @@ class WeightsCache:
     def _discard_unfinished(self, kept: Sequence[CachedModel]) -> Iterator[CachedModel]:
         """Remove what a stopped download has left beside models that are kept."""
         for entry in kept:
+            # A repair that was stopped has left its files there, beside a model that is whole
+            # again.
             path = Place(entry.model, entry.commit).staging
             if left := self._store.entries(path):
                 self._store.remove(path)

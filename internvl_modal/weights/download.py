@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 BLOCK = 4 << 20
+"""4 MiB: large enough for the disk, small enough for eight files at once."""
 RETRY = Retry(attempts=5, initial=0.5, maximum=60.0)
 """Of one file, without a byte between two tries."""
 LOOK_SECONDS = 1.0
@@ -42,13 +43,18 @@ LOOK_SECONDS = 1.0
 
 
 class Digest:
-    """A content's sha256, and the git blob's sha1 where that is how the Hub knows it."""
+    """A content's sha256, and the git blob's sha1 where that is how the Hub knows it.
+
+    Hashed while they pass, as reading 157 GB again would take minutes; only what was there before
+    is read.
+    """
 
     def __init__(self, file: RemoteFile) -> None:
         self._wanted = file
         self._sha256 = hashlib.sha256()
         self._git = None
         if file.oid != file.sha256:
+            # The Hub knows small files by their git blob only; sha1 is git's choice.
             self._git = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
 
     def update(self, data: bytes | memoryview) -> None:
@@ -79,7 +85,10 @@ def hash_file(
 
 
 class Stopped(Exception):  # noqa: N818
-    """The download was told to stop."""
+    """The download was told to stop.
+
+    Not an error of the file: another one failed, or the lock was lost.
+    """
 
 
 class _WrongSize(Exception):  # noqa: N818
@@ -87,7 +96,10 @@ class _WrongSize(Exception):  # noqa: N818
 
 
 class PartialFile:
-    """An unfinished file: what is written to it is hashed, counted and appended."""
+    """An unfinished file: what is written to it is hashed, counted and appended.
+
+    Looks like a file to huggingface_hub. Used by one thread; counts are told through ``advance``.
+    """
 
     def __init__(
         self, path: Path, file: RemoteFile, stop: threading.Event, advance: Callable[[int], object]
@@ -107,10 +119,12 @@ class PartialFile:
 
     def write(self, data: bytes) -> int:
         """Append, unless that is too much or the download was stopped."""
+        # The wall clock: a machine that was suspended sees the time that it has slept.
         if not 0 <= time.time() - self._looked < LOOK_SECONDS:
             self._check_ours()
         if self._stop.is_set():
             raise Stopped
+        # A server that sends too much must not fill the disk.
         if self.size + len(data) > self._wanted.size:
             raise _WrongSize
         self.digest.update(data)
@@ -170,6 +184,7 @@ class Downloads:
 
     def run(self, files: Iterable[RemoteFile]) -> list[CachedFile]:
         """Fetch all, largest first; the first error stops the others and is raised."""
+        # The largest decides when all is done.
         ordered = sorted(files, key=lambda file: file.size, reverse=True)
         with ThreadPoolExecutor(self._workers, thread_name_prefix="weights") as pool:
             try:
@@ -186,6 +201,7 @@ class Downloads:
         errors = [f.exception() for f in futures if f.done() and not f.cancelled()]
         failed = [error for error in errors if error is not None]
         if failed:
+            # The first cause: the others were stopped by it.
             raise min(failed, key=lambda error: isinstance(error, Stopped))
         return [future.result() for future in futures]
 
@@ -194,14 +210,17 @@ class Downloads:
         part = self._folder / layout.part_file(file.path)
         if self._hub.unordered(file) and not part.exists():
             part = self._folder / layout.unordered_file(file.path)
+            # What hf_transfer had begun cannot be continued: it fills a file in any order.
             part.unlink(missing_ok=True)
         with PartialFile(part, file, self._stop, self._report.advance) as sink:
             found = self._verified(file, sink)
+            # Once may be a disturbance, twice is not.
             if found is None:
                 raise self._wrong(file, "the bytes are not the Hub's: checksum mismatch, twice")
             sink.sync()
         if part.stat().st_size != file.size:
             raise self._wrong(file, "another process has written to it too")
+        # From here on the name stands for a verified file.
         part.replace(self._folder / file.path)
         self._report.file_done()
         return found
@@ -236,6 +255,7 @@ class Downloads:
             except Exception as error:
                 if _ends_early(error):
                     raise _WrongSize from error
+                # Bytes have come, so the network works: only tries in a row without any count.
                 failures = 0 if sink.size > before else failures + 1
                 self._pause(error, failures, file)
 

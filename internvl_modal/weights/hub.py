@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Hub", "Repository", "masked"]
 
 METADATA_TIMEOUT = 3.5
+"""Seconds; with two tries somebody without a network is told within ten."""
 BLOCK = 1 << 20
 PROGRESS_BARS = "huggingface_hub.http_get"
 # Less memory for eight files than hf-xet's own 1.5 GB for one; fewer tries, since ours continue
@@ -47,7 +48,11 @@ XET_CONFIG = {
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository at one commit."""
+    """A repository at one commit.
+
+    ``commit`` is what a branch or tag means now: everything after is asked for by it, so that a
+    branch that moves meanwhile cannot mix two versions.
+    """
 
     name: str
     commit: str
@@ -55,7 +60,10 @@ class Repository:
 
 
 class Sink(Protocol):
-    """Where a file's bytes go, in order."""
+    """Where a file's bytes go, in order.
+
+    The part of a file's interface that is needed, so that a few KB can stay in memory.
+    """
 
     name: str
 
@@ -133,6 +141,7 @@ class Hub:
 
         key = checked_key(token, "the Hugging Face token")
         self._token = key.get_secret_value() if key else None
+        # A login with a line break in it would be quoted by the HTTP library.
         checked_key(get_token(), "the Hugging Face token")
         self._api = HfApi(endpoint=endpoint, token=self._token)
         self.url: str = self._api.endpoint
@@ -176,6 +185,7 @@ class Hub:
         from huggingface_hub import hf_hub_url
 
         url = hf_hub_url(repository.name, file.path, revision=repository.commit, endpoint=self.url)
+        # Only LFS files can lie in Xet storage.
         if file.sha256 and self._xet and self._stream(self._xet, url, file, sink, start):
             return
         headers = {**self._headers, "Accept-Encoding": "identity"}
@@ -184,6 +194,7 @@ class Hub:
         if start:
             headers["Range"] = f"bytes={start}-"
         with _body(url, headers) as (ranged, chunks):
+            # A mirror that knows no ranges sends the whole file.
             if start and not ranged:
                 sink.restart()
             for chunk in chunks:
@@ -198,6 +209,7 @@ class Hub:
         found = get_hf_file_metadata(url, headers=token, endpoint=self.url).xet_file_data
         if found is None:
             return False
+        # Xet's own token expires in the middle of a long download: a new one is had by this route.
         with xet.new_download_stream_group(
             token_refresh_url=found.refresh_route, token_refresh_headers=token
         ) as group:

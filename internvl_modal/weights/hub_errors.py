@@ -1,4 +1,9 @@
-"""What goes wrong between us and the Hub: worth another try or not, and told without secrets."""
+"""What goes wrong between us and the Hub: worth another try or not, and told without secrets.
+
+The same failure has another class with every version of huggingface_hub and its HTTP library, and
+messages that repeat signed addresses. Callers get one error with a hint; the retry rule gets one of
+ours to judge.
+"""
 
 from __future__ import annotations
 
@@ -63,6 +68,8 @@ def explain(
 
     Its ``__cause__`` is the error, unless that may repeat a secret in the Hub's address: raise it
     ``from`` that.
+
+    ``revision`` is as it was asked for; ``file`` is named where one failed.
     """
     known = _known(error, f"{hub.endpoint}/{model}", revision) or _of_connection(error, hub)
     if known is None:
@@ -120,6 +127,7 @@ def _of_connection(error: Exception, hub: Hub) -> tuple[str, str] | None:
 
 
 def _by_status(status: int) -> tuple[str, str]:
+    # The library names gated and missing repositories apart; this is what is left.
     if status in (401, 403):
         return f"the Hub refuses access ({status})", "the token is missing or wrong: set HF_TOKEN"
     if status == 429:

@@ -56,6 +56,7 @@ from internvl_modal.weights.store import FREE_SPACE, NO_ROOM, Folder
 __all__ = ["Installation"]
 
 ANSWERED = Retry(attempts=5, initial=0.5, maximum=60.0)
+"""Where the Hub has answered, with 429 or 5xx."""
 UNANSWERED = Retry(attempts=2, initial=0.5, maximum=0.5)
 """Without a Hub, to be told within ten seconds."""
 
@@ -64,7 +65,10 @@ logger = logging.getLogger("internvl_modal.weights")
 
 @dataclass
 class Installation:
-    """One call of ``ensure`` that found nothing complete."""
+    """One call of ``ensure`` that found nothing complete.
+
+    Used once, by the thread that holds the lock. ``stop`` is set when the lock is lost.
+    """
 
     folder: Folder
     selection: Selection
@@ -78,6 +82,7 @@ class Installation:
         try:
             with self.folder.lock(self.selection.model, self.stop) as lock:
                 self.folder.pull()
+                # Looked for again under the lock: while we waited another may have done it.
                 return find(self.folder, self.selection) or self._install(lock)
         except KeyboardInterrupt as error:
             raise WeightsInterruptedError(
@@ -90,6 +95,7 @@ class Installation:
         """Complete the model; raises WeightsError when another has taken the lock meanwhile."""
         try:
             manifest = self._complete()
+            # Looked at before the one step that others would see.
             if lock.taker:
                 raise Stopped
             return self._publish(manifest)
@@ -106,6 +112,7 @@ class Installation:
         variant, wanted = select(self.selection, repository.files)
         old = self._present(repository)
         broken = set(damage(self.folder, old)) if old else set()
+        # What is whole stays where it is: a repair of one shard fetches one shard.
         whole = {file.path: file for file in old.files if file.path not in broken} if old else {}
         missing = {file.path: file for file in wanted if file.path not in whole}
         missing |= {f.path: f for f in repository.files if f.path in broken}
@@ -151,6 +158,7 @@ class Installation:
         return any(self.selection.revision in other.revisions for other in others)
 
     def _tell_of_code(self, wanted: Iterable[RemoteFile], commit: str) -> None:
+        # Told before it is fetched: whoever serves the model runs this code.
         if code := [file.path for file in wanted if file.path.endswith(".py")]:
             logger.info(
                 "%s brings Python that LMDeploy runs (%s): that of commit %s, and no other",
@@ -168,6 +176,7 @@ class Installation:
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
+            # On a full disk the half model would be in the way of everything else.
             shutil.rmtree(self.folder.root / place.staging, ignore_errors=True)
             self.folder.push()
             raise self._no_room(error.strerror or str(error.errno)) from error
@@ -189,6 +198,7 @@ class Installation:
         refuse_links(self.folder.root, place.home)
         local: dict[str, CachedFile | None] = {}
         unlinked: dict[str, list[Path]] = {}
+        # Equal files of other commits are linked first: most commits of a model change a README.
         for file in missing:
             local[file.path], unlinked[file.path] = self._linked(staging, home, file)
         self._check_room(sum(_left(staging, f) for f in missing if local[f.path] is None))
@@ -215,6 +225,7 @@ class Installation:
         Where it could not be linked, its equals come with the None.
         """
         target = staging / file.path
+        # Hashed, since a crash may have left anything under the right name.
         if found := self._read(target, file) or self._read(home / file.path, file):
             return found, []
         make_folder(staging, str(PurePosixPath(file.path).parent))
@@ -250,6 +261,7 @@ class Installation:
 
     def _equals(self, file: RemoteFile) -> Iterator[Path]:
         for manifest in manifests(self.folder, self.selection.model):
+            # By content and not by name: a file that was renamed between commits is still the same.
             for other in manifest.files:
                 if other.oid == file.oid and other.path not in manifest.bad:
                     path = self.folder.root / manifest.place.home / other.path
@@ -283,6 +295,7 @@ class Installation:
             write_manifest(staging, manifest)
             make_folder(root, manifest.model)
             staging.rename(home)
+            # The rename itself is on the disk only when its folder is.
             sync_folder(home.parent)
         self.folder.push()
         return Snapshot(home, manifest.model, manifest.commit, manifest.paths)

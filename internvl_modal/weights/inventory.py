@@ -37,6 +37,8 @@ class Snapshot(os.PathLike[str]):
     """A complete, verified model on this machine; use it as a path.
 
     ``commit`` is what it is pinned to: no branch that moves changes the files, or the code in them.
+
+    Pins the Python code in it too: LMDeploy runs that.
     """
 
     path: Path
@@ -62,7 +64,10 @@ class Snapshot(os.PathLike[str]):
 
 @dataclass(frozen=True)
 class CachedModel:
-    """One model in the cache, or what a stopped download has left of it; ``size`` is bytes."""
+    """One model in the cache, or what a stopped download has left of it; ``size`` is bytes.
+
+    ``last_used`` is in UTC, and as exact as the file system's times.
+    """
 
     model: str
     commit: str
@@ -76,6 +81,7 @@ def manifests(store: Store, model: str = "") -> Iterator[Manifest]:
     for path in store.entries(model):
         if layout.is_manifest(path):
             manifest = _read(store, path)
+            # A manifest that was copied elsewhere speaks of files that are not beside it.
             if manifest and path == layout.manifest_file(manifest.place.home):
                 yield manifest
 
@@ -95,7 +101,10 @@ def damage(store: Store, manifest: Manifest) -> tuple[str, ...]:
 
 
 def find(folder: Folder, selection: Selection) -> Snapshot | None:
-    """The newest whole model that answers the selection; its manifest's time becomes now."""
+    """The newest whole model that answers the selection; its manifest's time becomes now.
+
+    No lock and no network. "Newest" is by the manifest's time: a branch may have moved.
+    """
     whole = [m for m in manifests(folder, selection.model) if selection.answered_by(m)]
     whole = [m for m in whole if not damage(folder, m)]
     if not whole:

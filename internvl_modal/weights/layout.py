@@ -27,9 +27,13 @@ __all__ = [
 ]
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+"""Of git's sha1; the Hub has no others."""
 MANIFEST = "internvl-modal.json"
 DRAFT = f"{MANIFEST}.new"
-"""A manifest that is being written; one rename makes it the manifest."""
+"""A manifest that is being written; one rename makes it the manifest.
+
+In the same folder, as a rename does not lead to another disk.
+"""
 _PARTIAL = ".partial"
 _LOCKS = ".locks"
 _PLACE = re.compile(rf"((?!\.|[^/]*--)[^/]+/[^/]+)/({COMMIT.pattern})/")
@@ -43,7 +47,10 @@ class Place(NamedTuple):
 
     @property
     def home(self) -> str:
-        """The folder of the complete model; LMDeploy reads the model's name in it."""
+        """The folder of the complete model; LMDeploy reads the model's name in it.
+
+        With the commit as its last part: two versions never share a folder.
+        """
         return f"{self.model}/{self.commit}"
 
     @property

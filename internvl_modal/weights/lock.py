@@ -25,8 +25,11 @@ from filelock import FileLock, Timeout
 __all__ = ["Entries", "FolderLock", "Lock", "VolumeLock"]
 
 BEAT = 5.0
+"""Seconds between two signs of life."""
 STALE = 30.0
+"""Seconds: six beats, so that one slow call to Modal costs nobody the lock."""
 POLL = 1.0
+"""Seconds between two looks of one who waits."""
 TELL = 15.0
 """Seconds between two lines that tell of a wait."""
 RELEASE = 5.0
@@ -54,6 +57,8 @@ class FolderLock:
     Where a file system has no flock, filelock falls back to a marker file. The file itself stays:
     to remove it would let two hold what they take for the same lock. Raises OSError where it
     cannot be made, or is a link.
+
+    A process that is killed leaves no lock behind, which is why no time is measured here.
     """
 
     taker = ""
@@ -107,6 +112,7 @@ class VolumeLock:
     ) -> None:
         self._entries, self._name = entries, name
         self._lost, self._interval, self._stale, self._poll = lost, beat, stale, poll
+        # Random, since a process may hold two locks, and container ids may come again.
         self._me = f"{_machine()}, {uuid.uuid4().hex}"
         self.taker = ""
         self._released = threading.Event()
@@ -169,6 +175,7 @@ class VolumeLock:
         self._entries.pop(self._life(stale), None)
 
     def _beat(self) -> None:
+        """Show life until released; end the work when another holds the lock."""
         beat = 0
         while not self._released.wait(self._interval):
             beat += 1

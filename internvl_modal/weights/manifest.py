@@ -34,6 +34,8 @@ class RemoteFile(BaseModel):
     """One file as the Hub names it; ``sha256`` is None for files outside LFS, which have ``oid``.
 
     ``oid`` is the Hub's identity of the content: the sha256, else the git blob's sha1.
+
+    ``size`` is in bytes, and compared before any hash.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -54,6 +56,9 @@ class Manifest(BaseModel):
 
     ``bad`` names files that a deep verification found damaged; ``revisions`` are the names this
     commit was asked for by.
+
+    A later format gets another number; this version then takes the model for absent, not for
+    broken.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -83,12 +88,16 @@ class Manifest(BaseModel):
 
     def damaged(self, sizes: Mapping[str, int]) -> tuple[str, ...]:
         """Name the files that are missing, of another size, or known to be bad."""
+        # By size: hashing 157 GB at every start would take longer than loading them.
         wrong = {f.path for f in self.files if sizes.get(f.path) != f.size}
         return tuple(sorted(wrong | set(self.bad)))
 
     @classmethod
     def parse(cls, text: bytes) -> Manifest | None:
-        """Read a manifest; one that cannot be read is no manifest."""
+        """Read a manifest; one that cannot be read is no manifest.
+
+        A torn or foreign file counts as none, and ``ensure`` makes the model whole again.
+        """
         try:
             return cls.model_validate_json(text)
         except ValidationError:

@@ -90,6 +90,7 @@ def open_part(path: Path) -> FileIO:
     with suppress(OSError):  # none, or no file
         file = FileIO(os.open(path, os.O_WRONLY | os.O_APPEND | _ASIS), "ab")
         found = os.fstat(file.fileno())
+        # With a second name it may be a whole model's file, which appending would damage.
         if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
             return file
         file.close()
@@ -104,7 +105,10 @@ def write_all(file: FileIO, data: bytes | memoryview) -> None:
 
 
 def size(path: Path) -> int | None:
-    """Bytes of a file; None where there is none, or a link to one."""
+    """Bytes of a file; None where there is none, or a link to one.
+
+    ``lstat``: a link does not count as the file that it leads to.
+    """
     try:
         found = path.lstat()
     except (FileNotFoundError, NotADirectoryError):

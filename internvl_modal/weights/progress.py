@@ -17,7 +17,10 @@ LOG_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class DownloadProgress:
-    """One moment of a transfer; ``rate`` is bytes per second since the start, ``eta`` seconds."""
+    """One moment of a transfer; ``rate`` is bytes per second since the start, ``eta`` seconds.
+
+    Travels from a container as a dictionary, so it holds numbers only.
+    """
 
     task: str
     files: int
@@ -40,7 +43,10 @@ ProgressOption: TypeAlias = Literal["auto"] | Callable[[DownloadProgress], None]
 
 
 class CallbackError(Exception):
-    """Carries what a callback raised past those who handle errors of the network or the disk."""
+    """Carries what a callback raised past those who handle errors of the network or the disk.
+
+    Otherwise a caller's own OSError would be taken for a full disk, and tried again.
+    """
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -76,6 +82,7 @@ class Reporter:
 
     def advance(self, count: int) -> None:
         """Add ``count`` bytes, or take them back."""
+        # Eight threads count; a callback is never called by two at once.
         with self._lock:
             self._bytes += count
             self._tell(force=False)
@@ -98,6 +105,7 @@ class Reporter:
 
     def _tell(self, *, force: bool) -> None:
         now = time.monotonic()
+        # Called for every block of eight threads: what is shown is thinned out here.
         if force or now - self._told >= self._show.every:
             self._told = now
             try:
@@ -106,6 +114,7 @@ class Reporter:
                 raise CallbackError(error) from error
 
     def _now(self) -> DownloadProgress:
+        # What was there before has taken no time, and must not promise a speed.
         rate = (self._bytes - self._already) / max(time.monotonic() - self._started, 1e-3)
         left = self._total - self._bytes
         eta = left / rate if rate > 0 else None if left else 0.0

@@ -15,15 +15,22 @@ Variant: TypeAlias = Literal["auto", "safetensors", "bin", "gguf"]
 
 
 SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.\w+)$")
+"""As transformers and safetensors name them."""
 
 
 SERVING_SUFFIXES = {".json", ".py", ".txt", ".model", ".jinja", ".tiktoken"}
+"""Configuration, code, tokenizer and chat template. Pictures and READMEs of a repository are left
+out.
+"""
 
 
 WEIGHTS = {
     "safetensors": re.compile(r"(?!consolidated|adapter_)[^/]+\.safetensors$"),
     "bin": re.compile(r"pytorch_model[^/]*\.bin$"),
 }
+"""Of two copies of the same weights one is taken: ``consolidated`` is a second one in
+other shards.
+"""
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,12 @@ def select(
     """Choose what serving needs: the named files, or weights, tokenizer, configuration and code.
 
     Returns the variant found (None for named files) and its files.
+
+    A fixed list of patterns to leave out would break on AWQ repositories that hold ``.bin`` files
+    alone.
     """
     model, variant, names = selection.model, selection.variant, selection.names
+    # Named files are taken as they are, whatever they hold.
     by_name = {file.path: file for file in files}
     if names is not None:
         absent = sorted(set(names) - set(by_name))
@@ -67,6 +78,7 @@ def select(
         return None, [by_name[name] for name in names]
     if variant == "gguf":
         return variant, _gguf_pair(model, by_name)
+    # Safetensors first: they load faster and cannot run code.
     for kind in ("safetensors", "bin") if variant == "auto" else (variant,):
         weights = _weights(model, by_name, kind)
         if weights:
@@ -87,12 +99,14 @@ def _gguf_pair(model: str, by_name: dict[str, RemoteFile]) -> list[RemoteFile]:
         if not kind:
             missing = "mmproj-*.gguf" if vision else "*.gguf"
             raise WeightsError(f"{model} has no {missing}", hint="name the files to fetch")
+        # Small models with fewer bits have been seen to repeat themselves.
         chosen = next((p for p in kind if "Q8_0" in p), kind[0])
         pair += [by_name[path] for path in _whole(model, "gguf", chosen, kind)]
     return pair
 
 
 def _serves(path: str, kind: str) -> bool:
+    # Folders of a repository hold examples and other engines' exports.
     if "/" in path or PurePosixPath(path).suffix not in SERVING_SUFFIXES:
         return False
     return not path.endswith(".index.json") or f".{kind}." in path
@@ -111,6 +125,7 @@ def _whole(model: str, kind: str, path: str, paths: Sequence[str]) -> list[str]:
         return [path]
     stem, count, suffix = match.groups()
     names = [f"{stem}-{number:05}-of-{count}{suffix}" for number in range(1, int(count) + 1)]
+    # The name of a shard says how many there are: one that is missing is known before the download.
     present = set(names) & set(paths)
     if path not in names or len(present) < len(names):
         raise WeightsError(

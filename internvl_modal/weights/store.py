@@ -35,6 +35,9 @@ __all__ = [
 ]
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""EFBIG is a file that its file system cannot hold (FAT32's 4 GB), which asks for the
+same remedy.
+"""
 FREE_SPACE = "free some space (internvl-modal weights prune) or choose another folder"
 LOCKS = "internvl-modal-weights-locks"
 """The Dict with the locks of all Volumes of a Modal environment."""
@@ -49,7 +52,10 @@ class Entry:
 
 
 class Store(Protocol):
-    """What looking at a cache and removing from it needs; paths are relative, with slashes."""
+    """What looking at a cache and removing from it needs; paths are relative, with slashes.
+
+    The least that both kinds can do; what writes needs a ``Folder``.
+    """
 
     where: str
 
@@ -116,6 +122,7 @@ class Folder:
         else:
             target.unlink(missing_ok=True)
         with suppress(OSError):  # the first that holds something else
+            # Empty folders of a model's owner would be listed for ever.
             for parent in PurePosixPath(path).parents[:-1]:
                 (self.root / parent).rmdir()
 
@@ -129,6 +136,8 @@ class MountedVolume(Folder):
 
     ``locks`` is where containers agree who writes to the Volume called ``name``; without it only
     the processes of this container do.
+
+    Other containers see nothing before ``push``, and this one nothing of theirs before ``pull``.
     """
 
     def __init__(
@@ -159,7 +168,11 @@ class MountedVolume(Folder):
 
 
 class RemoteVolume:
-    """A Volume from outside, through Modal's API: it can be listed and removed from."""
+    """A Volume from outside, through Modal's API: it can be listed and removed from.
+
+    Slow for many files and without any way to write; the weights themselves never pass through
+    here.
+    """
 
     def __init__(self, name: str, volume: Volume, locks: Entries) -> None:
         self.where = f"Modal Volume {name}"

@@ -1,4 +1,8 @@
-"""What a check of a cached model finds: sizes, or every byte."""
+"""What a check of a cached model finds: sizes, or every byte.
+
+Apart from the cache's door, as it is the only one that reads every byte and knows nothing of the
+Hub.
+"""
 
 from __future__ import annotations
 

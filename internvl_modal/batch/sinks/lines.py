@@ -55,6 +55,7 @@ def line_of(raw: bytes, number: int, name: object) -> Line:
         document = json.loads(raw)
     except ValueError:
         document = None
+    # Its own fields and not only its form: a list of other JSON lines must not be appended to.
     known = isinstance(document, dict) and (
         isinstance(document["error"], dict)
         if "error" in document

@@ -90,6 +90,8 @@ class Parquet(SeenKeys):
     def _make_part(self) -> None:
         documents = [line.document for line in read_lines(self._journal_path)]
         parts = self._parts()
+        # After the last one there is, also where some before it were removed: a name is never used
+        # twice.
         number = int(parts[-1].stem.partition("-")[2]) + 1 if parts else 0
         self._replace(self._folder / f"part-{number:05}.parquet", self._format.encode(documents))
         self._journal.clear()

@@ -77,9 +77,11 @@ class RemoteParts(SeenKeys):
         self._put()
 
     def _parts(self) -> list[str]:
+        # Object stores have no folders; one without objects is not there.
         if not self._system.isdir(self._folder):
             return []
         pattern = re.compile(rf"part-\d+-[0-9a-f]+{re.escape(self._format.suffix)}")
+        # Asked anew: fsspec keeps listings, and another process may have written since.
         names = self._system.ls(self._folder, detail=False, refresh=True)
         return sorted(name for name in names if pattern.fullmatch(name.rpartition("/")[2]))
 

@@ -27,6 +27,7 @@ def flat(document: dict[str, Any]) -> dict[str, Any]:
     """A line, flat: ``tiles`` and ``tokens`` hold a number for each picture of the input."""
     usage, error = document.get("usage") or {}, document.get("error") or {}
     images = document.get("images") or []
+    # Null and not an empty list: readers can then ask for rows with warnings.
     row = {
         **document,
         **usage,

@@ -119,6 +119,7 @@ def matching(pattern: str) -> Iterator[Any]:
 def _fitting(folder: _Folder, parts: list[str]) -> Iterator[Any]:
     first, rest = parts[0], parts[1:]
     path = os.path.join(folder.path, first)
+    # A "**" at the end means all files below, as in ``glob`` with ``recursive=True``.
     if first == "**":
         for each in _tree(folder):
             yield from _fitting(each, rest or ["*"]) if isinstance(each, _Folder) else [each]

@@ -30,7 +30,7 @@ BAND = 64
 class Item(NamedTuple):
     """One input.
 
-    ``source`` is what will be described, safe from whatever the caller does to his own.
+    ``source`` is what will be described, safe from whatever happens to the caller's own.
     """
 
     key: str
@@ -97,6 +97,7 @@ class Naming:
         if isinstance(source, bytearray | memoryview):
             return bytes(source)
         if isinstance(source, io.BytesIO):
+            # A caller may write into it again before it is read.
             copied = io.BytesIO(source.getvalue())
             copied.seek(source.tell())
             return copied
@@ -131,6 +132,7 @@ class Naming:
     def _contents(self, source: Any) -> Iterator[bytes | bytearray | memoryview]:
         if isinstance(source, list | tuple):
             for each in source:
+                # Several pictures: the digest of their digests, in order.
                 yield self._digest(each) or b"?"
         elif isinstance(source, str | os.PathLike):
             text = os.fspath(source)
@@ -145,6 +147,7 @@ class Naming:
             yield repr((source.shape, source.dtype)).encode()
             yield source.tobytes()
         else:
+            # Read to its end and put back; a stream that cannot seek raises, and has no digest.
             start = source.tell()
             source.seek(start)
             try:
@@ -168,6 +171,7 @@ def _pixels(source: Any, max_pixels: int) -> Iterator[bytes]:
     width, height = source.size
     if width * height > max_pixels:
         raise ValueError
+    # Equal bytes in another mode or shape are another picture.
     yield repr((source.mode, source.size, source.getpalette())).encode()
     for top in range(0, height, BAND):
         yield source.crop((0, top, width, min(top + BAND, height))).tobytes()

@@ -1,7 +1,7 @@
 """Which key stands for which picture, in some 50 bytes of memory for each key.
 
-A Python dictionary of a million strings takes 150 MB and more; three arrays of numbers take 48.
-Open addressing with linear probing, two thirds full at most.
+A Python dictionary of a million strings takes 150 MB and more; three arrays of numbers take some
+50. Open addressing with linear probing, two thirds full at most.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class KnownKeys:
         return place
 
     def _resize(self, size: int) -> None:
+        # Everything moves: a key's place depends on the size of the table.
         old = zip(self._keys, self._marks, self._starts, strict=True)
         self._keys, self._marks, self._starts = (array("Q", bytes(8 * size)) for _ in range(3))
         for key, mark, start in old:
@@ -73,4 +74,5 @@ class KnownKeys:
             name = self._spool.read(size).decode("utf-8", "surrogateescape")
             self._spool.seek(self._end)
             return name
+        # Only for a message, which is better vague than missing.
         return "another"

@@ -56,6 +56,7 @@ def _objects(lines: Iterable[tuple[int, str]], place: Place) -> Iterator[Row | U
     for number, line in lines:
         if not line.strip():
             continue
+        # Rows are counted and not lines, since keys of 0.1.0 were.
         row += 1
         document = _parsed(line)
         if document is not None:
@@ -107,6 +108,8 @@ def _rows(
 ) -> Iterator[Row | Unreadable]:
     for number, (line, cells) in enumerate(found):
         if all(map(is_text, cells)):
+            # A short row lacks its last columns; cells beyond the names are dropped, as Excel
+            # writes empty ones.
             yield dict(zip(names, cells, strict=False))
         else:
             yield Unreadable(f"{place.name}#{number}", f"line {line} is no UTF-8 text")

@@ -54,6 +54,7 @@ def _pairs(
     place: Place,
 ) -> Iterator[Any]:
     first, count = rows
+    # Rows that were read before the damage are given; only the rest of the group is lost.
     number, reason = first, "it ends before"
     try:
         for row in _rows(opened, group, columns):

@@ -35,6 +35,7 @@ def _choices(found: re.Match[str]) -> Iterator[str]:
         yield from found[1].split(",")
         return
     first, last = int(found[2]), int(found[3])
+    # "{08..10}" is padded, "{8..10}" is not: bash's rule.
     padded = any(re.match(r"-?0\d", number) for number in (found[2], found[3]))
     width = max(len(found[2]), len(found[3])) if padded else 0
     step = abs(int(found[4] or 1)) or 1

@@ -149,6 +149,7 @@ def _system(address: str) -> tuple[Any, str]:
         raise MissingExtraError("fsspec", "remote") from error
     try:
         system, path = url_to_fs(address, **(_patience() if is_url(address) else {}))
+    # fsspec names the package that its kind of storage needs (s3fs, gcsfs).
     except ImportError as error:
         raise ConfigError(
             f"{url_name(address)} needs another package: {error}",

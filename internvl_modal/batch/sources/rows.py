@@ -57,6 +57,7 @@ class Table:
 
     def pair(self, row: Row, number: int) -> Any:
         """The picture of one row; raises ConfigError if the first has no such column."""
+        # {"bytes": ..., "path": ...} is one picture, although it looks like a row of two columns.
         if _is_picture(row):
             known: list[Any] = ["picture"]
             row = {"picture": row}
@@ -64,6 +65,7 @@ class Table:
             known = self._candidates(row)
         place = f"{self._name}#{number}" if self._name else None
         if not known:
+            # Later rows may lack the column: each is a failure of its own.
             lost = place or f"row {number}"
             return lost, Unreadable(lost, f"has no column {self._column or 'of pictures'}")
         values = (row[name] for name in known)
@@ -97,12 +99,15 @@ class Table:
         if self._column is not None:
             found = [name for name in listed if name == self._column]
         else:
+            # The first of two names that differ by case only wins, hence the reverse order.
             there = {str(name).lower(): name for name in reversed(listed)}
             found = [there[name] for name in COLUMNS if name in there]
         for wanted, missing in (
             (self._column or "of pictures", not found),
             (self._key, self._key is not None and self._key not in listed),
         ):
+            # Only for the first row: the columns of a table do not change, a line of JSON may lack
+            # one.
             if missing and not self._begun:
                 raise ConfigError(
                     f"{self._name or 'a row'} has no column {wanted}",
@@ -125,6 +130,7 @@ class Table:
 
     def _candidates(self, row: Row) -> list[Any]:
         names = tuple(row)
+        # Rows of a million lines mostly have the same columns: looked up once.
         if names != self._names or not self._begun:
             self._names, self._known = names, self.check(names)
         return self._known
@@ -133,6 +139,7 @@ class Table:
         known = KEYS if named else (*KEYS, "id")
         for column in (self._key,) if self._key is not None else known:
             value = row.get(column)
+            # The column of pictures cannot name them as well.
             if column in columns[:1] or is_missing(value):
                 continue
             return os.fsdecode(value) if isinstance(value, bytes) else str(value)

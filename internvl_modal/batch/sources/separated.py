@@ -61,6 +61,7 @@ class _Record:
 
     def feed(self, number: int, line: str) -> bool:
         """Take a line; whether the record ends with it."""
+        # The usual line has no quote at all, and is split as it is.
         if not self.open and '"' not in line:
             self._cells = [cell.strip(" \r\n") for cell in line.split(self._delimiter)]
             return True
@@ -92,6 +93,7 @@ class _Record:
             self._parts.append(line[at:quote])
             if line[quote + 1 : quote + 2] != '"':
                 break
+            # Two quotes in a quoted cell are one (RFC 4180).
             self._parts.append('"')
             at = quote + 2
         rest = line[quote + 1 :]

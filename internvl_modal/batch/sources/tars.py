@@ -53,6 +53,7 @@ def read_tar(place: Place, wanted: Callable[[str], bool]) -> Iterator[Pair]:
 
 
 def _pair(name: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Pair:
+    # A link's target may come before it in the tar, and a stream cannot go back.
     held = archive.extractfile(member) if member.isfile() else None
     if held is None:
         return name, Unreadable(name, "is a link or a device, which holds no picture")
@@ -98,6 +99,7 @@ def _check_end(archive: _Archive) -> None:
 
 def _unpack(file: Any) -> Any:
     start = file.peek(6)
+    # By content: a ``.tar`` may be packed, and a ``.tgz`` may not be.
     for magic, unpack in _UNPACK.items():
         if start.startswith(magic):
             return unpack(file)

@@ -82,6 +82,7 @@ def _note(walk: _Walk, code: int, data: bytes, start: int, end: int) -> None:
     elif code == _APP1 and data.startswith(b"Exif\0\0", start + 4):
         if not is_sound(data[start + 10 : end]):
             walk.unfit = (start, end)
+    # Multi-Picture Format: a phone's file with previews or a depth map behind the picture.
     elif code == _APP2 and data.startswith(b"MPF\0", start + 4):
         walk.phone = True
     elif code < 0xC0:
@@ -94,6 +95,7 @@ def _frame(walk: _Walk, body: bytes) -> None:
         return
     walk.pixels = int.from_bytes(body[1:3], "big") * int.from_bytes(body[3:5], "big")
     walk.components = body[5]
+    # Horizontal and vertical factor of each component, four bits each.
     sampling = [(each >> 4) * (each & 15) for each in body[7::3][: body[5]]]
     if most := max(sampling, default=0):
         walk.coefficients = 2 * walk.pixels * sum(sampling) // most

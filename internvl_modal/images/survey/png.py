@@ -52,6 +52,7 @@ def survey_png(data: bytes) -> Survey:
         elif kind == b"IDAT" and data[25] == _PALETTE and not palette:
             raise UnfitError("its colours are numbers of a palette, and there is none")
         elif kind == b"acTL":
+            # An animation's own count: its frames need not be walked.
             walk.frames = min(int.from_bytes(data[start + 8 : start + 12], "big"), FRAMES)
         elif kind in _TEXTS and _is_too_much(walk, kind, data[start + 8 : end - 4]):
             walk.left_out.append((start, end))

@@ -25,6 +25,7 @@ def survey_pnm(data: bytes) -> Survey:
     head = (_HEADER if data[1:2] in b"14" else _HEADER_MAXVAL).match(data[:HEADER])
     if head is None:
         raise UnfitError(f"its header is damaged, or longer than {HEADER:,} bytes")
+    # P1 and P4 are black and white, and have no largest value.
     kind, top = data[1] - ord("0"), int(head[3] or 1)
     width, height = int(head[1]), int(head[2])
     plain = kind <= 3

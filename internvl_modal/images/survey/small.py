@@ -16,11 +16,13 @@ def survey_gif(data: bytes) -> Survey:
 
     LZW data is skipped by the lengths of its blocks; nothing is unpacked.
     """
+    # The flag of a global palette, which has 2 << n entries of three bytes.
     palette = data[10:11] >= b"\x80"
     at = 13 + (3 << (data[10] & 7) + 1 if palette else 0) if len(data) > 10 else 13
     frames = blocks = 0
     hops = _HOPS
     while at < len(data) and data[at : at + 1] in (b"!", b","):
+        # An extension ("!"); its label is passed over with it.
         if data[at] == 0x21:
             blocks, at = blocks + 1, at + 2
         else:
@@ -34,6 +36,7 @@ def survey_gif(data: bytes) -> Survey:
             at, hops = at + 1 + data[at], hops - 1
         at += 1
         if frames >= FRAMES or blocks > BLOCKS or not hops:
+            # Not walked to the end: the trailer's byte is all that is looked for.
             whole = data.rstrip(b"\0").endswith(b";")
             return Survey(data, max(1, frames), "" if whole else _MISSING)
     return Survey(data, max(1, frames), "" if data[at : at + 1] == b";" else _MISSING)
