@@ -166,3 +166,31 @@ def test_sources_close_what_they_copied(client: ivl.Client, server: Fast) -> Non
     assert all(each.ok for each in outcomes)
     assert len(lines(Path("out.jsonl"))) == 5
     assert len({name for name, _ in server.report()["log"]}) == 5
+
+
+@pytest.mark.parametrize("out", ["out.jsonl", "out/", "out.parquet", "memory://again/out.jsonl"])
+def test_a_later_run_with_another_picture_under_a_key(client: ivl.Client, out: str) -> None:
+    outcomes, _ = outcomes_of(client, {"k": png(1), "l": png(2), "bad": b"no picture"}, out=out)
+    assert keys(outcomes, ok=True) == {"k", "l"}
+    given = {"k": png(3), "l": png(2), "bad": png(4)}
+    for run in range(2):
+        again = client.describe_many(given, detail=1, out=out)
+        clashes = list(again)
+        assert len(clashes) == (1 if run == 0 else 0)
+        assert again.summary.skipped == (2 if run == 0 else 3)
+        assert all(each.key.startswith("k#") and not each.ok for each in clashes)
+        assert all("another picture under the key k (" in str(each.error) for each in clashes)
+
+
+def test_a_later_run_with_another_file_under_a_key(client: ivl.Client) -> None:
+    for name in ("a", "b"):
+        Path(name).mkdir()
+    Path("a/1.png").write_bytes(png(1))
+    Path("b/1.png").write_bytes(png(1))
+    Path("a/2.png").write_bytes(png(2))
+    outcomes, _ = outcomes_of(client, {"k": "a/1.png"}, out="o.jsonl")
+    assert keys(outcomes, ok=True) == {"k"}
+    moved = client.describe_many({"k": "b/1.png"}, detail=1, out="o.jsonl")
+    assert (list(moved), moved.summary.skipped) == ([], 1)
+    (clash,) = client.describe_many({"k": "a/2.png"}, detail=1, out="o.jsonl")
+    assert "another picture under the key k (" in str(clash.error)

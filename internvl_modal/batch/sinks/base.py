@@ -34,6 +34,10 @@ class Sink(Protocol):
         """
         ...
 
+    def differs(self, key: str, content: str) -> bool:
+        """Whether an earlier run described other bytes under ``key``."""
+        ...
+
     def has_failed(self, key: str) -> bool:
         """Whether an earlier run recorded that ``key`` failed."""
         ...
@@ -55,6 +59,7 @@ class Known(NamedTuple):
     failed: bool
     earlier: bool = False
     """Whether 0.1.0 wrote it, which had other keys for some inputs."""
+    content: str = ""
 
 
 class SeenKeys:
@@ -67,11 +72,16 @@ class SeenKeys:
         self._seen: set[int] = set()
         self._failed: set[int] = set()
         self._earlier: set[int] = set()
+        self._contents: dict[int, str] = {}
 
-    def note(self, key: str, *, failed: bool = False, earlier: bool = False) -> None:
+    def note(
+        self, key: str, *, failed: bool = False, earlier: bool = False, content: str = ""
+    ) -> None:
         """Keep ``key``; ``earlier``: by the name that 0.1.0 had for it."""
         mark = key_hash(key)
         self._seen.add(mark)
+        if content:
+            self._contents[mark] = content
         if earlier:
             self._earlier.add(mark)
         if failed:
@@ -85,8 +95,25 @@ class SeenKeys:
                 again = each.failed and retry
                 stale = stale or again
                 if not again:
-                    self.note(each.key, failed=each.failed, earlier=each.earlier)
+                    self.note(
+                        each.key, failed=each.failed, earlier=each.earlier, content=each.content
+                    )
         return stale
+
+    def differs(self, key: str, content: str) -> bool:
+        """Whether ``key`` was noted with other bytes; these are noted where there were none."""
+        mark = key_hash(key)
+        if content and mark not in self._seen:
+            self._contents[mark] = content
+        return bool(content) and self._contents.get(mark, content) != content
+
+    def share(self, other: SeenKeys) -> None:
+        """Know the bytes of the same pictures as ``other``."""
+        self._contents = other._contents
+
+    def content(self, key: str) -> str:
+        """What was noted of the bytes of ``key``."""
+        return self._contents.get(key_hash(key), "")
 
     def has_failed(self, key: str) -> bool:
         """Whether ``key`` was noted as failed."""
@@ -118,6 +145,10 @@ class Callback:
 
     def claim(self, key: str, former: str | None = None) -> bool:
         """Every input is work."""
+        return False
+
+    def differs(self, key: str, content: str) -> bool:
+        """Nothing is known."""
         return False
 
     def has_failed(self, key: str) -> bool:

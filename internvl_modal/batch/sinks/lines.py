@@ -44,6 +44,11 @@ class Line:
         return "error" in self.document
 
     @property
+    def content(self) -> str:
+        """The digest of the picture's bytes, where it was in memory."""
+        return str(self.document.get("content") or "")
+
+    @property
     def earlier(self) -> bool:
         """Whether it is a description by 0.1.0."""
         return not self.failed and "seen" not in self.document
@@ -98,7 +103,7 @@ def end_of_lines(path: Path) -> int:
     return 0
 
 
-def record(outcome: Outcome, run: str) -> dict[str, object]:
+def record(outcome: Outcome, run: str, content: str = "") -> dict[str, object]:
     """The fields of an outcome, as every kind of output has them."""
     found: dict[str, object]
     if outcome.description is not None:
@@ -120,7 +125,8 @@ def record(outcome: Outcome, run: str) -> dict[str, object]:
         if isinstance(error, ServerError):
             found["request_id"] = error.request_id
     end = {"attempts": outcome.attempts, "seconds": round(outcome.seconds, 3), "run": run}
-    return {"key": outcome.key, **found, **end}
+    held = {"content": content} if content and outcome.ok else {}
+    return {"key": outcome.key, **found, **held, **end}
 
 
 def encode(document: dict[str, object]) -> bytes:

@@ -33,6 +33,7 @@ class Parquet(SeenKeys):
         self._journal = JsonLines(
             self._journal_path, resume=resume, retry_errors=retry_errors, named=False
         )
+        self._journal.share(self)
         self._rows = 0
 
     def open(self, run: str) -> None:
@@ -49,12 +50,18 @@ class Parquet(SeenKeys):
                 left = []
         for line in left:
             if self._resume and line.run == run:
-                self.note(line.key, failed=line.failed, earlier=line.earlier)
+                self.note(line.key, failed=line.failed, earlier=line.earlier, content=line.content)
         self._rows = len(left)
 
-    def note(self, key: str, *, failed: bool = False, earlier: bool = False) -> None:
+    def note(
+        self, key: str, *, failed: bool = False, earlier: bool = False, content: str = ""
+    ) -> None:
         """Keep ``key``, as a part would hold it."""
-        super().note(utf8(key), failed=failed, earlier=earlier)
+        super().note(utf8(key), failed=failed, earlier=earlier, content=content)
+
+    def differs(self, key: str, content: str) -> bool:
+        """Whether ``key``, as a part would hold it, was noted with other bytes."""
+        return super().differs(utf8(key), content)
 
     def claim(self, key: str, former: str | None = None) -> bool:
         """Whether ``key`` was seen, as a part would hold it."""

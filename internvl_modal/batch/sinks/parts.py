@@ -51,7 +51,7 @@ class LinesFormat:
     def read(self, file: BinaryIO, name: str) -> Iterator[Known]:
         """What is in it; raises ConfigError for what no batch wrote."""
         for line in _lines(file, name):
-            yield Known(line.key, line.run, line.failed, line.earlier)
+            yield Known(line.key, line.run, line.failed, line.earlier, line.content)
 
     def without_failures(self, file: BinaryIO, run: str) -> bytes:
         """The part without what failed in ``run``."""
@@ -91,11 +91,17 @@ class ParquetFormat:
             # Somebody else's Parquet in that folder must not be taken for ours, or written to.
             if not set(READ) <= set(names):
                 raise ValueError("other columns")
-            for batch in opened.iter_batches(columns=READ):
+            for batch in opened.iter_batches(columns=[*READ, *({"content"} & set(names))]):
                 for row in batch.to_pylist():
                     failed = row["error_type"] is not None
                     earlier = not failed and "seen" not in names
-                    yield Known(without_signature(row["key"]), row["run"], failed, earlier)
+                    yield Known(
+                        without_signature(row["key"]),
+                        row["run"],
+                        failed,
+                        earlier,
+                        row.get("content") or "",
+                    )
         except (ValueError, OSError) as error:
             raise ConfigError(
                 f"{name} is not one of a batch", hint="choose another out=, or remove it"

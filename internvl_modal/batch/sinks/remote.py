@@ -68,7 +68,7 @@ class RemoteParts(SeenKeys):
                 for part in self._parts():
                     self._system.rm_file(part)
             self._resume = True
-        self._waiting += (record(outcome, self._run) for outcome in outcomes)
+        self._waiting += (record(each, self._run, self.content(each.key)) for each in outcomes)
         if len(self._waiting) >= PART_ROWS or time.monotonic() > self._put_at + PART_SECONDS:
             self._put()
 

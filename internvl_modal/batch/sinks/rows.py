@@ -8,7 +8,7 @@ READ = ["key", "run", "error_type"]
 """Columns that a later run reads."""
 _TEXTS = (
     "key", "text", "model", "finish_reason", "error_type", "error_message", "run", "seen",
-    "request_id",
+    "request_id", "content",
 )  # fmt: skip
 _COUNTS = ("prompt_tokens", "completion_tokens", "attempts")
 

@@ -39,6 +39,15 @@ class Item(NamedTuple):
     """Whether its place is all that it is known by."""
     former: str | None = None
     """Its key in 0.1.0, where that was another."""
+    content: str = ""
+    """A digest of what its key does not tell of it; "" where the key tells all."""
+
+    def clashing(self) -> Item:
+        """In its place, where its key is known for other bytes: an input that fails and says so."""
+        again = f"{self.key}#{self.content[:12]}"
+        reason = f"an earlier run has described another picture under the key {self.key}"
+        hint = "give keys of their own, choose another out=, or begin anew with resume=False"
+        return Item(again, Unreadable(again, reason, hint=hint))
 
 
 def item(given: Any, index: int) -> Item:
@@ -112,7 +121,7 @@ class Naming:
             name = f"{name}, input {index}"
         first = self._known.note(found.key, mark, "" if name == found.key else name)
         if first is None:
-            return found
+            return found._replace(content=_content(found, mark))
         # The digest makes it the same key in every run, so the failure is recorded once.
         again = f"{found.key}#{hashlib.sha256(mark).hexdigest()[:12]}"
         reason = f"two pictures have the key {found.key}: {first or found.key} and {name}"
@@ -189,6 +198,22 @@ def _copied(source: Any, max_pixels: int) -> Any:
     except Exception:  # noqa: BLE001 - decoders raise anything
         return source
     return copied
+
+
+def _content(found: Item, mark: bytes) -> str:
+    """What tells a later run that another picture has taken this key; "" where the key does.
+
+    Of pictures in memory their bytes: what is decoded already may differ with the next Pillow. Of a
+    file with a key of its own its name, without the folder, which may have moved.
+    """
+    source = found.source
+    if isinstance(source, bytes | io.BytesIO):
+        return mark.hex()[:16]
+    if isinstance(source, str | os.PathLike) and not is_data(text := os.fsdecode(source)):
+        name = os.path.basename(text)  # noqa: PTH119 - of texts that need not be paths
+        if not is_url(text) and not found.key.endswith(name):
+            return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+    return ""
 
 
 def is_data(text: str) -> bool:
