@@ -48,7 +48,9 @@ class Settings(BaseModel):
     """
 
     # A ``.env`` belongs to the whole project and holds others' variables as well.
-    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="ignore", frozen=True, populate_by_name=True, hide_input_in_errors=True
+    )
 
     base_url: str | None = Field(
         None, repr=False, description="URL of an OpenAI-compatible server."

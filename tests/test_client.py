@@ -9,6 +9,7 @@ import io
 import json
 import pickle
 import threading
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -353,6 +354,13 @@ class TestSettings:
             shown = f"{client!r} {client.backend.start()!r} {Settings.load()!r} {caught.value!r}"
         assert "sk-hidden" not in shown
         assert loopback.chats[0].headers["authorization"] == "Bearer sk-hidden"
+
+    def test_a_key_of_a_wrong_kind_is_in_no_traceback(self) -> None:
+        key, variables = ["sk-" + "hidden"], {"PATH": "/", "HF_TOKEN": "hf-" + "hidden"}
+        for wrong in (lambda: ivl.Client(api_key=key), lambda: ivl.deploy(env=variables)):  # type: ignore[arg-type]
+            with pytest.raises(ivl.ConfigError) as caught:
+                wrong()
+            assert "hidden" not in "".join(traceback.format_exception(caught.value))
 
     @pytest.mark.parametrize(
         "url", ["ftp://x", "http://", "ftp://u:p@h/v1", "http://u:p@/", "http://u:p@h:port", "h:1"]

@@ -75,6 +75,7 @@ class DeployOptions(BaseSettings):
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
+        hide_input_in_errors=True,
     )
 
     model: str = Field("internvl2_5-78b", description="A name of the catalog or owner/name.")

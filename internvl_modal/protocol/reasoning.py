@@ -12,6 +12,9 @@ _CLOSE = ("</think>", "</thinking>", "</reasoning>", "</seed:think>", "◁/think
 _BEFORE = re.compile(rf"\A(?P<thought>.*?)(?:{'|'.join(_CLOSE)})\s*", re.S)
 
 
+_OPENS, _CLOSES = (re.compile("|".join(map(re.escape, marks))) for marks in (_OPEN, _CLOSE))
+
+
 class ReasoningCutter:
     """Passes text on, without what stands between ``<think>`` and ``</think>``.
 
@@ -44,20 +47,16 @@ class ReasoningCutter:
         """The part of ``text`` that is answer, as far as that is certain."""
         text, self._held = self._held + text, ""
         passed: list[str] = []
-        while text:
-            marks = _CLOSE if self._inside else _OPEN
-            found = min(
-                ((at, mark) for mark in marks if (at := text.find(mark)) >= 0), default=None
-            )
-            before = text if found is None else text[: found[0]]
-            if found is None:
-                held = max(overlap(text, mark) for mark in marks)
-                before, self._held = text[: len(text) - held], text[len(text) - held :]
-            (self._thoughts if self._inside else passed).append(before)
-            if found is None:
-                break
-            text = text[found[0] + len(found[1]) :]
+        start = 0
+        # From mark to mark in one pass: an answer of nothing but marks must not cost its square.
+        while found := (_CLOSES if self._inside else _OPENS).search(text, start):
+            (self._thoughts if self._inside else passed).append(text[start : found.start()])
             self._inside = not self._inside
+            start = found.end()
+        rest = text[start:]
+        held = max(overlap(rest, mark) for mark in (_CLOSE if self._inside else _OPEN))
+        (self._thoughts if self._inside else passed).append(rest[: len(rest) - held])
+        self._held = rest[len(rest) - held :]
         return self._answer("".join(passed))
 
     def finish(self) -> str:

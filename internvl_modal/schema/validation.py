@@ -7,6 +7,7 @@ named once, with what was given, and never with a secret.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import (
@@ -59,6 +60,8 @@ def _explained(name: str, item: ErrorDetails) -> tuple[str, str]:
     secret = _SECRET.search(name.lower()) is not None
     # Sixty characters: a data URL or a prompt would make the message unreadable.
     value = "***" if secret else "bytes" if isinstance(given, bytes) else repr(given)[:60]
+    if isinstance(given, Mapping):  # variables of an engine, for one: any of them may be a key
+        value = f"{{{', '.join(map(str, given))[:60]}}}"
     return f"{name or 'value'}={value}: ", wrong
 
 
