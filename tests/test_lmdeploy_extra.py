@@ -13,7 +13,8 @@ import pytest
 from packaging.requirements import Requirement
 
 from internvl_modal.backends.lmdeploy import how_to_install
-from tests.conformance.environment import ensure
+from tests.conformance.environment import HERE, OLD, standin
+from tests.environments import ensure
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,11 +56,14 @@ class TestAgainstTheIndex:
         ],
     )
     def test_it_starts_beside_a_cpu_torch(self, code: str) -> None:
-        standin = ROOT / "tests" / "conformance" / "standin"
-        argv = [str(ensure()), "-c", code, "serve", "api_server", "--help"]
+        python = ensure(f"lmdeploy-{OLD}", HERE / f"requirements-{OLD}.txt")
+        argv = [str(python), "-c", code, "serve", "api_server", "--help"]
         done = subprocess.run(
             argv,
-            env={**os.environ, "PYTHONPATH": str(standin)},  # for torchvision, which needs CUDA's
+            env={
+                **os.environ,
+                "PYTHONPATH": str(standin(OLD)),
+            },  # for torchvision, which needs CUDA's
             capture_output=True,
             text=True,
             check=False,
