@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
+import subprocess  # nosec B404  # lists of arguments only, never a shell
 import sys
 import threading
 import time
@@ -134,7 +134,7 @@ class ChildProcess:
 
     def _read(self) -> None:
         stream = self._process.stdout
-        assert stream is not None
+        assert stream is not None  # nosec B101  # a pipe was asked for: for the type checker
         with stream:
             # A progress bar writes megabytes without a newline: it comes in pieces of this length.
             for line in iter(lambda: stream.readline(_LONGEST_LINE), ""):
@@ -154,7 +154,7 @@ def _launch(argv: Sequence[str], env: Mapping[str, str] | None, pipe: int) -> su
     ends.
     """
     launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(pipe), str(os.getpid())]
-    return subprocess.Popen(
+    return subprocess.Popen(  # nosec B603  # the caller's own command, and no shell reads it
         [*launcher, *argv],
         env=env,
         stdin=subprocess.DEVNULL,

@@ -147,7 +147,7 @@ def _web(function: FunctionSpec, implementation: Callable[..., object]) -> Any:
     import modal
 
     web = function.web
-    assert web is not None
+    assert web is not None  # nosec B101  # only functions that have it come here
     decorate: Any = (
         modal.asgi_app(requires_proxy_auth=web.proxy_auth)
         if web.port is None

@@ -29,6 +29,7 @@ from internvl_modal.schema.validation import explain
 
 __all__ = ["LMDeployOptions"]
 
+EVERYWHERE = "0.0.0.0"  # noqa: S104  # nosec B104  # a container's server is asked from outside
 OURS = {
     "--api-keys": "api_key=",
     "--cache-max-entry-count": "cache_max_entry_count=",
@@ -119,7 +120,7 @@ class LMDeployOptions(BaseModel):
 
     A folder that is named by a commit makes it stop with "please specify chat template".
     """
-    server_name: Word = "0.0.0.0"  # noqa: S104 - a container's server must be reached from outside
+    server_name: Word = EVERYWHERE
     server_port: int = Field(23333, ge=1, le=65535)
     log_level: Literal["CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG"] = "ERROR"
     api_keys: tuple[SecretStr, ...] = ()

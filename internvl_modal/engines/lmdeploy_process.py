@@ -19,7 +19,7 @@ from pathlib import Path
 
 from internvl_modal._utils.child_process import ChildProcess
 from internvl_modal.engines import lmdeploy_main
-from internvl_modal.engines.lmdeploy import LMDeployOptions, check_engine_args
+from internvl_modal.engines.lmdeploy import EVERYWHERE, LMDeployOptions, check_engine_args
 from internvl_modal.errors import ConfigError, InternVLError, ServerUnavailableError
 
 
@@ -60,7 +60,7 @@ class LMDeployServer:
         0.0.0.0 on every system.
         """
         name = self.options.server_name
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)  # noqa: S104
+        host = {EVERYWHERE: "127.0.0.1", "::": "::1"}.get(name, name)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.options.server_port}/v1"
 
     def start(

@@ -208,7 +208,7 @@ def _goes_as_it_is(picture: Picture, size: tuple[int, int], formats: frozenset[s
 
 def _as_it_is(picture: Picture, size: tuple[int, int], most: int) -> _Sent:
     """The file, without what follows the picture in it, such as a phone's film."""
-    assert picture.survey is not None
+    assert picture.survey is not None  # nosec B101  # see _goes_as_it_is: for the type checker
     if picture.survey.odd:
         check_memory(picture, size, size, most)
         picture.decode()  # its structure does not say that it is whole

@@ -120,7 +120,7 @@ def _persist(url: str, job: _Job, alarm: Alarm) -> bytes:
     # Each attempt resolves and judges anew: the first answer may have been of a name server in
     # trouble.
     for attempt in range(1, TRIES + 1):
-        wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt) * random.uniform(0.5, 1)  # noqa: S311
+        wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt) * random.uniform(0.5, 1)  # noqa: S311  # nosec B311  # jitter
         try:
             return _follow(httpx.URL(url), job, alarm)
         # The server's own wish counts where it is longer than our wait.

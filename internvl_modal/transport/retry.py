@@ -67,7 +67,7 @@ class Retry:
         if lost > self.resend:
             return None
         # Full jitter: clients that failed together must not come back together.
-        seconds = random.uniform(0, self._longest(attempt))  # noqa: S311 - jitter
+        seconds = random.uniform(0, self._longest(attempt))  # noqa: S311  # nosec B311  # jitter
         if isinstance(error, ServerError):
             # Longer, never shorter: a server may say 0 and mean "whenever you like".
             seconds = max(seconds, error.retry_after or 0.0)

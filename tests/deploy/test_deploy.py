@@ -298,6 +298,13 @@ def test_a_dry_run_is_nothing_to_manage(machine: Machine) -> None:
         assert (name, "dry_run" in hint) == ("DeployError", True)
 
 
+def test_a_dry_run_is_nothing_to_manage_without_assertions(machine: Machine) -> None:
+    """As ``python -O`` leaves them out."""
+    machine.env = {"PYTHONOPTIMIZE": "1"}
+    name, _, hint = machine.python("d = deploy(dry_run=True)\nattempt(lambda: d.stop())")
+    assert (name, "dry_run" in hint) == ("DeployError", True)
+
+
 # -- failures of Modal -------------------------------------------------------------------------
 
 

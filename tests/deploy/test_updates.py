@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable
 from pathlib import Path
 
@@ -80,6 +81,17 @@ def test_only_weights_that_can_serve_are_not_downloaded_again(
         "say(on_volume(deploy('internvl2_5-1b', volume=volume, dry_run=True).spec))"
     )
     assert found == (files is None)
+
+
+def test_the_commit_on_the_volume_is_pinned(machine: Machine, answering: Answering) -> None:
+    """Its Python is what LMDeploy runs, whatever the branch comes to hold."""
+    answering(lambda: None, 200)
+    machine.python('say(repr(deploy("internvl2_5-1b")))')
+    secrets = machine.plane.function(SMALL, "serve").secret_ids
+    found = [machine.plane.secrets[name.removeprefix("st-")] for name in secrets]
+    config = json.loads(next(filter(None, (v.get("INTERNVL_MODAL_CONTAINER") for v in found))))
+    (entry,) = WeightsCache(machine.plane.volume_path("internvl-modal-weights")).list()
+    assert config["revision"] == entry.commit
 
 
 def test_a_stopped_app_stays_stopped(machine: Machine, answering: Answering) -> None:

@@ -91,7 +91,7 @@ def _check_end(archive: _Archive) -> None:
         raise tarfile.ReadError("it was cut, for no end marker follows its members")
     if kind != "EOFHeaderError":
         raise tarfile.ReadError(f"no header where its next member should be ({ended})")
-    assert archive.fileobj is not None
+    assert archive.fileobj is not None  # nosec B101  # it is open: for the type checker
     while held := archive.fileobj.read(_CHUNK):
         if held.strip(b"\0"):
             raise tarfile.ReadError("more follows its end marker")

@@ -26,7 +26,7 @@ CAPABILITIES = Capabilities("lmdeploy", tokens_per_tile=256, json_schema=False)
 ZERO_SEED = 2**32 - 1
 """Sent for ``seed=0``, which 0.7.3 takes for no seed."""
 
-IMAGE_TOKEN = "<IMAGE_TOKEN>"  # noqa: S105 - LMDeploy's placeholder (lmdeploy/vl/constants.py)
+IMAGE_TOKEN = "<IMAGE_TOKEN>"  # noqa: S105  # nosec B105  # lmdeploy/vl/constants.py
 
 
 class LMDeploy(Dialect):

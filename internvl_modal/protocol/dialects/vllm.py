@@ -22,7 +22,7 @@ from internvl_modal.schema.options import DETAIL_TILES, Detail
 if TYPE_CHECKING:
     from internvl_modal.schema.results import PreparedImage
 
-IMAGE_TOKEN = "<image>"  # noqa: S105 - vLLM's placeholder (model_executor/models/internvl.py)
+IMAGE_TOKEN = "<image>"  # noqa: S105  # nosec B105  # model_executor/models/internvl.py
 
 
 class VLLM(Dialect):
