@@ -204,6 +204,22 @@ def test_redirects_are_followed_and_each_is_judged(loopback: Loopback) -> None:
     assert [heard.path for heard in loopback.heard] == ["/a", "/b", "/c"]
 
 
+def test_a_redirect_to_a_private_address_is_refused(
+    loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """8.8.8.8 leads to this machine here, so that the first step is a public one."""
+    real = socket.create_connection
+
+    def connect(address: tuple[str, int], *args: Any, **more: Any) -> socket.socket:
+        return real(("127.0.0.1", address[1]), *args, **more)
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    loopback.will(redirect(f"{loopback.origin}/inside?key=secret"), Reply(body=PICTURE))
+    url = loopback.origin.replace("127.0.0.1", "8.8.8.8")
+    assert "leads to a loopback address" in str(refused(f"{url}/a", allow_private=False))
+    assert [heard.path for heard in loopback.heard] == ["/a"]
+
+
 @pytest.mark.parametrize(
     ("location", "what"),
     [
