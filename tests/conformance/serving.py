@@ -164,7 +164,7 @@ class Servers(ExitStack):
 @contextmanager
 def serving(version: str, folder: Path, log: Path) -> Iterator[Front]:
     """``lmdeploy serve api_server`` of ``folder``, as a person would start that version."""
-    key = secrets.token_urlsafe(12)
+    key = secrets.token_hex(12)  # a dash first would be an option
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -129,9 +129,9 @@ class Plane(Objects, Volumes, Apps, Calls, Edge):
             "INTERNVL_MODAL_WEIGHTS_ROOT": str(self.volume_view(volume, task_id)),
         }
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    def run(self, coroutine: Coroutine[Any, Any, T], patience: float = 60) -> T:
         """Run a coroutine on the plane's loop and wait for it."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(60)
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(patience)
 
     def new_id(self, prefix: str) -> str:
         """A fresh object id, such as ``ap-3``."""
@@ -147,7 +147,7 @@ class Plane(Objects, Volumes, Apps, Calls, Edge):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.run(self._stop())
+        self.run(self._stop(), 240)  # several sites may each wait for their last requests
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
         self.loop.close()
