@@ -28,7 +28,7 @@ class Edge:
 
     async def start_site(self: Plane, app: web.Application) -> str:
         """Serve an aiohttp app on a free port and return its origin."""
-        runner = web.AppRunner(app, handler_cancellation=True)
+        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=5)
         await runner.setup()
         self.runners.append(runner)
         site = web.TCPSite(runner, "127.0.0.1", 0)
