@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from internvl_modal._utils.signatures import showing
 from internvl_modal.deployment.container_config import NOT_THE_ENGINES
 from internvl_modal.errors import ConfigError
+from internvl_modal.models.support import EngineName
 from internvl_modal.planning.cost import CORES, HOST_GIB
 from internvl_modal.planning.options import PlanOptions
 from internvl_modal.settings import errors_of_settings
@@ -112,6 +113,9 @@ class DeployOptions(BaseSettings):
     )
     engine_args: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Further options of `lmdeploy serve api_server`."
+    )
+    engine: EngineName | None = Field(
+        None, description="lmdeploy-0.7.3, lmdeploy (0.18) or vllm; by the model."
     )
     images_per_request: int = Field(1, description="Pictures in one request, for the plan.")
     max_tiles: int = Field(12, description="Most tiles of a picture, for the plan.")

@@ -27,6 +27,9 @@ def planned(options: DeployOptions, prices: Literal["auto", "catalogue"] = "auto
     wishes: dict[str, Any] = {name: getattr(options, name) for name in PlanOptions.__annotations__}
     gpu = options.gpu or DEFAULT_GPUS.get(options.model.strip().lower().removeprefix("opengvlab/"))
     try:
-        return plan(options.model, revision=options.revision, gpu=gpu, prices=prices, **wishes)
+        made = plan(options.model, revision=options.revision, gpu=gpu, prices=prices, **wishes)
     except ConfigError as error:
         raise DeployError(error.message, hint=error.hint) from error
+    if made.engine != "lmdeploy-0.7.3":
+        raise DeployError(f"{made.spec.name} on {made.engine}: only lmdeploy-0.7.3 is deployed")
+    return made

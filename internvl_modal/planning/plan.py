@@ -13,6 +13,7 @@ from internvl_modal._utils.signatures import showing
 from internvl_modal.engines.lmdeploy import LMDeployOptions
 from internvl_modal.errors import ConfigError, PlanError
 from internvl_modal.models.shapes import TILE_TOKENS, ModelSpec
+from internvl_modal.models.support import ENGINES, EngineName
 from internvl_modal.planning.cost import CORES, HOST_GIB, Cost, picture_cost
 from internvl_modal.planning.gpus import Gpu
 from internvl_modal.planning.memory import MARGIN, MIB, Memory
@@ -103,6 +104,7 @@ class Request:
     None leaves a setting to the planner. Its fields are those of ``PlanOptions``.
     """
 
+    engine: EngineName | None = None
     images_per_request: int = 1
     max_tiles: int = 12
     prompt_tokens: int = 100
@@ -126,6 +128,10 @@ class Request:
         # What LMDeploy calls it: the bits of a key or value, 0 for those of the weights.
         if self.quant_policy not in (0, 4, 8):
             raise ConfigError(f"quant_policy = {self.quant_policy}: it must be 0, 4 or 8")
+        if self.engine is not None and self.engine not in ENGINES:
+            raise ConfigError(
+                f"unknown engine {self.engine!r}", hint=f"one of {', '.join(ENGINES)}"
+            )
         ratio = self.cache_max_entry_count
         if ratio is not None and not 0 < ratio < 1:
             raise ConfigError(f"cache_max_entry_count = {ratio}: it must lie between 0 and 1")
@@ -186,6 +192,7 @@ class Plan:
     """
 
     spec: ModelSpec
+    engine: EngineName
     gpu: Gpu
     count: int
     request: Request
@@ -271,6 +278,7 @@ class Plan:
             "model": self.spec.name,
             "repo": self.spec.repo,
             "licence": self.spec.licence,
+            "engine": self.engine,
             "gpu": self.gpu_string,
             "fits": self.fits,
             "reason": self.reason,
