@@ -26,7 +26,7 @@ from internvl_modal.batch.sources.rows import Table
 from internvl_modal.batch.sources.tars import is_tar, read_tar
 from internvl_modal.batch.sources.unreadable import going_on, readable
 from internvl_modal.errors import ConfigError
-from internvl_modal.images.names import is_url
+from internvl_modal.images.names import is_data, is_url
 from internvl_modal.schema.inputs import ImageSource
 
 __all__ = ["Images", "check_choice", "check_row", "read", "size_of"]
@@ -126,7 +126,7 @@ def read(images: Any, choice: Choice) -> Iterator[Any]:
 
 def _read_name(name: str, choice: Choice) -> Iterator[Any]:
     """One source, or those that a pattern names."""
-    if name[:5].lower() == "data:":
+    if is_data(name):
         return iter([name])
     if has_scheme(name):
         return _read_address(name, choice)

@@ -8,6 +8,7 @@ from typing import Any
 
 from internvl_modal.batch.sources.unreadable import Unreadable
 from internvl_modal.errors import ConfigError
+from internvl_modal.images.names import is_data
 
 # In the order of how sure they are: a table may well have an "image" and a "source" column.
 COLUMNS = (
@@ -84,7 +85,7 @@ class Table:
         """
         value = row[column]
         name = value.get("path") if isinstance(value, Mapping) else value
-        if not isinstance(name, str) or name[:5] == "data:":
+        if not isinstance(name, str) or is_data(name):
             name = None
         former = str((row.get("key") if column != "key" else None) or name or place)
         if former == found:
@@ -151,7 +152,7 @@ class Table:
             return [], None
         if isinstance(value, str | os.PathLike):
             text = os.fsdecode(value)
-            if text[:5].lower() == "data:":
+            if is_data(text):
                 return text, None
             return self._resolve(text), text
         if isinstance(value, Mapping):
