@@ -73,6 +73,9 @@ class Table:
         value = next((each for each in values if not is_missing(each)), None)
         source, name = self._cell(value)
         chosen = self._chosen_key(row, known, named=name is not None)
+        if chosen is None and self._key not in (None, known[0]):
+            lost = place or f"row {number}"
+            return lost, Unreadable(lost, f"has no key: its column {self._key} is empty")
         found = chosen if chosen is not None else (name or place)
         if found is None:
             return source
