@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from internvl_modal.batch.sources import folders, remote
 from internvl_modal.batch.sources.choice import Choice
 from internvl_modal.batch.sources.folders import is_picture
-from internvl_modal.batch.sources.frames import rows_of
+from internvl_modal.batch.sources.frames import Frame, rows_of
 from internvl_modal.batch.sources.image_folder import read_image_folder
 from internvl_modal.batch.sources.manifests import read_csv, read_jsonl, read_text
 from internvl_modal.batch.sources.pages import read_pdf
@@ -35,6 +35,7 @@ Images: TypeAlias = (
     str
     | os.PathLike[str]
     | Mapping[str, ImageSource]
+    | Frame
     | Iterable[ImageSource | tuple[str, ImageSource] | Mapping[str, Any]]
     | AsyncIterable[ImageSource | tuple[str, ImageSource] | Mapping[str, Any]]
 )
