@@ -57,7 +57,7 @@ class DeploymentCost(Cost):
     """None where nobody has asked for it with ``since``."""
 
     @classmethod
-    def of(cls, planned: Cost, billed: Billed | None) -> DeploymentCost:
+    def beside(cls, planned: Cost, billed: Billed | None) -> DeploymentCost:
         """The plan's figures with the bill beside them."""
         same = {each.name: getattr(planned, each.name) for each in fields(Cost)}
         return cls(**same, billed=billed)

@@ -104,7 +104,7 @@ class Deployment(ManagedApp):
             self._require_real()
             where = self.name, self.options.environment
             bill = outside_loop(lambda: billing.billed(*where, since, pictures))
-        return DeploymentCost.of(self.plan.cost, bill)
+        return DeploymentCost.beside(self.plan.cost, bill)
 
     def backend(self) -> ServedApp:
         """The backend behind this deployment's clients."""

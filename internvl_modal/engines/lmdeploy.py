@@ -16,6 +16,7 @@ from pydantic import Field
 from internvl_modal.engines.base import FOLDER, EngineOptions, Word
 from internvl_modal.models.families import family_of
 from internvl_modal.models.shapes import ModelSpec
+from internvl_modal.models.support import EngineName
 
 __all__ = ["LMDeploy018Options", "LMDeployOptions"]
 
@@ -62,7 +63,7 @@ class LMDeployOptions(EngineOptions):
     ['lmdeploy', 'serve', 'api_server', 'OpenGVLab/InternVL2_5-8B']
     """
 
-    engine = "lmdeploy-0.7.3"
+    engine: ClassVar[EngineName] = "lmdeploy-0.7.3"
     title = "LMDeploy 0.7.3"
     program = "lmdeploy"
     dialect = "lmdeploy"
@@ -71,7 +72,7 @@ class LMDeployOptions(EngineOptions):
     """
     key_option = "--api-keys"
     ours: ClassVar[Mapping[str, str]] = _OURS
-    further = (*_FURTHER, "--backend")
+    further: ClassVar[tuple[str, ...]] = (*_FURTHER, "--backend")
 
     model_format: Literal["hf", "awq", "gptq"] | None = None
     cache_max_entry_count: float = Field(0.8, gt=0, lt=1)
