@@ -37,8 +37,8 @@ class PlanOptions(TypedDict, total=False):
     """Bits of the KV cache: 0 (16), 8 or 4."""
     vision_max_batch_size: int
     """Pictures in one pass of the ViT."""
-    scaledown_window: int
-    """Idle seconds until a container stops."""
+    scaledown_window: int | None
+    """Idle seconds until a container stops; as long as a start takes by default."""
     cpu: float
     """CPU cores."""
     memory_gib: float

@@ -20,6 +20,7 @@ from internvl_modal.planning.cost import Prices, price
 from internvl_modal.planning.gpus import COUNTS, GPUS, Gpu
 from internvl_modal.planning.memory import KV_BLOCK, MARGIN, MIB, Memory, measure
 from internvl_modal.planning.plan import Capacity, Plan, Request, load_of, round_up
+from internvl_modal.planning.throughput import startup_seconds
 
 __all__ = ["make_plan"]
 
@@ -127,7 +128,8 @@ def _evaluate(spec: ModelSpec, gpu: Gpu, count: int, request: Request, prices: P
     refusals = chain(_misfits(spec, gpu, count), _shortages(gpu, memory, capacity))
     reason = limit or next(refusals, "")
     host = (request.cpu, request.memory_gib)
-    cost = price(spec, gpu, count, load, prices, request.scaledown_window, host)
+    window = request.window(startup_seconds(spec))
+    cost = price(spec, gpu, count, load, prices, window, host)
     return Plan(
         spec, engine, gpu, count, request, reason, memory, capacity, cost, on_any_gpu=bool(limit)
     )
