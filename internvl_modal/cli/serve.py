@@ -18,7 +18,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
 ) -> None:
-    """Run the gateway on this machine; its key is INTERNVL_MODAL_GATEWAY_KEY, else a new one."""
+    """Run the gateway on this machine. Its key is INTERNVL_MODAL_GATEWAY_KEY, else a new one."""
     try:
         from internvl_modal.gateway.app import create_app
         from internvl_modal.gateway.listening import run

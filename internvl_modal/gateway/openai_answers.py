@@ -40,6 +40,7 @@ class Said(_Answer):
 
     role: Literal["assistant"] = "assistant"
     content: str
+    reasoning_content: str | None = None
     refusal: None = None
 
 
@@ -99,7 +100,7 @@ def completion(request: Request, answers: Sequence[Relayed]) -> Completion:
         choices=[
             Choice(
                 index=index,
-                message=Said(content=answer.description.text),
+                message=_said(answer.description),
                 logprobs=answer.logprobs,
                 finish_reason=answer.description.finish_reason,
             )
@@ -109,6 +110,10 @@ def completion(request: Request, answers: Sequence[Relayed]) -> Completion:
         seen="confirmed" if all(one.seen == "confirmed" for one in found) else "unverifiable",
         warnings=tuple(dict.fromkeys(text for one in found for text in one.warnings)),
     )
+
+
+def _said(found: Description) -> Said:
+    return Said(content=found.text, reasoning_content=found.reasoning or None)
 
 
 def _tokens(usage: Usage) -> Tokens:
@@ -133,10 +138,12 @@ class Events:
         """``first``, the other pieces and the end; an error is an event without ``[DONE]``."""
         async with aclosing(pieces):
             try:
-                yield self._chunk({"role": "assistant", "content": first}, answer.logprobs())
+                delta = {"role": "assistant", "content": first}
+                yield self._chunk(delta | _thoughts(answer.thoughts()), answer.logprobs())
                 async for piece in pieces:
-                    yield self._chunk({"content": piece}, answer.logprobs())
-                for told in self._end(answer.description, answer.logprobs()):
+                    delta = {"content": piece} | _thoughts(answer.thoughts())
+                    yield self._chunk(delta, answer.logprobs())
+                for told in self._end(answer):
                     yield told
             except Exception as error:
                 failure = Failure.of(error, self._request)
@@ -149,18 +156,19 @@ class Events:
     async def of_answers(self, answers: Sequence[Relayed]) -> AsyncIterator[bytes]:
         """Each answer in one piece."""
         for index, answer in enumerate(answers):
-            delta = {"role": "assistant", "content": answer.description.text}
+            found = answer.description
+            delta = {"role": "assistant", "content": found.text} | _thoughts(found.reasoning)
             yield self._chunk(delta, answer.logprobs, None, index)
         whole = completion(self._request, answers)
         for index, answer in enumerate(answers):
-            found = answer.description
-            yield self._chunk({}, None, found, index)
+            yield self._chunk({}, None, answer.description, index)
         for told in self._last(whole.usage):
             yield told
 
-    def _end(self, found: Description, logprobs: object) -> list[bytes]:
+    def _end(self, answer: AsyncStream) -> list[bytes]:
+        found = answer.description
         self._metrics.tokens.inc(found.usage.completion_tokens)
-        last = self._chunk({}, logprobs, found)
+        last = self._chunk(_thoughts(answer.thoughts()), answer.logprobs(), found)
         return [last, *self._last(_tokens(found.usage))]
 
     def _last(self, usage: Tokens) -> list[bytes]:
@@ -184,3 +192,8 @@ class Events:
             choice["finish_reason"] = ended.finish_reason
             document |= {"seen": ended.seen, "warnings": ended.warnings}
         return event(document)
+
+
+def _thoughts(text: str) -> dict[str, str]:
+    """The field for what a model thinks, as LMDeploy, SGLang and DeepSeek name it."""
+    return {"reasoning_content": text} if text else {}
