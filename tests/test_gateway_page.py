@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import logging
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from internvl_modal.captions.presets.registry import PRESETS
 from internvl_modal.client.aio import AsyncClient
 from internvl_modal.deployment.served_app import FixedBackend
 from internvl_modal.gateway import create_app
@@ -31,7 +33,7 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 @pytest.fixture
 def app(loopback: Loopback) -> object:
-    backend = FixedBackend(loopback.url, "upstream-key", "internvl2_5-78b")
+    backend = FixedBackend(loopback.url, "upstream-key", "internvl2_5-78b", "lmdeploy-0.7.3")
     return create_app(AsyncClient(backend, retry=Retry(attempts=1)), api_key=KEY)
 
 
@@ -52,6 +54,13 @@ def test_a_browser_gets_the_page_without_the_key(
     for name in re.findall(r'(?:src|href)="(page/[^"]+)"', page.text):
         assert http.get(f"/{name}").status_code == 200
     assert not loopback.heard, "nobody is woken"
+
+
+def test_the_page_offers_the_presets(http: httpx.Client) -> None:
+    page = html.unescape(http.get("/").text)
+    for name in ("caption", "alt-text", "dense", "tags", "ocr"):
+        assert f'<option value="{PRESETS[name].prompt}"' in page
+    assert 'data-detail="high" data-tokens="4096">The text in the picture' in page
 
 
 def test_a_program_gets_what_it_got_before(http: httpx.Client) -> None:
@@ -151,7 +160,7 @@ class Planned:
         self.url = url
 
     def start(self) -> Endpoint:
-        backend = FixedBackend(self.url, "k", "internvl2_5-8b").start()
+        backend = FixedBackend(self.url, "k", "internvl2_5-8b", "lmdeploy-0.7.3").start()
         return replace(backend, price=plan("internvl2_5-8b"))
 
     def stop(self) -> None:

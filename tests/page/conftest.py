@@ -88,6 +88,6 @@ def demo(browser: Browser) -> Iterator[Gateway]:
 @pytest.fixture
 def told(browser: Browser, loopback: Loopback) -> Iterator[Gateway]:
     """In front of ``loopback``, which passes for LMDeploy with the 78B."""
-    backend = FixedBackend(loopback.url, "upstream-key", "internvl2_5-78b")
+    backend = FixedBackend(loopback.url, "upstream-key", "internvl2_5-78b", "lmdeploy-0.7.3")
     client = AsyncClient(backend, retry=Retry(attempts=1))
     yield from opened(browser, create_app(client, api_key=KEY))

@@ -220,7 +220,7 @@ def test_what_was_asked_before_comes_back(told: Gateway, loopback: Loopback) -> 
     page = told.open()
     page.set_input_files("#file", SCENE)
     loopback.will(Reply(chunks=stream_events("Shapes.", prompt_tokens=3700)))
-    page.select_option("#preset", label="Keywords for a search")
+    page.select_option("#preset", label="Tags")
     page.check("input[value=low]", force=True)
     page.click("#ask")
     expect(page.locator("#entries li")).to_have_count(1)
@@ -234,7 +234,7 @@ def test_what_was_asked_before_comes_back(told: Gateway, loopback: Loopback) -> 
     page.locator("#entries button", has_text="Shapes.").click()
     expect(page.locator("#text")).to_have_text("Shapes.")
     expect(page.locator("#name")).to_contain_text("scene.png")
-    expect(page.locator("#preset option:checked")).to_have_text("Keywords for a search")
+    expect(page.locator("#preset option:checked")).to_have_text("Tags")
     expect(page.locator("input[value=low]")).to_be_checked()
 
 
