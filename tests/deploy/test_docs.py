@@ -34,7 +34,9 @@ def test_the_table_of_options() -> None:
 
 def test_the_gateways_page(loopback: Loopback, tmp_path: Path) -> None:
     Image.new("RGB", (640, 480), "red").save(tmp_path / "photo.jpg")
-    client = AsyncClient(FixedBackend(loopback.url, "upstream", "internvl2_5-78b"))
+    client = AsyncClient(
+        FixedBackend(loopback.url, "upstream", "internvl2_5-78b", "lmdeploy-0.7.3")
+    )
     with serving(create_app(client, api_key="the-key")) as url:
         for block in blocks("gateway.md"):
             exec(block, {"URL": url, "KEY": "the-key"})
