@@ -17,6 +17,7 @@ from internvl_modal.gateway import create_app
 from tests.asgi import serving
 from tests.deploy.machine import REPOSITORY, Machine
 from tests.deploy.workspace import MARKS, log, workspace
+from tests.documented import performed
 from tests.loopback import Loopback
 from tests.modal_plane import Plane
 
@@ -65,6 +66,17 @@ class TestAgainstTheRuntime:
         assert done.returncode == 0, done.stderr + log(machine.plane)
         assert done.stdout.count("A picture.") == 2
         assert machine.key not in done.stdout + done.stderr
+
+    def test_from_the_seed(self, machine: Machine) -> None:
+        picture = machine.home / "path" / "to" / "your" / "image.jpg"
+        picture.parent.mkdir(parents=True)
+        Image.new("RGB", (640, 480), "red").save(picture)
+        hub = {**machine.plane.host.environment, "PYTHONWARNINGS": ""}
+        environment = {n: value for n, value in machine.environment.items() if value} | hub
+        done = performed("from-the-seed.md", environment, machine.home)
+        assert done.returncode == 0, done.stdout + done.stderr + log(machine.plane)
+        assert done.stdout.count("A picture.") == 4
+        assert "--show-key` prints that of a deployment" in done.stdout
 
     def test_the_script(self, machine: Machine) -> None:
         script = str(EXAMPLES / "deploy.py")
