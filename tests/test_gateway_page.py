@@ -6,6 +6,7 @@ import base64
 import html
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -217,6 +218,21 @@ def test_serve_says_what_to_open(loopback: Loopback, tmp_path: Path) -> None:
     assert "POST /page/session 200 in" in log
     assert "POST / 200 in" in log
     assert key not in log
+
+
+def test_the_examples_of_the_reference_run(http: httpx.Client, tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(picture())
+    page = http.get("/docs", headers=BEARER).text
+    examples = [html.unescape(one) for one in re.findall(r"<code>(curl .*?)</code>", page, re.S)]
+    assert len(examples) == 5
+    environment = {**os.environ, "KEY": KEY, "URL": str(http.base_url).rstrip("/")}
+    for example in examples:
+        command = ["sh", "-c", f"{example} --fail --silent --show-error --noproxy '*'"]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{example}\n{done.stderr}"
+        assert "A cat." in done.stdout or "-F" not in example
 
 
 def test_the_wheel_holds_the_page(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Write the pages of the documentation that are made from the code: docs/cli.md, docs/errors.md.
+"""Write the pages of the documentation that are made from the code: cli.md, errors.md, settings.md.
 
 Run from the repository's root as ``python -m tools.site_pages``; ``tests/test_site.py`` holds the
 pages to it.
@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from internvl_modal import errors
 from internvl_modal.cli.common import exit_code
 from internvl_modal.cli.main import app
+from internvl_modal.settings import settings_table
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -122,7 +123,22 @@ def _error(kind: type[errors.InternVLError]) -> str:
     )
 
 
-PAGES = {"cli.md": cli_page, "errors.md": errors_page}
+def settings_page() -> str:
+    """Every setting by its variable, with where it is taken from."""
+    return f"""# Settings
+
+Each setting is taken from the first of these that has it: an argument, an environment variable,
+the file `.env` in the working folder, the default. An empty variable counts as not set. Keys and
+tokens are never shown, in no message, log or `repr`.
+
+{settings_table()}
+`internvl-modal doctor` says which of them are set, and `--base-url`, `--model` and the other options
+of a command win over all of them. What `deploy` takes from `INTERNVL_MODAL_DEPLOY_...` is listed with
+[its options](deploy.md#options).
+"""
+
+
+PAGES = {"cli.md": cli_page, "errors.md": errors_page, "settings.md": settings_page}
 
 
 def main() -> None:
