@@ -132,9 +132,9 @@ the file `.env` in the working folder, the default. An empty variable counts as 
 tokens are never shown, in no message, log or `repr`.
 
 {settings_table()}
-`internvl-modal doctor` says which of them are set, and `--base-url`, `--model` and the other options
-of a command win over all of them. What `deploy` takes from `INTERNVL_MODAL_DEPLOY_...` is listed with
-[its options](deploy.md#options).
+`internvl-modal doctor` says which of them are set. The options of a command, such as `--base-url`
+and `--model`, win over all of them. What `deploy` takes from `INTERNVL_MODAL_DEPLOY_...` is listed
+with [its options](deploy.md#options).
 """
 
 
