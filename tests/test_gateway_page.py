@@ -69,7 +69,7 @@ def test_a_program_gets_what_it_got_before(http: httpx.Client) -> None:
     assert http.get("/", headers=json_only).status_code == 401
     refused = http.get("/", headers={**json_only, **BEARER})
     assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
-    assert http.request("PUT", "/", headers=BEARER).headers["allow"] == "POST"
+    assert http.request("PUT", "/", headers=BEARER).headers["allow"] == "GET, HEAD, POST"
 
 
 def test_the_page_may_load_nothing_from_elsewhere(http: httpx.Client) -> None:
@@ -224,7 +224,7 @@ def test_the_examples_of_the_reference_run(http: httpx.Client, tmp_path: Path) -
     (tmp_path / "photo.jpg").write_bytes(picture())
     page = http.get("/docs", headers=BEARER).text
     examples = [html.unescape(one) for one in re.findall(r"<code>(curl .*?)</code>", page, re.S)]
-    assert len(examples) == 5
+    assert len(examples) == 6
     environment = {**os.environ, "KEY": KEY, "URL": str(http.base_url).rstrip("/")}
     for example in examples:
         command = ["sh", "-c", f"{example} --fail --silent --show-error --noproxy '*'"]

@@ -49,7 +49,7 @@ def reference(document: Json) -> str:
 def _operation(method: str, path: str, operation: Json, document: Json) -> str:
     return (
         f"<section><h2><code><b>{method.upper()}</b> {html.escape(path)}</code></h2>"
-        f"<p>{_prose(operation.get('description', ''))}</p>{_example(path)}"
+        f"<p>{_prose(operation.get('description', ''))}</p>{_example(method, path)}"
         f"{''.join(_bodies(operation, document))}{_answers(operation, document)}</section>\n"
     )
 
@@ -59,11 +59,12 @@ def _prose(text: str) -> str:
     return re.sub("``(.+?)``", r"<code>\1</code>", html.escape(text))
 
 
-def _example(path: str) -> str:
+def _example(method: str, path: str) -> str:
     """How curl asks for it, where there is no name to fill in."""
     if "{" in path:
         return ""
-    words = ('curl -H "Authorization: Bearer $KEY"', BODIES.get(path, ""), f"$URL{path}")
+    body = BODIES.get(path, "") if method == "post" else ""
+    words = ('curl -H "Authorization: Bearer $KEY"', body, f"$URL{path}")
     return f"<pre tabindex=0><code>{html.escape(' '.join(filter(None, words)))}</code></pre>"
 
 
