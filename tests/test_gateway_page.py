@@ -220,6 +220,20 @@ def test_serve_says_what_to_open(loopback: Loopback, tmp_path: Path) -> None:
     assert key not in log
 
 
+@pytest.mark.parametrize(("host", "link"), [("0.0.0.0", "localhost"), ("localhost", "localhost")])
+def test_the_link_of_serve_can_be_opened(loopback: Loopback, host: str, link: str) -> None:
+    command = [sys.executable, "-m", "internvl_modal", "serve", "--backend", loopback.url]
+    command += ["--host", host, "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr
+        try:
+            lines = [server.stderr.readline() for _ in range(3)]
+        finally:
+            server.terminate()
+    assert f"listening on http://{host}:" in lines[1]
+    assert lines[2].startswith(f"page: http://{link}:")
+
+
 def test_the_examples_of_the_reference_run(http: httpx.Client, tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(picture())
     page = http.get("/docs", headers=BEARER).text

@@ -83,25 +83,32 @@ async function* events(stream) {
 
 async function enter(shownKey) {
   key = shownKey;
+  try {
+    await call("metrics"); // what needs the key and wakes no model
+  } catch (error) {
+    forget();
+    throw error;
+  }
+  $("enter-key").textContent = "Change the key";
+  $("enter-key").classList.remove("primary");
+  nameModel(); // not waited for: a model that starts may take minutes
+}
+
+async function nameModel() {
   $("model").className = "model";
-  $("model").textContent = "asking for the model …";
+  $("model").textContent = "the model is starting …";
   try {
     const models = await (await call("v1/models")).json();
     $("model").textContent = models.data[0].id;
     $("model").classList.add("ready");
   } catch (error) {
-    $("model").textContent = error.status === 401 ? "" : "the model does not answer yet";
-    if (error.status === 401) {
-      forget();
-      throw error;
-    }
+    $("model").textContent = "the model does not answer yet";
   }
-  $("enter-key").textContent = "Change the key";
-  $("enter-key").classList.remove("primary");
 }
 
 function forget() {
   key = "";
+  $("model").textContent = "";
   $("enter-key").textContent = "Enter the key";
   $("enter-key").classList.add("primary");
 }
@@ -119,8 +126,9 @@ async function takeKey(event) {
   event.preventDefault();
   try {
     await enter($("key-field").value.trim());
-  } catch {
-    wantKey("The gateway does not know that key.", afterKey);
+  } catch (error) {
+    const unknown = "The gateway does not know that key.";
+    wantKey(error.status === 401 ? unknown : error.message, afterKey);
     return;
   }
   const then = afterKey;
