@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from internvl_modal.backends.lmdeploy import how_to_install
-from tests.conformance.environment import HERE, OLD, standin
+from tests.conformance.environment import OLD, standin
 from tests.environments import ensure
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +56,7 @@ class TestAgainstTheIndex:
         ],
     )
     def test_it_starts_beside_a_cpu_torch(self, code: str) -> None:
-        python = ensure(f"lmdeploy-{OLD}", HERE / f"requirements-{OLD}.txt")
+        python = ensure(f"lmdeploy-{OLD}")
         argv = [str(python), "-c", code, "serve", "api_server", "--help"]
         done = subprocess.run(
             argv,
