@@ -12,12 +12,13 @@ import inspect
 import logging
 import sysconfig
 import traceback
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
+from internvl_modal._utils.causes import causes
 from internvl_modal.errors import InternVLError
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -109,21 +110,10 @@ def _short(error: InternVLError) -> InternVLError:
     # Not again by a door around this one, of which the error has its last frame.
     if _frames(error)[-1:] != [__file__]:
         logger.debug("%s", type(error).__name__, exc_info=error)
-    causes = list(_causes(error))
-    if causes and not any(_of_caller(cause) for cause in causes):
-        error.__cause__, error.__context__, error.__suppress_context__ = None, causes[0], True
+    _, *inner = causes(error)
+    if inner and not any(_of_caller(cause) for cause in inner):
+        error.__cause__, error.__context__, error.__suppress_context__ = None, inner[0], True
     return error.with_traceback(None)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """What Python would print above it, the nearest first; a chain may lead back into itself."""
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-        if cause is not None:
-            yield cause
 
 
 def _of_caller(error: BaseException) -> bool:
