@@ -189,7 +189,7 @@ class TestEngine:
             client.describe(scene())
         assert len(caught.value.message) < 400
         assert str(broken) in caught.value.hint
-        assert "load_model" in str(caught.value.__cause__), "which has all of its last words"
+        assert "load_model" in str(caught.value.__context__), "which has all of its last words"
 
 
 class TestTiles:

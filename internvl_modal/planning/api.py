@@ -12,6 +12,7 @@ from typing import Literal
 
 from typing_extensions import Unpack
 
+from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.errors import ConfigError
 from internvl_modal.planning.cost import Prices
 from internvl_modal.planning.gpus import parse_gpu
@@ -24,6 +25,7 @@ from internvl_modal.planning.prices import CATALOGUE_PRICES, live_prices
 __all__ = ["plan"]
 
 
+@short_errors
 @with_plan_options
 def plan(
     model: str = "internvl2_5-78b",
