@@ -75,6 +75,7 @@ class LoopbackHub:
     def __init__(self, *, token: str | None = None, rate: float | None = None) -> None:
         self.token, self.rate = token, rate
         self.gated: set[str] = set()
+        self.refused: set[str] = set()
         self.commits: dict[str, dict[str, dict[str, HubFile]]] = {}
         self.branches: dict[str, dict[str, str]] = {}
         self.faults: list[Fault] = []
@@ -205,7 +206,11 @@ class _Handler(BaseHTTPRequestHandler):
         if fault and fault.then:
             fault.then()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            if fault and fault.status:
+            if self.headers.get("Authorization", "").removeprefix("Bearer ") in self.hub.refused:
+                self._text(
+                    401, "", {"X-Error-Message": "Invalid credentials in Authorization header"}
+                )
+            elif fault and fault.status:
                 self._text(fault.status, fault.body, dict(fault.headers))
             elif found := re.match(
                 r"/api/(?:models|datasets)/([^/]+/[^/]+)(?:/([\w-]+))?(?:/([^/]+))?(?:/(.+))?", path
