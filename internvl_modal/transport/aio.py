@@ -27,17 +27,15 @@ from internvl_modal.transport.exchange import (
     Exchange,
     Exchanged,
     Reply,
-    answered,
     closed,
     first_hop,
     next_hop,
     out_of_time,
     remaining,
     shown,
-    too_much,
-    translated,
     waiting,
 )
+from internvl_modal.transport.failures import answered, too_much, translated
 from internvl_modal.transport.over_aiohttp import Pool
 from internvl_modal.transport.retry import Retry
 
@@ -154,8 +152,8 @@ class AsyncTransport:
         with translated(step):
             reply = await self._open(step)
             try:
-                body = b"" if reply.status == 200 else await _body(reply, step)
-                return reply, answered(step, reply, body)
+                failed = reply.status != 200
+                return reply, answered(step, reply, await _body(reply, step) if failed else b"")
             except BaseException:
                 await reply.close()
                 raise
