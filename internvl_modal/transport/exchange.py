@@ -34,6 +34,11 @@ LIST_BYTES = 2 * 2**20
 """Most of an answer to a GET: the longest lists of models have about a MB."""
 ERROR_BYTES = 2**16
 """What is read of an answer that is an error; the rest is left."""
+SMALL = 2**14
+LARGE = 4
+"""Answers of more than SMALL bytes that a client takes in at the same time; others wait.
+
+So that 64 under way, each as long as it may be, take little memory."""
 STREAM_BYTES = 32 * 2**20
 """Most of one such stream: 100,000 tokens at the 250 bytes of an event."""
 HEADER_BYTES = 100 * 1024
@@ -86,6 +91,8 @@ class Exchange(Generic[T]):
     """None: the client's own rule."""
     most: int | None = None
     """Bytes of its answer, where that can be known; more is no answer to this request."""
+    held: Callable[[], int] = field(default=lambda: 0, repr=False, compare=False)
+    """Bytes of a streamed answer that its reader cannot make use of yet."""
     startup: tuple[float, float] | None = None
     """Seconds that a cold start takes there, at best and at worst, where that is known."""
     on_wait: Callable[[str], object] | None = field(default=None, repr=False, compare=False)

@@ -22,6 +22,7 @@ from internvl_modal.transport.exchange import (
     CONNECT_TIMEOUT,
     HEADER_BYTES,
     HEADERS,
+    SMALL,
     BrokenError,
     Hop,
     UnsentError,
@@ -94,6 +95,7 @@ class Pool:
             cookie_jar=aiohttp.DummyCookieJar(),
             # ``coding`` does it in counted pieces.
             auto_decompress=False,
+            read_bufsize=SMALL,
             skip_auto_headers=["content-type"],
             # The whole call has a deadline; only connecting has a limit of its own.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
@@ -168,7 +170,7 @@ class Answer:
         """The body as it comes, its coding undone; raises BrokenError."""
         decoder = Decoder(", ".join(self._response.headers.getall("content-encoding", ())))
         with _told():
-            async for chunk in self._response.content.iter_any():
+            async for chunk in self._response.content.iter_chunked(SMALL):
                 for piece in decoder.feed(chunk):
                     yield piece
 
