@@ -199,6 +199,9 @@ def _backend(config: ContainerConfig) -> ServedApp:
         engine=config.engine,
         api_key=os.environ[KEY],
         proxy=proxy_token(Settings.load()),
+        # Of the plan what a container needs: how many to ask at once, and how long a start takes.
+        sessions=config.sessions,
+        startup=config.startup and (config.startup[0], config.startup[1]),  # JSON has lists
     )
 
 

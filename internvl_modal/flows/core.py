@@ -231,7 +231,7 @@ class Core:
         begun = time.monotonic()
         call, deadline, prepared = yield from self.asked(messages, options, relayed=relayed)
         request, collected = chat_request(call, stream=True), CompletionStream(call)
-        step = exchange_of(call, request, collected.opened, deadline, stream=True)
+        step = exchange_of(call, request, collected.opened, deadline, stream=collected)
         return Opened(step, collected, begun, prepared)
 
     @property
