@@ -126,8 +126,10 @@ class DescribeOptions(FrozenModel):
         return value
 
     @classmethod
-    def parse(cls, options: Options, others: Iterable[str] = ()) -> DescribeOptions:
-        """Check ``options``; raises ConfigError that names each wrong one.
+    def parse(
+        cls, options: Options | DescribeOptions, others: Iterable[str] = ()
+    ) -> DescribeOptions:
+        """Check ``options``, unless they are checked; raises ConfigError that names each wrong one.
 
         ``others`` are names that the call takes besides, for whoever misspells one.
 
@@ -137,6 +139,8 @@ class DescribeOptions(FrozenModel):
         Traceback (most recent call last):
         internvl_modal.errors.ConfigError: there is no option max_token (did you mean max_tokens?)
         """
+        if isinstance(options, DescribeOptions):
+            return options
         known = (*cls.model_fields, *others)
         # Before pydantic, which would only say that extra fields are forbidden and not what was
         # meant.
