@@ -133,7 +133,7 @@ class Core:
         self.backend.stop()
 
     def describe(
-        self, image: ImageInputs, prompt: str | None, options: Options
+        self, image: ImageInputs, prompt: str | None, options: Options | DescribeOptions
     ) -> Flow[Description]:
         """Describe one picture, or several together."""
         return (yield from self._ask(one_turn(image, prompt), options))
@@ -284,7 +284,7 @@ class Core:
         return found.model_copy(update={"cost_usd": price and price.picture_cost(found.tiles)})
 
     def _ask(
-        self, messages: Sequence[Message], options: Options, label: Any = "Image-"
+        self, messages: Sequence[Message], options: Options | DescribeOptions, label: Any = "Image-"
     ) -> Flow[Description]:
         """One call from messages to description, timed from the first picture to the last byte."""
         begun = time.monotonic()
@@ -301,7 +301,7 @@ class Core:
     def asked(
         self,
         messages: Sequence[Message],
-        options: Options,
+        options: Options | DescribeOptions,
         label: Any = "Image-",
         relayed: Mapping[str, object] | None = None,
     ) -> Flow[Asked]:

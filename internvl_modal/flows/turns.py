@@ -122,6 +122,7 @@ def prepared_turns(
             detail=options.detail,
             tiling=tiling,
             background=options.background,
+            shrink=options.shrink != "never",
             # Asked for each picture: the first may have taken most of the time.
             **_reading(options, min(FETCH_TIMEOUT, remaining(deadline))),
         )
