@@ -253,13 +253,24 @@ def test_recommended_settings_have_the_names_of_lmdeploys_options():
     assert planned("internvl2_5-78b", "L4").settings["cache_max_entry_count"] == 0.05
 
 
+VLLMS_NAMES = {
+    "model_name": "--served-model-name",
+    "tp": "--tensor-parallel-size",
+    "session_len": "--max-model-len",
+    "max_batch_size": "--max-num-seqs",
+}
+
+
 @pytest.mark.parametrize("model", sorted(MODELS))
 def test_the_command_carries_the_recommended_settings(model):
     plan = planned(model)
-    argv = plan.argv
-    assert argv[:4] == ["lmdeploy", "serve", "api_server", plan.spec.repo]
+    argv, vllm = plan.argv, plan.engine == "vllm"
+    begin = ["vllm", "serve"] if vllm else ["lmdeploy", "serve", "api_server"]
+    assert argv[: len(begin) + 1] == [*begin, plan.spec.repo]
     for name, value in plan.settings.items():
-        flag = f"--{name.replace('_', '-')}"
+        flag = (VLLMS_NAMES if vllm else {}).get(name, f"--{name.replace('_', '-')}")
+        if vllm and name == "quant_policy":
+            continue
         if name != "model" and value is not None:
             assert argv[argv.index(flag) + 1] == str(value)
         assert value is not None or flag not in argv

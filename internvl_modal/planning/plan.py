@@ -5,25 +5,22 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from internvl_modal._utils.signatures import showing
 from internvl_modal.engines.registry import engine_of
 from internvl_modal.errors import ConfigError, PlanError
 from internvl_modal.models.shapes import TILE_TOKENS, ModelSpec
 from internvl_modal.models.support import ENGINES, EngineName
-from internvl_modal.planning.cost import CORES, HOST_GIB, Cost, picture_cost
+from internvl_modal.planning.cost import CORES, HOST_GIB, Cost, idle_window, picture_cost
 from internvl_modal.planning.gpus import Gpu
 from internvl_modal.planning.memory import MARGIN, MIB, Memory
 from internvl_modal.planning.options import PlanOptions
 from internvl_modal.planning.report import SHOWN, Bar, Report, Row, as_html, as_text, draw
+from internvl_modal.planning.server_settings import of_engine
 from internvl_modal.planning.throughput import Load, startup_seconds
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def _headline(plan: Plan) -> str:
@@ -87,12 +84,6 @@ MAX_BATCH = 64  # requests at once: more only queue behind the ViT, which is one
 # On several GPUs LMDeploy 0.7.3 has hung with 16 and more picture requests under way, and not with
 # fewer: https://github.com/InternLM/lmdeploy/issues/3529 (InternVL2.5-78B), also 2743 and 3057.
 MAX_BATCH_SEVERAL = 12
-
-MOST_OF_ALL = 0.98  # of a GPU's memory, for vLLM; what does not fit is deployed by force only
-
-LEAST_RATIO = 0.05  # for whoever starts a plan that does not fit; LMDeploy takes no 0
-
-LONGEST_WINDOW = 3600  # seconds that Modal lets a container idle
 
 IMAGE_MARKUP_TOKENS = 8  # "Image-1: <img></img>\n"
 
@@ -161,10 +152,6 @@ class Request:
         """Most requests at once on ``count`` GPUs."""
         return self.max_batch_size or (MAX_BATCH if count == 1 else MAX_BATCH_SEVERAL)
 
-    def window(self, start: tuple[float, float]) -> int:
-        """Idle seconds until a container stops, which takes ``start`` to be back."""
-        return self.scaledown_window or min(LONGEST_WINDOW, round(sum(start) / 2))
-
     def session(self, context: int) -> int:
         """The session length asked for, else a useful one in which the request fits."""
         return self.session_len or min(context, max(USEFUL_SESSION, round_up(self.tokens, 1024)))
@@ -227,12 +214,8 @@ class Plan:
 
     @property
     def idle_window(self) -> int:
-        """Seconds that a container waits for its next request before it stops.
-
-        Where nobody says otherwise, as long as a start takes: waiting has then cost what the next
-        start costs, and no other length can cost more than twice the least that was possible.
-        """
-        return self.request.window(self.startup_seconds)
+        """Seconds that a container waits for its next request before it stops."""
+        return self.request.scaledown_window or idle_window(self.startup_seconds)
 
     @property
     def startup_seconds(self) -> tuple[float, float]:
@@ -249,24 +232,15 @@ class Plan:
     @property
     def settings(self) -> dict[str, Any]:
         """Of the engine's server, by the names of its options."""
-        common = {
+        batch = self.request.vision_max_batch_size
+        return {
             "model": self.spec.repo,
             "model_name": self.spec.name,
             "tp": self.count,
             "session_len": self.capacity.session_len,
             "max_batch_size": self.capacity.max_batch_size,
             "quant_policy": self.request.quant_policy,
-        }
-        if self.engine == "vllm":
-            # Rounded up: what is planned must find room in it.
-            share = math.ceil(self.memory.used / self.memory.total * 1000) / 1000
-            return {**common, "gpu_memory_utilization": min(MOST_OF_ALL, share)}
-        return {
-            **common,
-            "model_format": "awq" if self.spec.awq else None,
-            # A forced deploy of what does not fit must still give LMDeploy a share that it takes.
-            "cache_max_entry_count": self.memory.ratio or LEAST_RATIO,
-            "vision_max_batch_size": self.request.vision_max_batch_size,
+            **of_engine(self.engine, self.spec, self.memory, batch),
         }
 
     @property

@@ -16,7 +16,7 @@ from typing import Any
 
 from internvl_modal.models.shapes import ModelSpec
 from internvl_modal.models.support import default_engine, refusal
-from internvl_modal.planning.cost import Prices, price
+from internvl_modal.planning.cost import Prices, idle_window, price
 from internvl_modal.planning.gpus import COUNTS, GPUS, Gpu
 from internvl_modal.planning.memory import KV_BLOCK, MARGIN, MIB, Memory, measure
 from internvl_modal.planning.plan import Capacity, Plan, Request, load_of, round_up
@@ -128,7 +128,7 @@ def _evaluate(spec: ModelSpec, gpu: Gpu, count: int, request: Request, prices: P
     refusals = chain(_misfits(spec, gpu, count), _shortages(gpu, memory, capacity))
     reason = limit or next(refusals, "")
     host = (request.cpu, request.memory_gib)
-    window = request.window(startup_seconds(spec))
+    window = request.scaledown_window or idle_window(startup_seconds(spec))
     cost = price(spec, gpu, count, load, prices, window, host)
     return Plan(
         spec, engine, gpu, count, request, reason, memory, capacity, cost, on_any_gpu=bool(limit)
