@@ -14,6 +14,7 @@ import argparse
 import gc
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,18 +37,22 @@ def main() -> None:
     """Every check of every model that was asked for."""
     given = arguments()
     found: list[dict[str, Any]] = []
-    if given.count:
-        found += [counted(spec) for spec in MODELS.values() if buildable(spec)]
-    else:
-        for name in given.models:
-            spec = shortened(MODELS[name], given.layers)
-            found += checked(spec, given.device, given.tiles, vision_only=given.vision_only)
-    for figure in found:
-        print(json.dumps(figure))
+    for figure in figures(given):
+        print(json.dumps(figure), flush=True)
+        found.append(figure)
     if given.out:
-        Path(given.out).write_text(
-            json.dumps({"device": device_name(given.device), "figures": found})
-        )
+        told = {"device": device_name(given.device), "figures": found}
+        Path(given.out).write_text(json.dumps(told))
+
+
+def figures(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """One after the other: what was measured must not be lost where the next does not fit."""
+    if given.count:
+        yield from (counted(spec) for spec in MODELS.values() if buildable(spec))
+        return
+    for name in given.models:
+        spec = shortened(MODELS[name], given.layers)
+        yield from checked(spec, given.device, given.tiles, vision_only=given.vision_only)
 
 
 def arguments() -> argparse.Namespace:
@@ -79,20 +84,20 @@ def counted(spec: ModelSpec) -> dict[str, Any]:
 
 def checked(
     spec: ModelSpec, device: str, tiles: list[int], *, vision_only: bool
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """Weights, ViT and KV of one model."""
     model = build(spec)
     halves = parts(model)
-    found = [weights(spec, "vision", halves["vision"], spec.vision_bytes, device)]
-    found += [vision(spec, model, number, device) for number in tiles]
+    yield weights(spec, "vision", halves["vision"], spec.vision_bytes, device)
+    for number in tiles:
+        yield vision(spec, model, number, device)
     if not vision_only:
-        found.append(weights(spec, "llm", halves["llm"], spec.llm_bytes, device))
-        found.append(cache(spec, model, device))
+        yield weights(spec, "llm", halves["llm"], spec.llm_bytes, device)
+        yield cache(spec, model, device)
     del model, halves
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
-    return found
 
 
 def weights(

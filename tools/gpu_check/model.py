@@ -60,9 +60,10 @@ def fill(module: torch.nn.Module, device: str) -> None:
         for weight in module.parameters():
             weight.normal_(0, 0.02)
     # Tables such as the rotary embedding's are computed and not stored: they came out empty.
-    for each in module.modules():
-        if hasattr(each, "inv_freq") and hasattr(each, "config"):
-            each.__init__(each.config, device=device)  # type: ignore[misc]
+    with torch.device(device):
+        for each in module.modules():
+            if hasattr(each, "inv_freq") and hasattr(each, "config"):
+                each.__init__(each.config)  # type: ignore[misc]
 
 
 def _vision(vit: VitShape) -> InternVLVisionConfig:
