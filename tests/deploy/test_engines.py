@@ -185,8 +185,8 @@ def test_the_gateway_starts_from_a_snapshot(running: Running) -> None:
     assert running.ask(code) == 200
     assert running.plane.calls("ContainerCheckpoint")
     definition = running.plane.function(running.app, "web_process_image")
-    assert definition.is_checkpointing_function
-    assert not running.plane.function(running.app, "serve").is_checkpointing_function
+    assert definition.checkpointing_enabled
+    assert not running.plane.function(running.app, "serve").checkpointing_enabled
 
 
 def test_a_server_that_hangs_ends_the_container(running: Running) -> None:

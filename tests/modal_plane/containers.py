@@ -186,7 +186,7 @@ def _environment(plane: Plane, definition: p.Function, task_id: str, root: Path)
         "MODAL_DISABLE_API_PROXY": "1",
         "MODAL_CONTAINER_ARGUMENTS_PATH": str(root / "arguments.bin"),
     }
-    if definition.is_checkpointing_function:
+    if definition.checkpointing_enabled:
         environment["MODAL_ENABLE_SNAP_RESTORE"] = "1"
         environment["MODAL_RESTORE_STATE_PATH"] = str(root / "restored.json")
     for secret_id in definition.secret_ids:
@@ -196,13 +196,18 @@ def _environment(plane: Plane, definition: p.Function, task_id: str, root: Path)
 
 def _write_arguments(plane: Plane, function_id: str, task_id: str, root: Path) -> None:
     function = plane.functions[function_id]
+    assert function.active is not None
+    definition = p.Function()
+    definition.CopyFrom(function.active)
+    # Modal says so where a snapshot is to be taken; here of every start.
+    definition.is_checkpointing_function = definition.checkpointing_enabled
     arguments = p.ContainerArguments(
         task_id=task_id,
         function_id=function_id,
         app_id=function.app_id,
-        function_def=function.active,
+        function_def=definition,
         environment_name="main",
-        checkpoint_id="ch-1" if function.active.is_checkpointing_function else "",
+        checkpoint_id="ch-1" if definition.checkpointing_enabled else "",
         app_layout=plane.layout(function.app_id),
     )
     (root / "arguments.bin").write_bytes(arguments.SerializeToString())
