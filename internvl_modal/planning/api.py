@@ -17,9 +17,10 @@ from internvl_modal.planning.cost import Prices
 from internvl_modal.planning.gpus import parse_gpu
 from internvl_modal.planning.model_lookup import model_spec
 from internvl_modal.planning.options import PlanOptions
-from internvl_modal.planning.plan import Plan, Request, with_plan_options
+from internvl_modal.planning.plan import Plan
 from internvl_modal.planning.planner import make_plan
 from internvl_modal.planning.prices import CATALOGUE_PRICES, live_prices
+from internvl_modal.planning.request import Request, with_plan_options
 
 __all__ = ["plan"]
 

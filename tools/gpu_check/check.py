@@ -26,8 +26,8 @@ from model import build, buildable, fill, parts
 
 from internvl_modal.models.catalogue import MODELS
 from internvl_modal.models.shapes import ModelSpec
+from internvl_modal.planning.footprint import vision_work
 from internvl_modal.planning.gpus import GPUS
-from internvl_modal.planning.memory import measure
 from internvl_modal.planning.throughput import BEST, WORST
 
 TILES = (1, 3, 7, 13, 26, 41)
@@ -48,7 +48,9 @@ def main() -> None:
     for figure in found:
         print(json.dumps(figure))
     if given.out:
-        Path(given.out).write_text(json.dumps({"device": device_name(given.device), "figures": found}))
+        Path(given.out).write_text(
+            json.dumps({"device": device_name(given.device), "figures": found})
+        )
 
 
 def arguments() -> argparse.Namespace:
@@ -68,9 +70,7 @@ def shortened(spec: ModelSpec, layers: int | None) -> ModelSpec:
     """The model with fewer layers, so that a small machine holds it; the planner gets it too."""
     if layers is None:
         return spec
-    return replace(
-        spec, llm=replace(spec.llm, layers=layers), vit=replace(spec.vit, layers=layers)
-    )
+    return replace(spec, llm=replace(spec.llm, layers=layers), vit=replace(spec.vit, layers=layers))
 
 
 def counted(spec: ModelSpec) -> dict[str, Any]:
@@ -128,12 +128,8 @@ def vision(spec: ModelSpec, model: Any, tiles: int, device: str) -> dict[str, An
         "model": spec.name,
         "what": f"vision, {tiles} tiles",
         "peak": peak,
-        "planned": measure(
-            spec, 0, tp=1, batch=1, session_len=1, tiles=tiles, flash_attention=True
-        ).vision_work,
-        "planned, scores in full": measure(
-            spec, 0, tp=1, batch=1, session_len=1, tiles=tiles
-        ).vision_work,
+        "planned": vision_work(spec.vit, tiles, flash_attention=True),
+        "planned, scores in full": vision_work(spec.vit, tiles, flash_attention=False),
         "seconds": seconds,
         "tiles a second": tiles / seconds,
         "share of peak": flop / seconds / (gpu.tflops * 1e12) if gpu else None,
