@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from internvl_modal.engines.registry import engine_of
 from internvl_modal.errors import PlanError
+from internvl_modal.models.quality import Quality, quality_of
 from internvl_modal.models.shapes import ModelSpec
 from internvl_modal.models.support import EngineName
 from internvl_modal.planning.cost import Cost, picture_cost
@@ -71,6 +72,16 @@ def _choice_rows(plan: Plan) -> list[Row]:
     return rows
 
 
+def _ranking_rows(plan: Plan) -> list[Row]:
+    rows: list[Row] = [("model", "GPU", "MMBench", "OCRBench", "USD/h", "USD/1,000 pictures")]
+    for other in plan.alternatives:
+        quality, cost = other.quality, other.cost
+        figures = (f"{quality.mmbench}", f"{quality.ocrbench}") if quality else ("", "")
+        money = (f"{cost.per_hour:.2f}", _range(cost.per_1000))
+        rows.append((other.spec.name, other.gpu_string, *figures, *money))
+    return rows
+
+
 def _mib(size: int) -> str:
     return f"{size / MIB:,.0f}"
 
@@ -109,6 +120,15 @@ class Plan:
     """Whether nobody named a GPU, and the request is more than any can answer."""
     remedy: str = ""
     """Where nothing works: what works without one of the wishes."""
+    over_budget: bool = False
+    """Whether it would work, and costs more an hour than it may."""
+    alternatives: tuple[Plan, ...] = ()
+    """Where only a budget was given: a plan of each model that it pays for, this one the first."""
+
+    @property
+    def quality(self) -> Quality | None:
+        """What was published of the model's quality; None where nothing was read."""
+        return quality_of(self.spec)
 
     @property
     def fits(self) -> bool:
@@ -197,6 +217,7 @@ class Plan:
             "repo": self.spec.repo,
             "licence": self.spec.licence,
             "engine": self.engine,
+            "quality": asdict(self.quality) if self.quality else None,
             "gpu": self.gpu_string,
             "fits": self.fits,
             "reason": self.reason,
@@ -205,6 +226,17 @@ class Plan:
             "cost": asdict(self.cost),
             "startup_seconds": self.startup_seconds,
             "settings": self.settings,
+            "alternatives": [
+                {
+                    "model": other.spec.name,
+                    "engine": other.engine,
+                    "gpu": other.gpu_string,
+                    "quality": asdict(other.quality) if other.quality else None,
+                    "usd_per_hour": other.cost.per_hour,
+                    "usd_per_1000": other.cost.per_1000,
+                }
+                for other in self.alternatives
+            ],
             "choices": [
                 {
                     "gpu": choice.gpu_string,
@@ -232,6 +264,7 @@ class Plan:
             (_memory_rows(self), _fact_rows(self)),
             tuple(self.cost.assumptions),
             _choice_rows(self) if self.choices else [],
+            _ranking_rows(self) if self.alternatives else [],
         )
 
     def plot(self, path: str | Path | None = None) -> object:

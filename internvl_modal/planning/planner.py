@@ -54,14 +54,16 @@ def make_plan(
     if gpu is not None:
         chosen = _evaluate(spec, *gpu, request, prices)
     else:
-        # Within the budget, else over it (and said so below), else the one that came nearest: a
-        # plan that does not fit is of use where it shows how much is missing.
-        chosen = (choices or working or [max(plans, key=_nearest)])[0]
+        # Within the budget, else the least over it (and said so below), else the one that came
+        # nearest: a plan that does not fit is of use where it shows how much is missing.
+        over = sorted(working, key=_price_of_hour) or [max(plans, key=_nearest)]
+        chosen = (choices or over)[0]
     if chosen.fits and budget is not None and chosen.cost.per_hour > budget:
-        chosen = replace(
-            chosen, reason=f"{chosen.cost.per_hour:.2f} USD/h is over the budget of {budget:.2f}"
-        )
+        reason = f"{chosen.cost.per_hour:.2f} USD/h is over the budget of {budget:.2f}"
+        chosen = replace(chosen, reason=reason, over_budget=True)
     remedy = "" if working else _remedy(spec, request, prices)
+    if working and not choices:
+        remedy = f"without budget={budget:g}: {_priced(min(working, key=_price_of_hour))}"
     # With a GPU named, the headline is about that one, even where no other would do.
     on_any_gpu = gpu is None and chosen.on_any_gpu
     return replace(chosen, choices=choices, remedy=remedy, on_any_gpu=on_any_gpu)
@@ -101,6 +103,10 @@ def _candidates() -> Iterator[tuple[Gpu, int]]:
         for count in COUNTS:
             if count <= gpu.max_count:
                 yield gpu, count
+
+
+def _price_of_hour(plan: Plan) -> float:
+    return plan.cost.per_hour
 
 
 def _price_of_pictures(plan: Plan) -> float:
