@@ -20,6 +20,21 @@ CORES = 8  # LMDeploy decodes and cuts pictures on one thread; the rest feed Tur
 HOST_GIB = 32  # weights are read one file (5 GB) at a time
 
 
+LONGEST_WINDOW = 3600  # seconds that Modal lets a container idle
+
+
+def idle_window(start: tuple[float, float]) -> int:
+    """Seconds to wait for the next request before a container stops that takes ``start`` to start.
+
+    As long as a start takes: waiting has then cost what the next start costs, so that no other
+    length, whenever the next request comes, costs less than half of this one.
+
+    >>> idle_window((100.0, 200.0))
+    150
+    """
+    return min(LONGEST_WINDOW, round(sum(start) / 2))
+
+
 @dataclass(frozen=True)
 class Prices:
     """USD an hour: of each GPU type, of a CPU core, of a GiB of memory.

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from internvl_modal.engines.registry import engine_of
 from internvl_modal.errors import PlanError
 from internvl_modal.models.quality import Quality, quality_of
 from internvl_modal.models.shapes import ModelSpec
 from internvl_modal.models.support import EngineName
-from internvl_modal.planning.cost import Cost, picture_cost
+from internvl_modal.planning.cost import Cost, idle_window, picture_cost
 from internvl_modal.planning.gpus import Gpu
 from internvl_modal.planning.memory import MARGIN, MIB, Capacity, Memory, kv_bytes_per_token
 from internvl_modal.planning.report import SHOWN, Bar, Report, Row, as_html, as_text, draw
 from internvl_modal.planning.request import Request
+from internvl_modal.planning.server_settings import of_engine
 from internvl_modal.planning.throughput import Load, startup_seconds
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def _headline(plan: Plan) -> str:
@@ -90,10 +88,6 @@ def _range(pair: tuple[float, float]) -> str:
     return f"{pair[0]:.2f}-{pair[1]:.2f}"
 
 
-LEAST_RATIO = 0.05  # for whoever starts a plan that does not fit; LMDeploy takes no 0
-MOST_OF_ALL = 0.98  # and vLLM no more than there is
-
-
 @dataclass(frozen=True, repr=False)
 class Plan:
     """One model on one choice of GPUs.
@@ -142,12 +136,8 @@ class Plan:
 
     @property
     def idle_window(self) -> int:
-        """Seconds that a container waits for its next request before it stops.
-
-        Where nobody says otherwise, as long as a start takes: waiting has then cost what the next
-        start costs, and no other length can cost more than twice the least that was possible.
-        """
-        return self.request.window(self.startup_seconds)
+        """Seconds that a container waits for its next request before it stops."""
+        return self.request.scaledown_window or idle_window(self.startup_seconds)
 
     @property
     def startup_seconds(self) -> tuple[float, float]:
@@ -164,22 +154,15 @@ class Plan:
     @property
     def settings(self) -> dict[str, Any]:
         """Of the engine's server, by the names of its options."""
-        common = {
+        batch = self.request.vision_max_batch_size
+        return {
             "model": self.spec.repo,
             "model_name": self.spec.name,
             "tp": self.count,
             "session_len": self.capacity.session_len,
             "max_batch_size": self.capacity.max_batch_size,
             "quant_policy": self.request.quant_policy,
-        }
-        if self.engine == "vllm":
-            return {**common, "gpu_memory_utilization": min(MOST_OF_ALL, self.memory.share)}
-        return {
-            **common,
-            "model_format": "awq" if self.spec.awq else None,
-            # A forced deploy of what does not fit must still give LMDeploy a share that it takes.
-            "cache_max_entry_count": self.memory.ratio or LEAST_RATIO,
-            "vision_max_batch_size": self.request.vision_max_batch_size,
+            **of_engine(self.engine, self.spec, self.memory, batch),
         }
 
     @property

@@ -15,7 +15,7 @@ from typing import Any
 
 from internvl_modal.models.shapes import ModelSpec
 from internvl_modal.models.support import EngineName, default_engine
-from internvl_modal.planning.cost import Prices, price
+from internvl_modal.planning.cost import Prices, idle_window, price
 from internvl_modal.planning.footprint import Work
 from internvl_modal.planning.gpus import COUNTS, GPUS, Gpu
 from internvl_modal.planning.limits import MAX_SM, misfit, overlong, shortage
@@ -135,7 +135,7 @@ def _evaluate(spec: ModelSpec, gpu: Gpu, count: int, request: Request, prices: P
     )
     load = load_of(spec, engine, request, capacity)
     host = (request.cpu, request.memory_gib)
-    window = request.window(startup_seconds(spec))
+    window = request.scaledown_window or idle_window(startup_seconds(spec))
     cost = price(spec, gpu, count, load, prices, window, host)
     return Plan(
         spec, engine, gpu, count, request, reason, memory, capacity, cost, on_any_gpu=bool(limit)

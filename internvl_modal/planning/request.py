@@ -21,8 +21,6 @@ MAX_BATCH = 64  # requests at once: more only queue behind the ViT, which is one
 # fewer: https://github.com/InternLM/lmdeploy/issues/3529 (InternVL2.5-78B), also 2743 and 3057.
 MAX_BATCH_SEVERAL = 12
 
-LONGEST_WINDOW = 3600  # seconds that Modal lets a container idle
-
 IMAGE_MARKUP_TOKENS = 8  # "Image-1: <img></img>\n"
 
 AT_LEAST_ONE = (
@@ -90,10 +88,6 @@ class Request:
         """Most requests at once on ``count`` GPUs."""
         several = count > 1 and engine == "lmdeploy-0.7.3"
         return self.max_batch_size or (MAX_BATCH_SEVERAL if several else MAX_BATCH)
-
-    def window(self, start: tuple[float, float]) -> int:
-        """Idle seconds until a container stops, which takes ``start`` to be back."""
-        return self.scaledown_window or min(LONGEST_WINDOW, round(sum(start) / 2))
 
     def session(self, context: int) -> int:
         """The session length asked for, else a useful one in which the request fits."""

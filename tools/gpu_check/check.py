@@ -1,8 +1,8 @@
 """Hold the planner against a GPU: memory of weights, ViT and KV, and the speed of the ViT.
 
-    python tools/gpu_check/check.py                                    # on a GPU, minutes
-    python tools/gpu_check/check.py --count                            # anywhere: parameters only
-    python tools/gpu_check/check.py --device cpu --layers 2 --tiles 1  # anywhere: all of it, small
+    python -m tools.gpu_check.check                                    # on a GPU, minutes
+    python -m tools.gpu_check.check --count                            # anywhere: parameters only
+    python -m tools.gpu_check.check --device cpu --layers 2 --tiles 1  # anywhere: all of it, small
 
 Prints a line for each figure and writes all of them to ``--out`` as JSON. Random weights: it says
 nothing about answers, and nothing about LMDeploy's or vLLM's own buffers.
@@ -13,22 +13,19 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
-
 import torch
-from model import build, buildable, fill, parts
 
 from internvl_modal.models.catalogue import MODELS
 from internvl_modal.models.shapes import ModelSpec
 from internvl_modal.planning.footprint import vision_work
 from internvl_modal.planning.gpus import GPUS
 from internvl_modal.planning.throughput import BEST, WORST
+from tools.gpu_check.model import build, buildable, fill, parts
 
 TILES = (1, 3, 7, 13, 26, 41)
 KV_TOKENS = 8192

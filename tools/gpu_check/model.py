@@ -20,9 +20,10 @@ MODEL_TYPES = {
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
     "Qwen3MoeForCausalLM": "qwen3_moe",
-    "GptOssForCausalLM": "gpt_oss",
 }
-"""Language models that transformers has; InternLM's code lies in their repositories."""
+"""Language models that transformers has; the code of InternLM's lies in their repositories, and
+GPT-OSS takes another kind of attention.
+"""
 
 
 def buildable(spec: ModelSpec) -> bool:
@@ -46,7 +47,7 @@ def build(spec: ModelSpec, *, attention: str = "sdpa") -> InternVLForConditional
 
 
 def parts(model: InternVLForConditionalGeneration) -> dict[str, torch.nn.Module]:
-    """What the planner counts apart: the vision model with its projector, and the language model."""
+    """What the planner counts apart: the vision model with its projector, the language model."""
     inner = model.model
     vision = torch.nn.ModuleList([inner.vision_tower, inner.multi_modal_projector])
     return {"vision": vision, "llm": torch.nn.ModuleList([inner.language_model, model.lm_head])}
