@@ -7,7 +7,7 @@ import pickle
 from itertools import pairwise
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from internvl_modal.engines.lmdeploy import LMDeployOptions
@@ -22,6 +22,7 @@ from internvl_modal.planning.memory import MARGIN, MIB, measure
 from internvl_modal.planning.plan import Plan
 from internvl_modal.planning.planner import make_plan
 from internvl_modal.planning.prices import CATALOGUE_PRICES
+from internvl_modal.planning.ranking import best_within
 from internvl_modal.planning.request import Request
 from internvl_modal.planning.throughput import BEST, WORST, Load, request_seconds
 
@@ -241,6 +242,79 @@ def test_a_budget_leaves_out_what_costs_more_an_hour():
     assert "over the budget of 2.00" in none.reason
     with pytest.raises(PlanError, match="budget"):
         none.require()
+
+
+def test_over_the_budget_the_cheapest_hour_is_named():
+    spec = MODELS["internvl2_5-78b"]
+    hours = {p.gpu_string: p.cost.per_hour for p in planned(spec).choices}
+    cheapest = min(hours, key=hours.get)
+    for gpu in (None, parse_gpu("H200:2")):
+        over = make_plan(spec, Request(), CATALOGUE_PRICES, gpu=gpu, budget=2)
+        assert over.over_budget
+        assert gpu or over.gpu_string == cheapest
+        with pytest.raises(PlanError) as caught:
+            over.require()
+        told = f"without budget=2: {cheapest}, {hours[cheapest]:.2f} USD an hour"
+        assert caught.value.hint.startswith(told)
+
+
+# -- which model --------------------------------------------------------------------------------
+
+
+def test_a_budget_alone_is_spent_on_the_best_model():
+    best = best_within(3.0, Request(), CATALOGUE_PRICES)
+    assert best.fits
+    assert best.cost.per_hour <= 3
+    first, *others = best.alternatives
+    assert (first.spec, first.gpu_string) == (best.spec, best.gpu_string)
+    assert all(other.fits and other.cost.per_hour <= 3 for other in others)
+    assert all(best.quality.score >= other.quality.score for other in others)
+    # Each model once, by its cheapest picture that the budget pays for.
+    assert len({plan.spec.name for plan in best.alternatives}) == len(best.alternatives)
+    for plan in best.alternatives:
+        alone = make_plan(plan.spec, Request(), CATALOGUE_PRICES, budget=3.0)
+        assert (alone.gpu_string, alone.engine) == (plan.gpu_string, plan.engine)
+
+
+def value(plan: Plan) -> tuple[float, float]:
+    return plan.quality.score, -sum(plan.cost.per_1000)
+
+
+@given(st.floats(0.1, 40), st.sampled_from([None, *ENGINES]), st.integers(1, 24))
+@settings(max_examples=25)
+def test_a_ranking_is_by_quality_and_what_is_beaten_comes_last(budget, engine, tiles):
+    best = best_within(budget, Request(engine=engine, max_tiles=tiles), CATALOGUE_PRICES)
+    ranking = best.alternatives
+    if not ranking:
+        assert best.over_budget
+        assert f"over the budget of {budget:.2f}" in best.reason
+        return
+    assert {plan.engine for plan in ranking} <= {engine or plan.engine for plan in ranking}
+    beaten = [
+        any(a != b and all(x >= y for x, y in zip(a, b, strict=True)) for a in map(value, ranking))
+        for b in map(value, ranking)
+    ]
+    assert beaten == sorted(beaten)
+    scores = [plan.quality.score for plan in ranking]
+    last = beaten.count(False)
+    assert scores[:last] == sorted(scores[:last], reverse=True)
+    assert scores[last:] == sorted(scores[last:], reverse=True)
+    prices = [sum(plan.cost.per_1000) for plan in ranking[:last]]
+    assert prices == sorted(prices, reverse=True)  # the better, the dearer: nobody beats them
+
+
+def test_a_larger_budget_never_buys_a_worse_model():
+    scores = [
+        best_within(budget, Request(), CATALOGUE_PRICES).quality.score
+        for budget in (1.5, 2, 3, 5, 8, 13, 30)
+    ]
+    assert scores == sorted(scores)
+
+
+def test_what_no_model_can_answer_is_refused_by_name():
+    plan = best_within(3.0, Request(images_per_request=40), CATALOGUE_PRICES)
+    with pytest.raises(PlanError, match="one request takes"):
+        plan.require()
 
 
 def test_nothing_works_for_a_request_longer_than_the_context():
