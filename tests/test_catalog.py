@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from internvl_modal.errors import ConfigError, PlanError
@@ -11,6 +13,7 @@ from internvl_modal.models.families import SYSTEM_MESSAGE, family_of
 from internvl_modal.models.llms import VITS
 from internvl_modal.models.quality import quality_of, ranked
 from internvl_modal.models.support import TITLES, default_engine, engines_of, refusal
+from tools import models_table
 
 # Size of the bf16 weights (GB), layers / hidden / heads / kv heads / head_dim, KV bytes a token.
 PUBLISHED = {
@@ -363,3 +366,9 @@ def test_every_figure_has_a_source_and_lies_in_its_range():
         assert 0 < quality.ocrbench < 1000
         assert quality.score == (quality.mmbench + quality.ocrbench / 10) / 2
         assert "InternVL" in quality.source
+
+
+def test_the_page_of_the_models_is_what_the_script_makes():
+    assert models_table.shown() == models_table.tables(), "run python -m tools.models_table"
+    names = re.findall(r"^\| \[`([^`]+)`\]", models_table.shown(), flags=re.M)
+    assert names == list(MODELS)

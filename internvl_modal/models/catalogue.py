@@ -31,7 +31,7 @@ _QWEN = "Qwen licence (Qwen2.5-72B)"
 _RESEARCH = "MIT, with Qwen2.5-3B under the Qwen research licence (not commercial)"
 _ASK = "MIT, with internlm2_5-7b-chat free for research, commercial use on application"
 _APACHE = "Apache-2.0"
-_V3 = "Apache-2.0 on most cards, the metadata names the Qwen licence"
+_V3 = "Apache-2.0, and the Qwen licence in its metadata"
 
 _ROWS = (
     # family-size, language model, ViT, licence, variants
