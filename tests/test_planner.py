@@ -254,8 +254,17 @@ def test_over_the_budget_the_cheapest_hour_is_named():
         assert gpu or over.gpu_string == cheapest
         with pytest.raises(PlanError) as caught:
             over.require()
-        told = f"without budget=2: {cheapest}, {hours[cheapest]:.2f} USD an hour"
-        assert caught.value.hint.startswith(told)
+        told = f"lmdeploy-0.7.3 on {cheapest}, {hours[cheapest]:.2f} USD an hour"
+        assert caught.value.hint == f"without budget=2: {told}"
+
+
+def test_an_engine_that_does_not_run_the_model_is_refused_with_what_does():
+    with pytest.raises(PlanError, match="no reader for Qwen3ForCausalLM") as caught:
+        planned("internvl3_5-8b", engine="lmdeploy-0.7.3").require()
+    hours = {p.gpu_string: p.cost.per_hour for p in planned("internvl3_5-8b").choices}
+    cheapest = min(hours, key=hours.get)
+    told = f"lmdeploy on {cheapest}, {hours[cheapest]:.2f} USD an hour"
+    assert caught.value.hint == f"without engine=lmdeploy-0.7.3: {told}"
 
 
 # -- which model --------------------------------------------------------------------------------
@@ -331,7 +340,8 @@ def test_a_session_too_short_is_no_gpus_fault():
         plan.require()
     assert not any(gpu in caught.value.message for gpu in GPUS)
     working = planned("internvl2_5-8b")
-    best = f"{working.gpu_string}, {working.cost.per_hour:.2f} USD an hour"
+    cheapest = min(working.choices, key=lambda choice: choice.cost.per_hour)
+    best = f"lmdeploy-0.7.3 on {cheapest.gpu_string}, {cheapest.cost.per_hour:.2f} USD an hour"
     assert caught.value.hint == f"without session_len=1000: {best}"
     assert "cannot be served so" in str(plan)
 

@@ -27,7 +27,7 @@ COLUMNS = (
 
 
 def row(spec: ModelSpec) -> str:
-    """The row of a model on its default engine: the cheapest GPUs by the hour and by the picture."""
+    """The row of a model on its default engine: cheapest by the hour, then by the picture."""
     plan = make_plan(spec, Request(), CATALOGUE_PRICES)
     assert plan.fits, spec.name
     hour = min(plan.choices, key=lambda choice: choice.cost.per_hour)

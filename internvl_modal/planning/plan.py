@@ -183,8 +183,9 @@ class Plan:
         """What works: the nearest choices, and the cheapest."""
         if not self.choices:
             general = "a smaller model, an -AWQ one or a shorter session_len needs less"
-            told = [self.remedy, general] if self.request.session_len is None else [self.remedy]
-            return "; ".join(filter(None, told)) or general
+            # Where money, the engine or a session too short is the limit, less is no help.
+            wished = self.over_budget or self.request.engine or self.request.session_len
+            return "; ".join(filter(None, [self.remedy, "" if wished else general])) or general
         # The same type in another number comes before other types: who named it had a reason.
         near = sorted(self.choices, key=lambda choice: choice.gpu is not self.gpu)[:3]
         best = min(self.choices, key=lambda choice: choice.cost.per_hour)

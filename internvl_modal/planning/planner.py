@@ -88,13 +88,13 @@ def _remedy(spec: ModelSpec, request: Request, prices: Prices) -> str:
             freed = replace(request, **usual)
             plans = [_evaluate(spec, *each, freed, prices) for each in _candidates()]
             if working := [plan for plan in plans if plan.fits]:
-                best = min(working, key=_price_of_pictures)
+                best = min(working, key=_price_of_hour)
                 return f"without {field.name}={getattr(request, field.name)}: {_priced(best)}"
     return ""
 
 
 def _priced(plan: Plan) -> str:
-    return f"{plan.gpu_string}, {plan.cost.per_hour:.2f} USD an hour"
+    return f"{plan.engine} on {plan.gpu_string}, {plan.cost.per_hour:.2f} USD an hour"
 
 
 def _candidates() -> Iterator[tuple[Gpu, int]]:
