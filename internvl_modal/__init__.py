@@ -24,11 +24,21 @@ if TYPE_CHECKING:
     from internvl_modal.batch.outcome import Outcome as Outcome
     from internvl_modal.batch.progress import BatchProgress as BatchProgress
     from internvl_modal.batch.progress import Progress as Progress
+    from internvl_modal.captions.answer import Answer as Answer
+    from internvl_modal.captions.boxes import Box as Box
+    from internvl_modal.captions.boxes import Located as Located
+    from internvl_modal.captions.presets.base import Preset as Preset
+    from internvl_modal.captions.presets.lora import lora as lora
+    from internvl_modal.captions.presets.registry import PRESETS as PRESETS
+    from internvl_modal.captions.rules import RULES as RULES
+    from internvl_modal.captions.rules import Rule as Rule
     from internvl_modal.client.aio import AsyncClient as AsyncClient
     from internvl_modal.client.shortcuts import adescribe as adescribe
     from internvl_modal.client.shortcuts import adescribe_many as adescribe_many
+    from internvl_modal.client.shortcuts import alocate as alocate
     from internvl_modal.client.shortcuts import describe as describe
     from internvl_modal.client.shortcuts import describe_many as describe_many
+    from internvl_modal.client.shortcuts import locate as locate
     from internvl_modal.client.streams import AsyncStream as AsyncStream
     from internvl_modal.client.streams import Stream as Stream
     from internvl_modal.client.sync import Client as Client
@@ -66,7 +76,7 @@ if TYPE_CHECKING:
     from internvl_modal.planning.api import plan as plan
     from internvl_modal.planning.cost import Cost as Cost
     from internvl_modal.planning.cost import Prices as Prices
-    from internvl_modal.planning.plan import Capacity as Capacity
+    from internvl_modal.planning.memory import Capacity as Capacity
     from internvl_modal.planning.plan import Plan as Plan
     from internvl_modal.protocol.endpoint import Backend as Backend
     from internvl_modal.protocol.endpoint import Capabilities as Capabilities
@@ -101,8 +111,21 @@ _HOMES = {
     "batch.options": ["BatchOptions"],
     "batch.outcome": ["Outcome"],
     "batch.progress": ["BatchProgress", "Progress"],
+    "captions.answer": ["Answer"],
+    "captions.boxes": ["Box", "Located"],
+    "captions.presets.base": ["Preset"],
+    "captions.presets.lora": ["lora"],
+    "captions.presets.registry": ["PRESETS"],
+    "captions.rules": ["RULES", "Rule"],
     "client.aio": ["AsyncClient"],
-    "client.shortcuts": ["adescribe", "adescribe_many", "describe", "describe_many"],
+    "client.shortcuts": [
+        "adescribe",
+        "adescribe_many",
+        "alocate",
+        "describe",
+        "describe_many",
+        "locate",
+    ],
     "client.streams": ["AsyncStream", "Stream"],
     "client.sync": ["Client"],
     "deployment.api": ["aconnect", "adeploy", "connect", "deploy"],
@@ -113,7 +136,8 @@ _HOMES = {
     "errors": errors.__all__,
     "planning.api": ["plan"],
     "planning.cost": ["Cost", "Prices"],
-    "planning.plan": ["Capacity", "Plan"],
+    "planning.memory": ["Capacity"],
+    "planning.plan": ["Plan"],
     "protocol.endpoint": ["Backend", "Capabilities", "Endpoint"],
     "schema.inputs": ["ImageInputs", "ImageSource", "Message"],
     "schema.options": ["DescribeOptions", "Detail", "Options"],

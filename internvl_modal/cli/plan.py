@@ -17,11 +17,15 @@ from internvl_modal.planning.report import aligned
 def plan(
     context: typer.Context,
     model: Annotated[
-        str, typer.Argument(help="A name of the catalog (--list), or a repository owner/name.")
-    ] = "internvl2_5-78b",
+        str | None,
+        typer.Argument(help="A name of the catalog (--list) or owner/name; internvl2_5-78b."),
+    ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the catalog instead.")] = False,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit; main by default.")
+    ] = None,
+    family: Annotated[
+        str | None, typer.Option(help="The catalog's model that owner/name was made from.")
     ] = None,
     gpu: Annotated[str | None, typer.Option(help="Modal's GPU string, such as H200:2.")] = None,
     engine: Annotated[
@@ -43,10 +47,12 @@ def plan(
     scaledown_window: Annotated[int, typer.Option(help="Idle seconds before one stops.")] = 300,
     cpu: Annotated[float, typer.Option(help="CPU cores.")] = CORES,
     memory_gib: Annotated[float, typer.Option(help="GiB of host memory.")] = HOST_GIB,
-    budget: Annotated[float | None, typer.Option(help="Most USD an hour.")] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Most USD an hour; with no model, the best for it.")
+    ] = None,
     as_json: Json = False,
 ) -> int:
-    """Say which GPUs run a model, how many pictures at once, and at what cost."""
+    """Say which GPUs run a model, how many pictures, and at what cost."""
     if list_:
         print(json.dumps(list(MODELS)) if as_json else models_text())
         return 0

@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from internvl_modal._utils.child_environment import COMPUTE, ENGINE, SYSTEM, only
 from internvl_modal._utils.child_process import ChildProcess
 from internvl_modal.engines import server_main
 from internvl_modal.engines.base import EVERYWHERE, EngineOptions
@@ -31,7 +32,8 @@ class EngineServer:
     further options of the engine's; ``on_line`` is called with each line that it writes.
 
     Not safe for several threads at once, but for ``stop``, which may interrupt a ``start``. ``env``
-    replaces the whole environment where it is given, as a container must not hand its own on.
+    is its whole environment; by default it gets those of this process's variables that it and its
+    libraries read, and no keys (``child_environment``).
     """
 
     def __init__(
@@ -103,22 +105,28 @@ class EngineServer:
         """The last lines of its log, keys masked."""
         return self._process.tail(lines) if self._process else ""
 
-    def _command(self) -> tuple[list[str], Mapping[str, str] | None]:
+    def _command(self) -> tuple[list[str], Mapping[str, str]]:
         """What to run, and its environment.
 
         With another program in front (``numactl lmdeploy``, a container's wrapper) there is no
         Python script to become, and so no way to hide arguments: it gets them as the engine
         documents them.
         """
-        environment = os.environ if self._env is None else self._env
+        environment = self._environment()
         script = shutil.which(self._executable, path=environment.get("PATH"))
         python = _python_of(Path(script)) if script else None
         if script is None or python is None:
             argv = self.options.command(self._executable) + self._engine_args
-            return argv + self.options.key_arguments, self._env
+            return argv + self.options.key_arguments, environment
         hidden = {server_main.ARGUMENTS: json.dumps(self.options.key_arguments)}
         argv = [python, server_main.__file__, *self.options.command(script)]
         return argv + self._engine_args, {**environment, **hidden}
+
+    def _environment(self) -> Mapping[str, str]:
+        """What it was given, else those of this process's variables that it has a use for."""
+        if self._env is not None:
+            return self._env
+        return only(os.environ, SYSTEM, COMPUTE, ENGINE)
 
     def _check_port(self) -> None:
         """Refuse a port where another server would answer in its place.

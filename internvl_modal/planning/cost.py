@@ -132,9 +132,13 @@ def price(
             f"{load.batch} requests always under way, {load.images} x {load.tiles} tiles "
             f"in and {load.output_tokens} tokens out each",
             f"{WORST.prefill:.0%}-{BEST.prefill:.0%} of peak TFLOPS in the LLM, "
-            f"{WORST.vision:.0%}-{BEST.vision:.0%} in the ViT (one GPU at a time), "
+            f"{WORST.vision:.0%}-{BEST.vision:.0%} in the ViT ({_shared(load)}), "
             f"{WORST.bandwidth:.0%}-{BEST.bandwidth:.0%} of memory and link bandwidth",
             f"{BEST.cpu * 1000:.0f}-{WORST.cpu * 1000:.0f} ms of CPU a picture; low: ViT and LLM "
             "overlap, high: they take turns",
         ),
     )
+
+
+def _shared(load: Load) -> str:
+    return "one GPU at a time" if load.engine == "lmdeploy-0.7.3" else "on all GPUs"

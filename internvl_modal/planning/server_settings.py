@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from internvl_modal.models.shapes import ModelSpec
@@ -21,9 +20,7 @@ def of_engine(
     LMDeploy takes a share of what the weights leave for its cache, vLLM one of the whole memory.
     """
     if engine == "vllm":
-        # Rounded up: what is planned must find room in it.
-        share = math.ceil(memory.used / memory.total * 1000) / 1000
-        return {"gpu_memory_utilization": min(MOST_OF_ALL, share)}
+        return {"gpu_memory_utilization": min(MOST_OF_ALL, memory.share)}
     return {
         "model_format": "awq" if spec.awq else None,
         # A forced deploy of what does not fit must still give LMDeploy a share that it takes.

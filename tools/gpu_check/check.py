@@ -23,8 +23,8 @@ import torch
 
 from internvl_modal.models.catalogue import MODELS
 from internvl_modal.models.shapes import ModelSpec
+from internvl_modal.planning.footprint import vision_work
 from internvl_modal.planning.gpus import GPUS
-from internvl_modal.planning.memory import measure
 from internvl_modal.planning.throughput import BEST, WORST
 from tools.gpu_check.model import build, buildable, fill, parts
 
@@ -130,12 +130,8 @@ def vision(spec: ModelSpec, model: Any, tiles: int, device: str) -> dict[str, An
         "model": spec.name,
         "what": f"vision, {tiles} tiles",
         "peak": peak,
-        "planned": measure(
-            spec, 0, tp=1, batch=1, session_len=1, tiles=tiles, flash_attention=True
-        ).vision_work,
-        "planned, scores in full": measure(
-            spec, 0, tp=1, batch=1, session_len=1, tiles=tiles
-        ).vision_work,
+        "planned": vision_work(spec.vit, tiles, flash_attention=True),
+        "planned, scores in full": vision_work(spec.vit, tiles, flash_attention=False),
         "seconds": seconds,
         "tiles a second": tiles / seconds,
         "share of peak": flop / seconds / (gpu.tflops * 1e12) if gpu else None,
