@@ -1,12 +1,10 @@
-"""Argument parser, start, readiness, log, stop and restart, with LMDeploy's own command."""
+"""Start, readiness, log, stop and restart, with LMDeploy's own command."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -16,57 +14,10 @@ from PIL import Image
 
 import internvl_modal as ivl
 from internvl_modal.backends.lmdeploy import LMDeployBackend, _free_port
-from internvl_modal.engines.lmdeploy import LMDeployOptions
 from internvl_modal.engines.server_process import EngineServer
 from internvl_modal.errors import ServerUnavailableError
 from tests.conformance.serving import Front
 from tests.environments import REPOSITORY
-
-PARSE = """
-import json, sys
-from lmdeploy.cli.cli import CLI
-from lmdeploy.cli.serve import SubCliServe
-SubCliServe.add_parsers()
-for argv in json.load(sys.stdin):
-    print(json.dumps({k: v for k, v in vars(CLI.parser.parse_args(argv)).items() if k != "run"}))
-"""
-
-OPTIONS = [
-    {"model": "/weights/1f"},
-    {"model": "/weights/1f", "api_keys": ["-leading-dash"]},
-    {"model": "OpenGVLab/InternVL2_5-78B-AWQ", "model_format": "awq", "api_keys": ["a", "b"]},
-    {
-        "model": "/weights/a b",
-        "model_name": "internvl",
-        "tp": 4,
-        "session_len": 16384,
-        "max_batch_size": 32,
-        "cache_max_entry_count": 0.55,
-        "quant_policy": 8,
-        "vision_max_batch_size": 16,
-        "chat_template": "internvl2-internlm2",
-        "server_name": "127.0.0.1",
-        "server_port": 8000,
-        "log_level": "INFO",
-    },
-]
-
-
-def test_command_lines_mean_the_same_to_lmdeploy(executable: str) -> None:
-    options = [LMDeployOptions.parse(**given) for given in OPTIONS]
-    done = subprocess.run(
-        [str(Path(executable).with_name("python")), "-c", PARSE],
-        input=json.dumps([each.argv()[1:] for each in options]),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for ours, line in zip(options, done.stdout.splitlines()[-len(OPTIONS) :], strict=True):
-        theirs = json.loads(line)
-        expected = ours.model_dump(exclude={"model", "api_keys"})
-        expected["model_path"] = ours.model
-        expected["api_keys"] = [key.get_secret_value() for key in ours.api_keys] or None
-        assert {name: theirs[name] for name in expected} == expected
 
 
 def test_start_is_idempotent_and_a_dead_server_is_started_anew(
