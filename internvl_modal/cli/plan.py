@@ -44,7 +44,9 @@ def plan(
     vision_max_batch_size: Annotated[
         int, typer.Option(help="Pictures in one pass of the ViT.")
     ] = 1,
-    scaledown_window: Annotated[int, typer.Option(help="Idle seconds before one stops.")] = 300,
+    scaledown_window: Annotated[
+        int | None, typer.Option(help="Idle seconds before one stops; as long as a start takes.")
+    ] = None,
     cpu: Annotated[float, typer.Option(help="CPU cores.")] = CORES,
     memory_gib: Annotated[float, typer.Option(help="GiB of host memory.")] = HOST_GIB,
     budget: Annotated[
