@@ -125,6 +125,24 @@ def test_the_list_of_models_says_which_run_here():
     assert local == set(HUB_MODELS)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"budget": 0}, "budget = 0: it must be more than 0"),
+        ({"budget": float("nan")}, "budget = nan"),
+        ({"budget": 3, "revision": "main"}, "no model is named"),
+        ({"family": "internvl3_5-8b"}, "no model is named"),
+        ({"model": "internvl3-8b", "family": "internvl3-8b"}, "internvl3-8b is listed"),
+        ({"model": "me/captions", "family": "mine"}, "unknown model 'mine'"),
+        ({"model": "captions", "family": "internvl3-8b"}, "unknown model 'captions'"),
+        ({"model": "internvl3-8b", "engine": "sglang"}, "unknown engine 'sglang'"),
+    ],
+)
+def test_what_means_nothing_is_refused(wrong, told):
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        plan(prices="catalogue", **wrong)
+
+
 def test_a_repository_is_described_by_its_files_on_the_hub():
     files = {"config.json": json.dumps(CONFIG).encode(), "model.safetensors": b"0" * 5000}
     with LoopbackHub() as hub:

@@ -60,6 +60,12 @@ def plan(
             f"plan() has no option {', '.join(sorted(unknown))}",
             hint=f"options: {', '.join(PlanOptions.__annotations__)}",
         )
+    if budget is not None and not budget > 0:
+        raise ConfigError(f"budget = {budget}: it must be more than 0 USD an hour")
+    if model is None and (revision or family):
+        raise ConfigError(
+            "revision and family are of a repository, and no model is named", hint="name the model"
+        )
     request = Request(**options)
     # Read before the model is looked up: a mistyped GPU should not first cost a question to the
     # Hub.

@@ -32,6 +32,11 @@ def model_spec(
     for what is no InternVL.
     """
     if found := find_model(model):
+        if family is not None:
+            raise ConfigError(
+                f"{found.name} is listed, and family={family!r} is for what is not",
+                hint="leave family out",
+            )
         return found
     # The Hub would take a bare word for one of its old repositories without an owner.
     if "/" not in model:
