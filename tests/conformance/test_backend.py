@@ -15,7 +15,8 @@ from PIL import Image
 import internvl_modal as ivl
 from internvl_modal.backends.lmdeploy import LMDeployBackend, _free_port
 from internvl_modal.engines.server_process import EngineServer
-from internvl_modal.errors import ServerUnavailableError
+from internvl_modal.errors import ConfigError, ServerUnavailableError
+from tests.conformance.environment import NEW, lmdeploy_executable
 from tests.conformance.serving import Front
 from tests.environments import REPOSITORY
 
@@ -92,3 +93,31 @@ def test_restart(executable: str, backend: LMDeployBackend, running: Front) -> N
     assert "Uvicorn running" in server.tail()
     server.stop()
     assert running.client.models() == ["internvl2_5-78b"]
+
+
+def test_todays_lmdeploy_serves_what_needs_it(enabled: None, tmp_path: Path) -> None:
+    """InternVL3.5 gets 0.18 without being told, and is spoken to as such."""
+    (tmp_path / "InternVL3_5-8B").mkdir()
+    Image.new("RGB", (900, 450), "red").save(tmp_path / "red.png")
+    backend = LMDeployBackend(
+        tmp_path / "InternVL3_5-8B", executable=str(lmdeploy_executable(NEW)), startup_timeout=120
+    )
+    with ivl.Client(backend) as client:
+        described = client.describe(tmp_path / "red.png", detail="low")
+        capabilities = backend.start().capabilities
+    assert (described.text, described.seen) == ("A picture.", "confirmed")
+    assert capabilities is not None
+    assert (capabilities.dialect, capabilities.json_schema) == ("lmdeploy-0.13", True)
+
+
+@pytest.mark.parametrize(
+    ("model", "engine", "said"),
+    [
+        ("internvl3_5-8b", "lmdeploy-0.7.3", "internvl3_5-8b: LMDeploy 0.7.3 has no reader"),
+        ("internvl3_5-8b-fp8-dynamic", "lmdeploy", "FP8"),
+        ("internvl3_5-8b", "sglang", "there is no engine 'sglang'"),
+    ],
+)
+def test_what_an_engine_does_not_run_is_refused(model: str, engine: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        LMDeployBackend(model, engine=engine)
