@@ -10,6 +10,7 @@ import typer
 import internvl_modal
 from internvl_modal.cli.common import Json
 from internvl_modal.models.catalogue import MODELS
+from internvl_modal.models.support import engines_of
 from internvl_modal.planning.cost import CORES, HOST_GIB
 from internvl_modal.planning.report import aligned
 
@@ -67,8 +68,9 @@ def plan(
 
 
 def models_text() -> str:
-    """The catalog: names, bytes of the weights, and which have files for this machine's CPU."""
-    rows: list[tuple[str, ...]] = [("model", "GB", "local")]
+    """The catalog: names, bytes of weights, engines, and which run on this machine's CPU too."""
+    rows: list[tuple[str, ...]] = [("model", "GB", "engines", "local")]
     for spec in MODELS.values():
-        rows.append((spec.name, f"{spec.disk_bytes / 1e9:.1f}", "yes" if spec.gguf else ""))
+        size, engines = f"{spec.disk_bytes / 1e9:.1f}", ", ".join(engines_of(spec))
+        rows.append((spec.name, size, engines, "yes" if spec.gguf else ""))
     return "\n".join(aligned(rows))
