@@ -83,5 +83,7 @@ def test_where_no_lmdeploy_can_be_installed() -> None:
     assert how_to_install((3, 12)) == "pip install 'internvl-modal[lmdeploy]'"
     told = how_to_install((3, 14))
     assert "needs a Python below 3.13, and this is 3.14" in told
+    for engine in ("lmdeploy", "vllm"):
+        assert "environment of its own" in how_to_install(engine=engine)
     here = how_to_install()
     assert ("below" in here) == (sys.version_info >= (3, 13))

@@ -34,7 +34,7 @@ class ServedApp:
         app: str,
         *,
         model: str,
-        engine: str,
+        engine: str = "lmdeploy-0.7.3",
         api_key: SecretStr | str,
         environment: str | None = None,
         proxy: tuple[SecretStr, SecretStr] | None = None,
@@ -95,7 +95,9 @@ class FixedBackend:
 
     name = "modal"
 
-    def __init__(self, base_url: str, api_key: str, model: str, engine: str) -> None:
+    def __init__(
+        self, base_url: str, api_key: str, model: str, engine: str = "lmdeploy-0.7.3"
+    ) -> None:
         headers = {"authorization": f"Bearer {api_key}"}
         capabilities = engine_of(engine).capabilities(model)
         self._endpoint = Endpoint(base_url, model, headers, capabilities)
