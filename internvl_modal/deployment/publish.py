@@ -107,7 +107,10 @@ class Publication:
         if commit is None:
             return spec
         log.info(
-            "LMDeploy will run the Python code of %s at commit %s", spec.container.model, commit
+            "%s will run the Python code of %s at commit %s",
+            spec.container.engine,
+            spec.container.model,
+            commit,
         )
         return replace(spec, container=replace(spec.container, revision=commit))
 
