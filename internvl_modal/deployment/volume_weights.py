@@ -27,8 +27,8 @@ def on_volume(spec: DeploymentSpec) -> bool:
 def commit_on_volume(spec: DeploymentSpec) -> str | None:
     """The commit of the weights that ``serve`` will find, None where they are not whole.
 
-    Read through Modal's API from this machine: no container is started. The engines read safetensors
-    or .bin, so GGUF files alone do not count.
+    Read through Modal's API from this machine: no container is started. The engines read
+    safetensors or .bin, so GGUF files alone do not count.
     """
     from internvl_modal.weights.cache import WeightsCache
 
