@@ -156,7 +156,12 @@ class Publication:
 def _at(spec: DeploymentSpec, commit: str | None) -> DeploymentSpec:
     if commit is None:
         return spec
-    log.info("LMDeploy will run the Python code of %s at commit %s", spec.container.model, commit)
+    log.info(
+        "%s will run the Python code of %s at commit %s",
+        spec.container.engine,
+        spec.container.model,
+        commit,
+    )
     return replace(spec, container=replace(spec.container, revision=commit))
 
 

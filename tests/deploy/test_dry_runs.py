@@ -55,6 +55,7 @@ def test_several_gpus_in_order_of_preference() -> None:
     assert made.plan.gpu_string == "H100:4"
     assert [each["gpu"] for each in container.machines] == ["H100:4", "A100-80GB:4"]
     assert [each["settings"]["tp"] for each in container.machines] == [4, 4]
+    assert "\n          on A100-80GB:4: 4 GPUs, 12 requests at once\n" in str(made.spec)
     assert made.cost().per_hour == made.plan.cost.per_hour
     alone = deploy("internvl2_5-78b", gpu="A100-80GB:4", dry_run=True)
     assert made.cost().per_hour > alone.cost().per_hour

@@ -163,6 +163,8 @@ def test_describe_from_another_process(running: Running) -> None:
     assert (seen, model, tiles) == ("confirmed", MODEL, 3)
     assert tokens > 3 * 256
     assert text or running.engine == "vllm", "random weights may say nothing"
+    # After the first answer it is shown a picture again: its access log was understood.
+    wait_until(lambda: log(running.plane).count("a picture: ") >= 2)
 
 
 def test_the_key_is_in_no_list_of_processes_and_no_log(running: Running) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from modal_proto import api_pb2 as p
@@ -123,6 +124,24 @@ def test_warm_and_cool(schedule: Machine, plane: Plane) -> None:
     assert scaling.min_containers == 2
     schedule.python("from internvl_modal.deployment import scheduled\nscheduled.cool()\nsay(1)")
     assert scaling.min_containers == 0
+
+
+def test_another_machine_learns_engine_and_gpus(
+    deployed: Machine, plane: Plane, tmp_path: Path
+) -> None:
+    """From the app's tags, which hold no commas, slashes or colons."""
+    call = (
+        "deploy('internvl3_5-8b', name='today', engine='vllm', gpu=['L40S', 'A10:2'], wait=False)"
+    )
+    deployed.python(f"say(repr({call}))")
+    other = Machine(plane, tmp_path / "other")
+    engine, gpu, model, dialect = other.python(
+        "d = connect('today', api_key='k')\n"
+        "preview = d.backend().preview()\n"
+        "say([d.options.engine, d.options.gpu, d.options.model, preview.capabilities.dialect])"
+    )
+    assert (engine, gpu, dialect) == ("vllm", "L40S,A10:2", "vllm")
+    assert model == "OpenGVLab/InternVL3_5-8B"
 
 
 def test_what_it_cost(deployed: Machine, plane: Plane) -> None:
