@@ -12,7 +12,9 @@ from internvl_modal.schema.results import Description
 
 __all__ = ["Outcome", "fingerprint", "key_hash"]
 
-_SAME_TEXT = {"timeout", "max_pixels", "max_bytes_decoded", "allow_private_urls", "user_agent"}
+_SAME_TEXT = {
+    "timeout", "max_pixels", "max_bytes_decoded", "allow_private_urls", "user_agent", "shrink",
+}  # fmt: skip
 """Options that do not change what a model says of a picture."""
 _FIRST = {
     "detail", "max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "repetition_penalty",
