@@ -18,6 +18,7 @@ from typing_extensions import Unpack
 
 from internvl_modal.batch.iterate import AsyncBatch, Batch
 from internvl_modal.batch.options import BatchOptions, with_batch_options
+from internvl_modal.batch.prompts import Prompt
 from internvl_modal.batch.sources.inputs import Images
 from internvl_modal.client.aio import AsyncClient
 from internvl_modal.client.sync import Client
@@ -123,7 +124,7 @@ async def adescribe(
 @with_batch_options
 def describe_many(
     images: Images,
-    prompt: str | None = None,
+    prompt: Prompt | None = None,
     *,
     backend: str | Backend | None = None,
     model: str | None = None,
@@ -139,7 +140,7 @@ def describe_many(
 @with_batch_options
 def adescribe_many(
     images: Images,
-    prompt: str | None = None,
+    prompt: Prompt | None = None,
     *,
     backend: str | Backend | None = None,
     model: str | None = None,
