@@ -15,8 +15,10 @@ from internvl_modal.batch.iterate import AsyncBatch
 from internvl_modal.batch.options import BatchOptions, Job, with_batch_options
 from internvl_modal.batch.prompts import Prompt
 from internvl_modal.batch.sources.inputs import Images
+from internvl_modal.captions.boxes import Located
 from internvl_modal.client.base import ClientBase, M, T, of_type
 from internvl_modal.client.streams import AsyncStream
+from internvl_modal.flows import locating
 from internvl_modal.flows.steps import Flow, adrive
 from internvl_modal.protocol.endpoint import Backend, Capabilities
 from internvl_modal.schema.inputs import ImageInputs, ImageSource, Message
@@ -116,6 +118,11 @@ class AsyncClient(ClientBase):
     ) -> M:
         """Read a picture into a pydantic model; see ``Client.extract``."""
         return await self._run(self._core.extract(image, schema, prompt, repairs, options))
+
+    @with_options
+    async def locate(self, image: ImageSource, what: str, **options: Unpack[Options]) -> Located:
+        """Where ``what`` is in a picture; see ``Client.locate``."""
+        return await self._run(locating.locate(self._core, image, what, options))
 
     @with_options
     async def describe_video(

@@ -14,8 +14,10 @@ from internvl_modal.batch.iterate import Batch
 from internvl_modal.batch.options import BatchOptions, Job, with_batch_options
 from internvl_modal.batch.prompts import Prompt
 from internvl_modal.batch.sources.inputs import Images
+from internvl_modal.captions.boxes import Located
 from internvl_modal.client.base import ClientBase, M, T, of_type
 from internvl_modal.client.streams import Stream
+from internvl_modal.flows import locating
 from internvl_modal.flows.steps import Flow, drive
 from internvl_modal.protocol.endpoint import Backend, Capabilities
 from internvl_modal.schema.inputs import ImageInputs, ImageSource, Message
@@ -124,6 +126,16 @@ class Client(ClientBase):
         >>> client.extract("sign.jpg", Sign).words  # doctest: +SKIP
         """
         return self._run(self._core.extract(image, schema, prompt, repairs, options))
+
+    @with_options
+    def locate(self, image: ImageSource, what: str, **options: Unpack[Options]) -> Located:
+        """Where ``what`` is in a picture: boxes in its own pixels, and ``draw()``.
+
+        Raises OutputInvalidError where the model's numbers are no boxes of 0 to 1000.
+
+        >>> client.locate("table.jpg", "the red cup").boxes  # doctest: +SKIP
+        """
+        return self._run(locating.locate(self._core, image, what, options))
 
     @with_options
     def describe_video(
