@@ -13,7 +13,7 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -29,7 +29,8 @@ from internvl_modal.batch.prompts import Filler
 from internvl_modal.batch.requests import Perform, Requester, contained
 from internvl_modal.batch.sinks.base import SYNC_SECONDS, SeenKeys
 from internvl_modal.batch.sinks.choose import sink_for
-from internvl_modal.batch.sources.inputs import Images, check_choice, size_of
+from internvl_modal.batch.sources.counting import Counting
+from internvl_modal.batch.sources.inputs import Images, check_choice
 from internvl_modal.batch.sources.keys import Item, Naming
 from internvl_modal.batch.sources.read_ahead import End, items
 from internvl_modal.errors import InternVLError
@@ -37,6 +38,9 @@ from internvl_modal.flows.core import Core
 from internvl_modal.transport.retry import Retry
 
 __all__ = ["Run"]
+
+COUNT_SECONDS = 10.0
+"""What a projection waits for the count of the whole source, at the end."""
 
 THREADS = min(8, (os.cpu_count() or 1) + 2)
 """Pictures in preparation at once: decoding takes memory, fetching takes time."""
@@ -72,6 +76,7 @@ class Run:
     ) -> None:
         self._core, self._images, self._job = core, images, job
         check_choice(images, job.choice)
+        self._counting = Counting(images, job.choice)
         self._sink = sink_for(job, images)
         self._threads = ThreadPoolExecutor(THREADS, "internvl-prepare")
         self._requester = Requester(core, exchange, retry, job, self._threads)
@@ -136,6 +141,7 @@ class Run:
             task.cancel()
         if self._main is not None:
             await asyncio.wait({self._main})
+        self._counting.close()
         self._requester.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._writer.shutdown(wait=False)
@@ -165,6 +171,7 @@ class Run:
                     self._judge.finish()
                 self._done.put_nowait(None)
                 await writing
+                await self._counted()
                 self._meter.close(self._limiter.limit)
         except asyncio.CancelledError:
             raise
@@ -175,6 +182,12 @@ class Run:
                 await loop.run_in_executor(self._writer, self._sink.close)
             except Exception as error:  # noqa: BLE001 - the same
                 self._error = self._error or error
+
+    async def _counted(self) -> None:
+        """Wait a while for what a projection is made for."""
+        counting = self._counting.under_way
+        if self._job.part.is_part and counting is not None and not self._halt.is_set():
+            await asyncio.wait({asyncio.wrap_future(counting)}, timeout=COUNT_SECONDS)
 
     async def _unless_halted(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """The task of ``work``, at its end; cancelled where something ended the batch before."""
@@ -201,7 +214,10 @@ class Run:
         # Four times what can be under way: order can be restored over so many, and the caller may
         # lag.
         self._window = asyncio.Semaphore(4 * (most + THREADS))
-        self._meter = ProgressMeter(settings.progress, size_of(self._images), endpoint.usd_per_hour)
+        self._counting.start()
+        self._meter = ProgressMeter(
+            settings.progress, lambda: self._counting.total, endpoint.usd_per_hour, job.part
+        )
         self._numbers = lambda: self._meter.now(self._limiter.limit)
         self._requester.on_wait = lambda words: self._meter.wait(words, self._limiter.limit)
 
@@ -231,7 +247,7 @@ class Run:
             digests=self.remembers,
             filler=Filler(job.prompts),
         )
-        async with aclosing(items(self._images, job.choice, naming)) as found:
+        async with aclosing(self._items(naming)) as found:
             async for item in found:
                 if isinstance(item, End):
                     error = item.error
@@ -254,6 +270,10 @@ class Run:
             await asyncio.wait(list(self._tickets))
         if error is not None:
             self._end(error)
+
+    def _items(self, naming: Naming) -> AsyncGenerator[Item | End, None]:
+        job = self._job
+        return items(self._images, job.choice, naming, job.part, self._counting.tell)
 
     async def _process(self, ticket: InFlight) -> None:
         """Make one outcome, whatever happens, unless it ends the batch."""
