@@ -209,8 +209,9 @@ class Run:
         endpoint = ready.endpoint
         known = [most for most in (settings.max_concurrency, endpoint.sessions) if most]
         # The caller's limit or the server's own, whichever is less.
-        most = fixed or min(known, default=MOST)
-        self._limiter = self._requester.limiter = Limiter(fixed, most, THREADS)
+        servers = 1 + len(endpoint.others)
+        most = fixed or min(known, default=MOST * servers)
+        self._limiter = self._requester.limiter = Limiter(fixed, most, THREADS, servers)
         # Four times what can be under way: order can be restored over so many, and the caller may
         # lag.
         self._window = asyncio.Semaphore(4 * (most + THREADS))

@@ -67,7 +67,9 @@ class Flags:
     pages: Annotated[Text, _option("Pages of a PDF: 1-20.")] = None
     quiet: Annotated[bool, _option("No progress.", "--quiet")] = False
     backend: Annotated[Text, _option("local, endpoint, lmdeploy, modal or a URL.")] = None
-    base_url: Annotated[Text, _option("URL of an OpenAI-compatible server.")] = None
+    base_url: Annotated[
+        Texts, _option("URL of an OpenAI-compatible server; again for more of one model.")
+    ] = None
     model: Annotated[Text, _option("Model there.")] = None
     detail: Annotated[Text, _option("low, medium, high, auto or a tile count 1-40.")] = None
     max_tokens: Annotated[Number, _option("Most tokens to write.")] = None

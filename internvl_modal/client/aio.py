@@ -50,7 +50,7 @@ class AsyncClient(ClientBase):
         self,
         backend: str | Backend | None = None,
         *,
-        base_url: str | None = None,
+        base_url: str | Sequence[str] | None = None,
         api_key: str | None = None,
         model: str | None = None,
         timeout: float | None = None,

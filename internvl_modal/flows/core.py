@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from internvl_modal.errors import ConfigError
 from internvl_modal.flows.discovery import Ready, discover, models_step, settle_tiles
+from internvl_modal.flows.fleet import Fleet
 from internvl_modal.flows.steps import Blocking, Flow, chat_step, exchange_of, timed
 from internvl_modal.flows.turns import (
     checked_messages,
@@ -78,6 +79,7 @@ class Core:
         self._timeout = timeout
         self._capabilities = capabilities
         self._typed = TypedAnswers()
+        self._fleet = Fleet()
         self._ready: Ready | None = None
         self._closed = threading.Event()
 
@@ -265,8 +267,12 @@ class Core:
         endpoint: Endpoint = yield Blocking(self.start)
         # Monotonic: a clock that is set back must not prolong a call.
         deadline = time.monotonic() + (timeout or self._patience(endpoint))
+        model = endpoint.model or self._model
+        if endpoint.others:
+            endpoint = yield from self._fleet.of(endpoint, model, deadline)
+            if self._ready is not None and self._ready.endpoint.base_url == endpoint.base_url:
+                self._ready = self._ready._replace(endpoint=endpoint)  # one more, or one less
         if self._ready is None or self._ready.endpoint != endpoint:
-            model = endpoint.model or self._model
             known = self._capabilities or endpoint.capabilities
             self._ready = yield from discover(endpoint, model, known, deadline)
         return self._ready, deadline

@@ -59,6 +59,7 @@ def exchange_of(
         deadline,
         most=answer_bytes(call, stream=stream),
         startup=call.endpoint.startup,
+        others=call.endpoint.others,
     )
 
 

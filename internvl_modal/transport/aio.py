@@ -40,6 +40,7 @@ from internvl_modal.transport.exchange import (
 )
 from internvl_modal.transport.over_aiohttp import Pool
 from internvl_modal.transport.retry import Retry
+from internvl_modal.transport.servers import Servers
 
 if TYPE_CHECKING:
     import httpx
@@ -70,6 +71,7 @@ class AsyncTransport:
         self._own = client is None
         self._retry = retry
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._servers = Servers()
         self._scopes: set[anyio.CancelScope] = set()
         self._closed = False
         self._cold = False
@@ -119,7 +121,7 @@ class AsyncTransport:
         )
         # Around all attempts and pauses: the deadline is the call's.
         with self.until(step.deadline):
-            value: T = await retrying(attempt, step)
+            value: T = await retrying(self._servers.send, step, attempt)
         return Exchanged(value, len(pauses) + 1, step.so_far.lost)
 
     @contextmanager
