@@ -53,6 +53,8 @@ class Outcome:
     """With ``prompts=``: the answer to each by its name, of a failure those that there are."""
     prompt: str | Mapping[str, str] = ""
     """What was asked, where it was made of the input's row."""
+    imported: bool = False
+    """Whether somebody else has described it: nothing was asked."""
 
     @property
     def ok(self) -> bool:

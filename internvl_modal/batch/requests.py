@@ -14,8 +14,8 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Executor
-from dataclasses import replace
-from typing import Any, Protocol, TypeAlias, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, TypeVar
 
 from internvl_modal._utils.daemon_thread import in_daemon
 from internvl_modal.batch.answer_cache import AnswerCache
@@ -46,15 +46,20 @@ T = TypeVar("T")
 _ONCE = Retry(attempts=1)
 
 
-class InFlight(Protocol):
-    """What the pipeline wants to know of a picture on its way."""
+@dataclass
+class InFlight:
+    """An input on its way; of one task."""
 
+    index: int
     item: Item
-    attempts: int
-    waited: float
+    attempts: int = 0
+    waited: float = 0.0
     """Seconds in which it was not being asked, and which cost its deadline nothing."""
-    sending: bool
-    """From the moment a request is sent until its answer is recorded or it is put off."""
+    sending: bool = False
+    """From the moment a request is sent until its answer is recorded or it is put off.
+
+    Decides whether a stop waits for it or gives it up.
+    """
 
 
 class Requester:

@@ -54,6 +54,9 @@ class Flags:
     limit: Annotated[Number, _option("Only the first so many.")] = None
     sample: Annotated[Number, _option("Only so many, drawn by --seed.")] = None
     seed: Annotated[Number, _option("Of what is drawn, and of the model.")] = None
+    import_: Annotated[Text, _option("Captions of others that are taken as done.", "--import")] = (
+        None
+    )
     concurrency: Annotated[str, typer.Option(help="Requests at once: a count or auto.")] = "auto"
     max_concurrency: Annotated[Number, _option("Most that auto may try.")] = None
     resume: Annotated[bool, typer.Option(help="Skip what is there, or start anew.")] = True
