@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -37,12 +38,17 @@ def block(name: str) -> str:
 
 def run(code: str, url: str, *more: str) -> str:
     python = ensure("scale", HERE / "requirements.txt")
+    # The package with its entry points, from here: nothing is built or fetched for it.
+    (known,) = Path(str(distribution("internvl-modal").locate_file(""))).glob(
+        "internvl_modal-*.dist-info"
+    )
+    shutil.copytree(known, Path("installed") / known.name, dirs_exist_ok=True)
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     done = subprocess.run(
         [python, "-c", code, *more],
         env={
             **kept,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": f"{ROOT}:{Path('installed').absolute()}",
             "INTERNVL_MODAL_BASE_URL": url,
             "RAY_USAGE_STATS_ENABLED": "0",
             "HF_HUB_OFFLINE": "1",
