@@ -14,6 +14,7 @@ from internvl_modal._utils.lazy_module import LazyModule
 from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.batch.iterate import AsyncBatch
 from internvl_modal.batch.options import BatchOptions, Job, with_batch_options
+from internvl_modal.batch.prompts import Prompt
 from internvl_modal.batch.sources.inputs import Images
 from internvl_modal.captions.boxes import Located
 from internvl_modal.client.base import ClientBase, M, T, of_type
@@ -51,7 +52,7 @@ class AsyncClient(ClientBase):
         self,
         backend: str | Backend | None = None,
         *,
-        base_url: str | None = None,
+        base_url: str | Sequence[str] | None = None,
         api_key: str | None = None,
         model: str | None = None,
         timeout: float | None = None,
@@ -141,7 +142,7 @@ class AsyncClient(ClientBase):
 
     @with_batch_options
     def describe_many(
-        self, images: Images, prompt: str | None = None, **options: Unpack[BatchOptions]
+        self, images: Images, prompt: Prompt | None = None, **options: Unpack[BatchOptions]
     ) -> AsyncBatch:
         """Describe any number of pictures, for ``async for``; see ``Client.describe_many``.
 
