@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from internvl_modal.deployment.handle import Deployment as Deployment
     from internvl_modal.deployment.handle import Status as Status
     from internvl_modal.deployment.remote_batch import Mapped as Mapped
+    from internvl_modal.errors import AnswerFlaggedError as AnswerFlaggedError
     from internvl_modal.errors import AnswerLostError as AnswerLostError
     from internvl_modal.errors import AuthenticationError as AuthenticationError
     from internvl_modal.errors import ConfigError as ConfigError
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from internvl_modal.errors import RequestRejectedError as RequestRejectedError
     from internvl_modal.errors import ServerError as ServerError
     from internvl_modal.errors import ServerUnavailableError as ServerUnavailableError
+    from internvl_modal.errors import SpendLimitError as SpendLimitError
     from internvl_modal.errors import WeightsError as WeightsError
     from internvl_modal.errors import WeightsInterruptedError as WeightsInterruptedError
     from internvl_modal.planning.api import plan as plan
