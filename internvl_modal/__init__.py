@@ -46,8 +46,11 @@ if TYPE_CHECKING:
     from internvl_modal.deployment.api import adeploy as adeploy
     from internvl_modal.deployment.api import connect as connect
     from internvl_modal.deployment.api import deploy as deploy
+    from internvl_modal.deployment.billing import Billed as Billed
+    from internvl_modal.deployment.billing import DeploymentCost as DeploymentCost
+    from internvl_modal.deployment.billing import Stats as Stats
     from internvl_modal.deployment.handle import Deployment as Deployment
-    from internvl_modal.deployment.handle import Status as Status
+    from internvl_modal.deployment.managed import Status as Status
     from internvl_modal.deployment.remote_batch import Mapped as Mapped
     from internvl_modal.errors import AnswerFlaggedError as AnswerFlaggedError
     from internvl_modal.errors import AnswerLostError as AnswerLostError
@@ -128,7 +131,9 @@ _HOMES = {
     "client.streams": ["AsyncStream", "Stream"],
     "client.sync": ["Client"],
     "deployment.api": ["aconnect", "adeploy", "connect", "deploy"],
-    "deployment.handle": ["Deployment", "Status"],
+    "deployment.billing": ["Billed", "DeploymentCost", "Stats"],
+    "deployment.handle": ["Deployment"],
+    "deployment.managed": ["Status"],
     "deployment.remote_batch": ["Mapped"],
     "errors": errors.__all__,
     "planning.api": ["plan"],

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from internvl_modal.errors import ConfigError, PlanError
-from internvl_modal.models.catalogue import MODELS, VIT_6B, VIT_300M, find_model
+from internvl_modal.models.catalogue import MODELS, find_model
 from internvl_modal.models.config_json import spec_from_config
+from internvl_modal.models.llms import VITS
+from internvl_modal.models.support import TITLES, default_engine, engines_of, refusal
 
 # Size of the bf16 weights (GB), layers / hidden / heads / kv heads / head_dim, KV bytes a token.
 PUBLISHED = {
@@ -78,8 +80,8 @@ def test_parameters_are_those_of_the_model_cards(name):
 
 
 def test_vision_models_have_their_published_sizes():
-    assert 2 * VIT_300M.params / 2**30 == pytest.approx(0.57, abs=0.01)
-    assert 2 * VIT_6B.params / 2**30 == pytest.approx(10.3, abs=0.05)
+    assert 2 * VITS["300M"].params / 2**30 == pytest.approx(0.57, abs=0.01)
+    assert 2 * VITS["6B"].params / 2**30 == pytest.approx(10.3, abs=0.05)
 
 
 def test_awq_quantises_only_the_matrices_of_the_language_model():
@@ -115,13 +117,65 @@ def test_the_catalog_lists_what_is_published_and_loads():
         for size in ("1b", "2b", "4b", "8b", "26b", "38b", "78b")
         for suffix in ("", "-mpo", "-awq")
         if suffix != "-awq" or size not in ("1b", "2b")
-    }
-    assert find_model("internvl3-9b") is None  # InternLM3: LMDeploy 0.7.3 cannot read it
+    } | {"internvl2_5-38b-mpo-awq"}
+    assert find_model("brandonbeiler/InternVL2_5-78B") is None  # somebody else's of the same name
     assert MODELS["internvl2_5-78b-awq"].repo == "OpenGVLab/InternVL2_5-78B-AWQ"
     assert MODELS["internvl2_5-1b"].gguf == "ggml-org/InternVL2_5-1B-GGUF"
     assert MODELS["internvl2_5-1b-mpo"].gguf is None
     assert "Qwen" in MODELS["internvl2_5-78b"].licence
     assert "not commercial" in MODELS["internvl2_5-4b"].licence
+    fp8 = find_model("brandonbeiler/InternVL3_5-8B-FP8-Dynamic")
+    assert fp8 is find_model("internvl3_5-8b-fp8-dynamic") is not None
+
+
+@pytest.mark.parametrize(
+    ("engine", "runs", "not_"),
+    [
+        (
+            "lmdeploy-0.7.3",
+            ["internvl2_5-78b", "internvl2_5-78b-awq", "internvl3-78b-instruct"],
+            ["internvl3-9b", "internvl3-1b-hf", "internvl3_5-1b", "internvl3-8b-fp8-dynamic"],
+        ),
+        (
+            "lmdeploy",
+            [
+                "internvl2_5-78b-awq",
+                "internvl3-9b",
+                "internvl3_5-241b-a28b-hf",
+                "internvl3_5-8b-flash",
+            ],
+            ["internvl3_5-gpt-oss-20b-a4b-preview", "internvl3_5-8b-fp8-dynamic"],
+        ),
+        (
+            "vllm",
+            [
+                "internvl2_5-1b",
+                "internvl3-78b-hf",
+                "internvl3_5-30b-a3b-fp8-dynamic",
+                "internvl3_5-gpt-oss-20b-a4b-preview-hf",
+            ],
+            ["internvl2_5-8b-awq", "internvl3_5-8b-flash"],
+        ),
+    ],
+)
+def test_each_engine_runs_what_it_is_known_to_run(engine, runs, not_):
+    assert all(engine in engines_of(MODELS[name]) for name in runs)
+    for name in not_:
+        assert refusal(MODELS[name], engine).startswith(TITLES[engine])
+
+
+def test_every_model_has_an_engine_and_each_generation_its_default():
+    assert all(engines_of(spec) for spec in MODELS.values())
+    for name, engine in {
+        "internvl2_5-78b": "lmdeploy-0.7.3",
+        "internvl3-38b": "lmdeploy-0.7.3",
+        "internvl3-9b": "lmdeploy",
+        "internvl3-8b-hf": "lmdeploy",
+        "internvl3_5-8b": "lmdeploy",
+        "internvl3_5-8b-fp8-dynamic": "vllm",
+        "internvl3_5-gpt-oss-20b-a4b-preview": "vllm",
+    }.items():
+        assert default_engine(MODELS[name]) == engine
 
 
 def test_a_config_describes_the_model_the_catalog_knows():
@@ -147,15 +201,11 @@ def test_a_config_tells_of_awq_and_files_tell_of_size(place):
     ("change", "error", "message"),
     [
         ({"architectures": ["LlavaForCausalLM"]}, PlanError, "not an InternVL model"),
-        ({"architectures": ["InternVLForConditionalGeneration"]}, PlanError, "without -HF"),
+        ({"architectures": ["InternVLForConditionalGeneration"]}, ConfigError, "no text_config"),
+        ({"quantization_config": {"quant_method": "gptq"}}, PlanError, "quantised by 'gptq'"),
         ({"architectures": None}, PlanError, "unnamed architecture"),
         ({"llm_config": None}, ConfigError, "no llm_config"),
         ({"vision_config": {}}, ConfigError, "num_hidden_layers = None"),
-        (
-            {"llm_config": CONFIG["llm_config"] | {"architectures": ["InternLM3ForCausalLM"]}},
-            PlanError,
-            "InternLM3ForCausalLM",
-        ),
         (
             {"llm_config": CONFIG["llm_config"] | {"vocab_size": 0}},
             ConfigError,

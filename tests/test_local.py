@@ -249,7 +249,7 @@ class TestModels:
             client.describe(scene())
         assert time.monotonic() - begun < 20
         message = str(caught.value)
-        assert "Q8_0.gguf" in message
+        assert "mmproj-InternVL" in message
         assert "mmproj-" in message
         assert str(tmp_path / "models") in message
         assert f"`internvl-modal weights ensure {model} --variant gguf` fetches" in message

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from internvl_modal.engines.lmdeploy import LMDeployOptions
 from internvl_modal.errors import ConfigError, PlanError
-from internvl_modal.models.catalogue import MODELS, VIT_6B
+from internvl_modal.models.catalogue import MODELS
+from internvl_modal.models.llms import VITS
 from internvl_modal.models.shapes import LlmShape, ModelSpec
 from internvl_modal.planning.gpus import COUNTS, GPUS, parse_gpu
 from internvl_modal.planning.memory import MARGIN, MIB, measure
@@ -24,17 +25,17 @@ from internvl_modal.planning.throughput import BEST, WORST, Load, request_second
 A100 = GPUS["A100-80GB"]
 
 # InternVL2-40B and -76B, which the published table lists as 38B and 78B.
-YI = LlmShape("Yi-34B", 60, 7168, 20480, 56, 8, 64009, "LlamaForCausalLM")
-LLAMA = LlmShape("Llama-3-70B", 80, 8192, 28672, 64, 8, 128265, "LlamaForCausalLM")
+YI = LlmShape("Yi-34B", 60, 7168, 20480, 56, 8, 128, 64009, "LlamaForCausalLM")
+LLAMA = LlmShape("Llama-3-70B", 80, 8192, 28672, 64, 8, 128, 128265, "LlamaForCausalLM")
 MEASURED = {
     "8B": MODELS["internvl2_5-8b"],
     "8B-AWQ": MODELS["internvl2_5-8b-awq"],
     "26B": MODELS["internvl2_5-26b"],
     "26B-AWQ": MODELS["internvl2_5-26b-awq"],
-    "40B": ModelSpec("40b", "40B", YI, VIT_6B, ""),
-    "40B-AWQ": ModelSpec("40b-awq", "40B-AWQ", YI, VIT_6B, "", awq=True),
-    "76B": ModelSpec("76b", "76B", LLAMA, VIT_6B, ""),
-    "76B-AWQ": ModelSpec("76b-awq", "76B-AWQ", LLAMA, VIT_6B, "", awq=True),
+    "40B": ModelSpec("40b", "40B", YI, VITS["6B"], ""),
+    "40B-AWQ": ModelSpec("40b-awq", "40B-AWQ", YI, VITS["6B"], "", quantization="awq"),
+    "76B": ModelSpec("76b", "76B", LLAMA, VITS["6B"], ""),
+    "76B-AWQ": ModelSpec("76b-awq", "76B-AWQ", LLAMA, VITS["6B"], "", quantization="awq"),
 }
 # MiB on each A100-80GB by GPUs and cache_max_entry_count; None: it ran out of memory or gave no
 # output. https://internvl.readthedocs.io/en/latest/internvl2.0/deployment.html
@@ -164,8 +165,10 @@ def test_refusals_name_the_numbers(model, gpu, request_, reason):
 
 
 def test_heads_of_other_widths_are_refused():
-    llm = LlmShape("odd", 24, 1920, 4096, 24, 8, 92553, "LlamaForCausalLM")
-    assert "these are 80 wide" in planned(ModelSpec("odd", "odd", llm, VIT_6B, ""), "H100").reason
+    llm = LlmShape("odd", 24, 1920, 4096, 24, 8, 80, 92553, "LlamaForCausalLM")
+    assert (
+        "these are 80 wide" in planned(ModelSpec("odd", "odd", llm, VITS["6B"], ""), "H100").reason
+    )
 
 
 def test_require_names_the_nearest_choices_first():

@@ -230,8 +230,8 @@ class Run:
                 if isinstance(item, End):
                     error = item.error
                     break
-                if self._sink.differs(item.key, item.content):
-                    item = item.clashing()  # noqa: PLW2901
+                if first := self._sink.other(item.key, item.content):
+                    item = item.clashing(first)  # noqa: PLW2901
                 # Before it is admitted: skipping a million settled keys must not wait for slots.
                 if self._sink.claim(item.key, item.former):
                     self._meter.skip(failed=self._sink.has_failed(item.key))

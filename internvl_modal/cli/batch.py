@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from internvl_modal.batch.sinks.lines import read_lines
 from internvl_modal.cli.common import say
 from internvl_modal.errors import ConfigError
 
@@ -103,6 +102,7 @@ def _report(batch: Batch) -> BatchProgress:
 
 def show_status(path: Path) -> int:
     """Count what a file or folder of captions holds, by run; 1 if there are failures."""
+    from internvl_modal.batch.sinks.lines import read_lines
     from internvl_modal.batch.sinks.text_files import JOURNAL
 
     if (path / JOURNAL).is_file():

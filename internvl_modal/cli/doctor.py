@@ -14,13 +14,14 @@ import time
 import warnings
 from importlib import metadata
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import internvl_modal
 from internvl_modal.cli.common import Json
-from internvl_modal.client.resolve import backend_names
 from internvl_modal.errors import InternVLError
-from internvl_modal.settings import Settings, variable_name
+
+if TYPE_CHECKING:
+    from internvl_modal.settings import Settings
 
 EXTRAS = {
     "local": "xllamacpp",
@@ -41,6 +42,9 @@ EXTRAS = {
 
 def examine() -> dict[str, Any]:
     """Collect everything ``report`` prints; holds no secret, only which settings are set."""
+    from internvl_modal.client.resolve import backend_names
+    from internvl_modal.settings import Settings, variable_name
+
     settings = Settings.load()
     return {
         "version": internvl_modal.__version__,
@@ -129,7 +133,7 @@ def _self_test() -> dict[str, Any]:
 
 
 def doctor(as_json: Json = False) -> int:
-    """Say what is installed, which backends can run and what is cached; describe one picture."""
+    """Say what is installed, cached and able to run. One picture is described to prove it."""
     found = examine()
     print(json.dumps(found) if as_json else report(found))
     return 0 if found["self_test"]["ok"] else 1

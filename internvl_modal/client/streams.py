@@ -47,6 +47,10 @@ class _Collected:
         found.clear()
         return told
 
+    def thoughts(self) -> str:
+        """Those since the last call, for the gateway."""
+        return "" if self._opened is None else self._opened.collected.thoughts()
+
     @property
     def description(self) -> Description:
         """The whole answer; raises ConfigError until the stream has been read to its end."""

@@ -7,18 +7,19 @@ that was written without them; otherwise it is what that server itself would say
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import ValidationError
-from starlette.responses import JSONResponse, StreamingResponse
+from starlette.responses import JSONResponse
 
 from internvl_modal.flows.core import Wanted
 from internvl_modal.flows.relay import Relayed
 from internvl_modal.gateway.asking import Model
 from internvl_modal.gateway.bodies import first_of, read_json
-from internvl_modal.gateway.documents import ASKING, KNOWING, Problem, inlined
+from internvl_modal.gateway.describe_answers import event_stream
+from internvl_modal.gateway.documents import ASKING, KNOWING, STREAM, Problem, inlined
 from internvl_modal.gateway.errors import RefusedError, as_openai
 from internvl_modal.gateway.json_schema import reader
 from internvl_modal.gateway.metrics import Metrics
@@ -35,9 +36,6 @@ from internvl_modal.protocol.dialects.registry import dialect_of
 from internvl_modal.protocol.http import Json
 from internvl_modal.schema.validation import explain
 
-# FastAPI would document a stream as JSON.
-_STREAM = {"schema": {"description": "Server-sent events, with stream=true."}}
-_CHAT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": _STREAM}}}
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "No such model."}
 }
@@ -66,7 +64,7 @@ def openai_router(model: Model, metrics: Metrics) -> APIRouter:
     @router.post(
         "/chat/completions",
         response_model=Completion,
-        responses={**ASKING, **_NOT_FOUND, **_CHAT},
+        responses={**ASKING, **_NOT_FOUND, **STREAM},
         openapi_extra=_BODY,
     )
     async def chat_completions(request: Request) -> Response:
@@ -135,7 +133,7 @@ class _Question:
         found = await _all([self._one(body, fields, wanted, number) for number in seeds])
         self._metrics.tokens.inc(sum(one.description.usage.completion_tokens for one in found))
         if body.stream:
-            return _event_stream(events.of_answers(found))
+            return event_stream(events.of_answers(found))
         return JSONResponse(completion(self._request, found).model_dump())
 
     async def _one(
@@ -157,7 +155,7 @@ class _Question:
         pieces = aiter(answer)
         # A status can be sent only before the first byte: so the first piece is waited for.
         first = await anext(pieces, "")  # an error before it is a plain one
-        return _event_stream(events.of_stream(first, pieces, answer))
+        return event_stream(events.of_stream(first, pieces, answer))
 
 
 async def _all(asked: Sequence[Coroutine[Any, Any, Relayed]]) -> list[Relayed]:
@@ -168,12 +166,6 @@ async def _all(asked: Sequence[Coroutine[Any, Any, Relayed]]) -> list[Relayed]:
     finally:
         for task in tasks:
             task.cancel()
-
-
-def _event_stream(events: AsyncIterator[bytes]) -> Response:
-    # nginx collects a whole answer before it passes it on unless it is told not to.
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
 def _wanted(body: ChatBody) -> Wanted[Json] | None:

@@ -40,7 +40,7 @@ def plan(
     (``"H200:2"``), ``budget`` USD an hour. ``prices="auto"`` asks Modal when there are
     credentials. The plan returned may not fit: see ``.fits`` and ``.require()``. Raises
     ConfigError for an unknown model, GPU or option, WeightsError where the Hub cannot be asked for
-    one that is not in the catalog, PlanError where LMDeploy could not load it.
+    one that is not in the catalog, PlanError for what is no InternVL.
 
     >>> tight = plan("internvl2_5-78b", gpu="A100-80GB:2", prices="catalogue")
     >>> tight.fits, tight.choices[0].gpu_string

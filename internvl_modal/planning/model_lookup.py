@@ -23,8 +23,8 @@ def model_spec(
     """Find a model in the catalog, or describe a repository from its files on the Hub.
 
     ``endpoint`` is another Hub's address. Raises ConfigError for a name that is neither listed nor
-    ``owner/name``, WeightsError where the Hub cannot be asked, PlanError for an architecture that
-    LMDeploy 0.7.3 does not load.
+    ``owner/name``, WeightsError where the Hub cannot be asked, PlanError for what is no
+    InternVL.
     """
     if found := find_model(model):
         return found

@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from internvl_modal._utils.signatures import showing
-from internvl_modal.engines.lmdeploy import LMDeployOptions
+from internvl_modal.engines.registry import engine_of
 from internvl_modal.errors import ConfigError, PlanError
 from internvl_modal.models.shapes import TILE_TOKENS, ModelSpec
+from internvl_modal.models.support import ENGINES, EngineName
 from internvl_modal.planning.cost import CORES, HOST_GIB, Cost, picture_cost
 from internvl_modal.planning.gpus import Gpu
 from internvl_modal.planning.memory import MARGIN, MIB, Memory
@@ -86,7 +88,11 @@ MAX_BATCH = 64  # requests at once: more only queue behind the ViT, which is one
 # fewer: https://github.com/InternLM/lmdeploy/issues/3529 (InternVL2.5-78B), also 2743 and 3057.
 MAX_BATCH_SEVERAL = 12
 
+MOST_OF_ALL = 0.98  # of a GPU's memory, for vLLM; what does not fit is deployed by force only
+
 LEAST_RATIO = 0.05  # for whoever starts a plan that does not fit; LMDeploy takes no 0
+
+LONGEST_WINDOW = 3600  # seconds that Modal lets a container idle
 
 IMAGE_MARKUP_TOKENS = 8  # "Image-1: <img></img>\n"
 
@@ -103,6 +109,7 @@ class Request:
     None leaves a setting to the planner. Its fields are those of ``PlanOptions``.
     """
 
+    engine: EngineName | None = None
     images_per_request: int = 1
     max_tiles: int = 12
     prompt_tokens: int = 100
@@ -112,7 +119,7 @@ class Request:
     cache_max_entry_count: float | None = None
     quant_policy: int = 0
     vision_max_batch_size: int = 1
-    scaledown_window: int = 300
+    scaledown_window: int | None = None
     cpu: float = CORES
     memory_gib: float = HOST_GIB
 
@@ -126,6 +133,10 @@ class Request:
         # What LMDeploy calls it: the bits of a key or value, 0 for those of the weights.
         if self.quant_policy not in (0, 4, 8):
             raise ConfigError(f"quant_policy = {self.quant_policy}: it must be 0, 4 or 8")
+        if self.engine is not None and self.engine not in ENGINES:
+            raise ConfigError(
+                f"unknown engine {self.engine!r}", hint=f"one of {', '.join(ENGINES)}"
+            )
         ratio = self.cache_max_entry_count
         if ratio is not None and not 0 < ratio < 1:
             raise ConfigError(f"cache_max_entry_count = {ratio}: it must lie between 0 and 1")
@@ -149,6 +160,10 @@ class Request:
     def batch(self, count: int) -> int:
         """Most requests at once on ``count`` GPUs."""
         return self.max_batch_size or (MAX_BATCH if count == 1 else MAX_BATCH_SEVERAL)
+
+    def window(self, start: tuple[float, float]) -> int:
+        """Idle seconds until a container stops, which takes ``start`` to be back."""
+        return self.scaledown_window or min(LONGEST_WINDOW, round(sum(start) / 2))
 
     def session(self, context: int) -> int:
         """The session length asked for, else a useful one in which the request fits."""
@@ -186,6 +201,7 @@ class Plan:
     """
 
     spec: ModelSpec
+    engine: EngineName
     gpu: Gpu
     count: int
     request: Request
@@ -210,6 +226,15 @@ class Plan:
         return self.gpu.name if self.count == 1 else f"{self.gpu.name}:{self.count}"
 
     @property
+    def idle_window(self) -> int:
+        """Seconds that a container waits for its next request before it stops.
+
+        Where nobody says otherwise, as long as a start takes: waiting has then cost what the next
+        start costs, and no other length can cost more than twice the least that was possible.
+        """
+        return self.request.window(self.startup_seconds)
+
+    @property
     def startup_seconds(self) -> tuple[float, float]:
         """Cold container to first answer, best and worst case."""
         return startup_seconds(self.spec)
@@ -223,24 +248,31 @@ class Plan:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Of the LMDeploy server, by the names of its options."""
-        return {
+        """Of the engine's server, by the names of its options."""
+        common = {
             "model": self.spec.repo,
             "model_name": self.spec.name,
-            "model_format": "awq" if self.spec.awq else None,
             "tp": self.count,
             "session_len": self.capacity.session_len,
             "max_batch_size": self.capacity.max_batch_size,
+            "quant_policy": self.request.quant_policy,
+        }
+        if self.engine == "vllm":
+            # Rounded up: what is planned must find room in it.
+            share = math.ceil(self.memory.used / self.memory.total * 1000) / 1000
+            return {**common, "gpu_memory_utilization": min(MOST_OF_ALL, share)}
+        return {
+            **common,
+            "model_format": "awq" if self.spec.awq else None,
             # A forced deploy of what does not fit must still give LMDeploy a share that it takes.
             "cache_max_entry_count": self.memory.ratio or LEAST_RATIO,
-            "quant_policy": self.request.quant_policy,
             "vision_max_batch_size": self.request.vision_max_batch_size,
         }
 
     @property
     def argv(self) -> list[str]:
         """The command that serves the model so."""
-        return LMDeployOptions.parse(**self.settings).argv()
+        return engine_of(self.engine).parse(**self.settings).argv()
 
     def require(self) -> Plan:
         """Return the plan itself; raise PlanError, naming choices that work, if it does not fit."""
@@ -271,6 +303,7 @@ class Plan:
             "model": self.spec.name,
             "repo": self.spec.repo,
             "licence": self.spec.licence,
+            "engine": self.engine,
             "gpu": self.gpu_string,
             "fits": self.fits,
             "reason": self.reason,

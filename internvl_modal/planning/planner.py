@@ -15,10 +15,12 @@ from itertools import chain
 from typing import Any
 
 from internvl_modal.models.shapes import ModelSpec
+from internvl_modal.models.support import default_engine, refusal
 from internvl_modal.planning.cost import Prices, price
 from internvl_modal.planning.gpus import COUNTS, GPUS, Gpu
 from internvl_modal.planning.memory import KV_BLOCK, MARGIN, MIB, Memory, measure
 from internvl_modal.planning.plan import Capacity, Plan, Request, load_of, round_up
+from internvl_modal.planning.throughput import startup_seconds
 
 __all__ = ["make_plan"]
 
@@ -109,6 +111,7 @@ def _evaluate(spec: ModelSpec, gpu: Gpu, count: int, request: Request, prices: P
     """The whole plan of one choice. The first reason wins: lengths, then heads, then memory, then
     kernels, because a message about memory is of no use to somebody whose request is too long.
     """
+    engine = request.engine or default_engine(spec)
     session_len = request.session(spec.context)
     memory = measure(
         spec,
@@ -121,12 +124,15 @@ def _evaluate(spec: ModelSpec, gpu: Gpu, count: int, request: Request, prices: P
     )
     capacity = _capacity(spec, count, request, memory, session_len)
     load = load_of(spec, request, capacity)
-    limit = next(_overlong(spec, request, session_len), "")
+    limit = refusal(spec, engine) or next(_overlong(spec, request, session_len), "")
     refusals = chain(_misfits(spec, gpu, count), _shortages(gpu, memory, capacity))
     reason = limit or next(refusals, "")
     host = (request.cpu, request.memory_gib)
-    cost = price(spec, gpu, count, load, prices, request.scaledown_window, host)
-    return Plan(spec, gpu, count, request, reason, memory, capacity, cost, on_any_gpu=bool(limit))
+    window = request.window(startup_seconds(spec))
+    cost = price(spec, gpu, count, load, prices, window, host)
+    return Plan(
+        spec, engine, gpu, count, request, reason, memory, capacity, cost, on_any_gpu=bool(limit)
+    )
 
 
 def _capacity(

@@ -54,6 +54,7 @@ class CompletionStream:
         self.logprobs: list[object] = []
         """As the server gives them, for the gateway, which takes them away."""
         self._reasoning: list[str] = []
+        self._given = 0
         self._refusal: list[str] = []
         self._thoughts = ReasoningCutter()
         self._stops = StopCutter(call.options.stop)
@@ -65,6 +66,11 @@ class CompletionStream:
         self.request_id: str | None = None
         self.done = False
         """Whether the server has said that nothing more will come; it may keep the line open."""
+
+    def thoughts(self) -> str:
+        """What was thought since the last call, in a field of its own or in the text."""
+        new, self._given = self._reasoning[self._given :], len(self._reasoning)
+        return "".join(new) + self._thoughts.news()
 
     def opened(self, response: HttpResponse) -> str | None:
         """The request id of a stream that began; raises what any other status means."""

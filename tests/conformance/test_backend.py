@@ -17,7 +17,7 @@ from PIL import Image
 import internvl_modal as ivl
 from internvl_modal.backends.lmdeploy import LMDeployBackend, _free_port
 from internvl_modal.engines.lmdeploy import LMDeployOptions
-from internvl_modal.engines.lmdeploy_process import LMDeployServer
+from internvl_modal.engines.server_process import EngineServer
 from internvl_modal.errors import ServerUnavailableError
 from tests.conformance.serving import Front
 from tests.environments import REPOSITORY
@@ -131,7 +131,7 @@ def test_the_examples_of_the_documentation(
 def test_restart(executable: str, backend: LMDeployBackend, running: Front) -> None:
     """Beside a server on the port next to it: only its own is touched."""
     options = backend._resolved()
-    server = LMDeployServer(options, executable=executable)
+    server = EngineServer(options, executable=executable)
     server.start(timeout=120)
     before = server._process
     server.stop()

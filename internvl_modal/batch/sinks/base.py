@@ -34,8 +34,8 @@ class Sink(Protocol):
         """
         ...
 
-    def differs(self, key: str, content: str) -> bool:
-        """Whether an earlier run described other bytes under ``key``."""
+    def other(self, key: str, content: str) -> str:
+        """The content of another picture that an earlier run described under ``key``, or ""."""
         ...
 
     def has_failed(self, key: str) -> bool:
@@ -100,12 +100,13 @@ class SeenKeys:
                     )
         return stale
 
-    def differs(self, key: str, content: str) -> bool:
-        """Whether ``key`` was noted with other bytes; these are noted where there were none."""
+    def other(self, key: str, content: str) -> str:
+        """What ``key`` was noted with, if not with ``content``; that is noted where none was."""
         mark = key_hash(key)
         if content and mark not in self._seen:
             self._contents[mark] = content
-        return bool(content) and self._contents.get(mark, content) != content
+        noted = self._contents.get(mark, content) if content else ""
+        return noted if noted != content else ""
 
     def share(self, other: SeenKeys) -> None:
         """Know the bytes of the same pictures as ``other``."""
@@ -147,9 +148,9 @@ class Callback:
         """Every input is work."""
         return False
 
-    def differs(self, key: str, content: str) -> bool:
+    def other(self, key: str, content: str) -> str:
         """Nothing is known."""
-        return False
+        return ""
 
     def has_failed(self, key: str) -> bool:
         """Nothing is known."""

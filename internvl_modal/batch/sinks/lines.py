@@ -45,7 +45,7 @@ class Line:
 
     @property
     def content(self) -> str:
-        """The digest of the picture's bytes, where it was in memory."""
+        """A digest of what the key does not tell of the picture."""
         return str(self.document.get("content") or "")
 
     @property

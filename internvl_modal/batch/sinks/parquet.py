@@ -59,9 +59,9 @@ class Parquet(SeenKeys):
         """Keep ``key``, as a part would hold it."""
         super().note(utf8(key), failed=failed, earlier=earlier, content=content)
 
-    def differs(self, key: str, content: str) -> bool:
-        """Whether ``key``, as a part would hold it, was noted with other bytes."""
-        return super().differs(utf8(key), content)
+    def other(self, key: str, content: str) -> str:
+        """What ``key``, as a part would hold it, was noted with, if not with ``content``."""
+        return super().other(utf8(key), content)
 
     def claim(self, key: str, former: str | None = None) -> bool:
         """Whether ``key`` was seen, as a part would hold it."""

@@ -7,13 +7,65 @@ possible.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
-from internvl_modal.batch.sources.rows import Row
+from internvl_modal.batch.sources.rows import Row, is_missing
 from internvl_modal.errors import ConfigError
 
 ROWS = 64
 """Turned into Python's objects at once: they may hold whole pictures."""
+
+
+class DataSet(Protocol):
+    """``Dataset`` and ``IterableDataset`` of ``datasets``."""
+
+    @property
+    def with_format(self) -> Any:
+        """Give rows in another form."""
+
+    @property
+    def column_names(self) -> Any:
+        """What its columns are called."""
+
+
+class ArrowTable(Protocol):
+    """``Table`` of pyarrow."""
+
+    @property
+    def to_batches(self) -> Any:
+        """Give some rows at a time."""
+
+    @property
+    def column_names(self) -> Any:
+        """What its columns are called."""
+
+
+class PolarsFrame(Protocol):
+    """``DataFrame`` of polars."""
+
+    @property
+    def iter_rows(self) -> Any:
+        """Give row after row."""
+
+    @property
+    def columns(self) -> Any:
+        """What its columns are called."""
+
+
+class PandasFrame(Protocol):
+    """``DataFrame`` of pandas."""
+
+    @property
+    def iloc(self) -> Any:
+        """Give rows by their numbers."""
+
+    @property
+    def columns(self) -> Any:
+        """What its columns are called."""
+
+
+Frame: TypeAlias = DataSet | ArrowTable | PolarsFrame | PandasFrame
+"""By what they can do, which is what type checkers and ``rows_of`` tell them by."""
 
 
 def rows_of(images: Any) -> Iterator[Row] | None:
@@ -68,5 +120,9 @@ def _pandas_rows(images: Any) -> Iterator[Row]:
     if not images.columns.is_unique:  # a dict would keep the last of them
         twice = ", ".join(map(str, images.columns[images.columns.duplicated()].unique()))
         raise ConfigError(f"a DataFrame has several columns {twice}", hint="rename them")
+    # A missing number makes floats of a column of whole ones, and 1.0 of the key 1.
+    floats = [name for name, kind in images.dtypes.items() if getattr(kind, "kind", "") == "f"]
+    whole = [name for name in floats if (images[name].dropna() % 1 == 0).all()]
     for start in range(0, len(images), ROWS):
-        yield from images.iloc[start : start + ROWS].to_dict("records")
+        for row in images.iloc[start : start + ROWS].to_dict("records"):
+            yield row | {name: int(row[name]) for name in whole if not is_missing(row[name])}

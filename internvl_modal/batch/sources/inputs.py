@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from internvl_modal.batch.sources import folders, remote
 from internvl_modal.batch.sources.choice import Choice
 from internvl_modal.batch.sources.folders import is_picture
-from internvl_modal.batch.sources.frames import rows_of
+from internvl_modal.batch.sources.frames import Frame, rows_of
 from internvl_modal.batch.sources.image_folder import read_image_folder
 from internvl_modal.batch.sources.manifests import read_csv, read_jsonl, read_text
 from internvl_modal.batch.sources.pages import read_pdf
@@ -26,7 +26,7 @@ from internvl_modal.batch.sources.rows import Table
 from internvl_modal.batch.sources.tars import is_tar, read_tar
 from internvl_modal.batch.sources.unreadable import going_on, readable
 from internvl_modal.errors import ConfigError
-from internvl_modal.images.names import is_url
+from internvl_modal.images.names import is_data, is_url
 from internvl_modal.schema.inputs import ImageSource
 
 __all__ = ["Images", "check_choice", "check_row", "read", "size_of"]
@@ -35,6 +35,7 @@ Images: TypeAlias = (
     str
     | os.PathLike[str]
     | Mapping[str, ImageSource]
+    | Frame
     | Iterable[ImageSource | tuple[str, ImageSource] | Mapping[str, Any]]
     | AsyncIterable[ImageSource | tuple[str, ImageSource] | Mapping[str, Any]]
 )
@@ -126,7 +127,7 @@ def read(images: Any, choice: Choice) -> Iterator[Any]:
 
 def _read_name(name: str, choice: Choice) -> Iterator[Any]:
     """One source, or those that a pattern names."""
-    if name[:5].lower() == "data:":
+    if is_data(name):
         return iter([name])
     if has_scheme(name):
         return _read_address(name, choice)

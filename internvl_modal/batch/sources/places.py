@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from internvl_modal.batch.sources.unreadable import readable
-from internvl_modal.images.names import is_url, url_name
+from internvl_modal.images.names import is_data, is_url, url_name
 
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*::)*[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
@@ -57,7 +57,7 @@ class LocalFile:
 
 def has_scheme(text: str) -> bool:
     """Whether ``text`` is a URL or another address, no path."""
-    return _ADDRESS.match(text) is not None or text[:5].lower() == "data:"
+    return _ADDRESS.match(text) is not None or is_data(text)
 
 
 def is_remote(text: str) -> bool:

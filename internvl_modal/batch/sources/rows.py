@@ -8,6 +8,7 @@ from typing import Any
 
 from internvl_modal.batch.sources.unreadable import Unreadable
 from internvl_modal.errors import ConfigError
+from internvl_modal.images.names import is_data
 
 # In the order of how sure they are: a table may well have an "image" and a "source" column.
 COLUMNS = (
@@ -72,6 +73,9 @@ class Table:
         value = next((each for each in values if not is_missing(each)), None)
         source, name = self._cell(value)
         chosen = self._chosen_key(row, known, named=name is not None)
+        if chosen is None and self._key not in (None, known[0]):
+            lost = place or f"row {number}"
+            return lost, Unreadable(lost, f"has no key: its column {self._key} is empty")
         found = chosen if chosen is not None else (name or place)
         if found is None:
             return source
@@ -84,7 +88,7 @@ class Table:
         """
         value = row[column]
         name = value.get("path") if isinstance(value, Mapping) else value
-        if not isinstance(name, str) or name[:5] == "data:":
+        if not isinstance(name, str) or is_data(name):
             name = None
         former = str((row.get("key") if column != "key" else None) or name or place)
         if former == found:
@@ -151,7 +155,7 @@ class Table:
             return [], None
         if isinstance(value, str | os.PathLike):
             text = os.fsdecode(value)
-            if text[:5].lower() == "data:":
+            if is_data(text):
                 return text, None
             return self._resolve(text), text
         if isinstance(value, Mapping):
