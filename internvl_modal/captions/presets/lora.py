@@ -52,7 +52,7 @@ def lora(
         raise ConfigError(f"tokens is {tokens}", hint="75 for CLIP, 512 for T5")
     if isinstance(leave_out, str):
         raise ConfigError("leave_out is a text", hint="give a list of words")
-    words = round(tokens * 0.6)
+    words = tokens // 2
     unsaid = f" Do not mention: {', '.join(leave_out)}." if leave_out else ""
     return Preset(
         "lora",
