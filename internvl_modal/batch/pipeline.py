@@ -19,11 +19,13 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from internvl_modal.batch.answers import Answer, outcome_of
 from internvl_modal.batch.judge import Judge
 from internvl_modal.batch.limiter import Limiter
 from internvl_modal.batch.options import Job
-from internvl_modal.batch.outcome import Outcome, fingerprint
+from internvl_modal.batch.outcome import Outcome
 from internvl_modal.batch.progress import BatchProgress, ProgressMeter
+from internvl_modal.batch.prompts import Filler
 from internvl_modal.batch.requests import Perform, Requester, contained
 from internvl_modal.batch.sinks.base import SYNC_SECONDS, SeenKeys
 from internvl_modal.batch.sinks.choose import sink_for
@@ -55,6 +57,7 @@ class InFlight:
     index: int
     item: Item
     attempts: int = 0
+    waited: float = 0.0
     sending: bool = False
 
 
@@ -68,8 +71,8 @@ class Run:
         self, core: Core, exchange: Perform, retry: Retry, images: Images, job: Job
     ) -> None:
         self._core, self._images, self._job = core, images, job
-        check_choice(images, job.settings.choice)
-        self._sink = sink_for(job.settings, images)
+        check_choice(images, job.choice)
+        self._sink = sink_for(job, images)
         self._threads = ThreadPoolExecutor(THREADS, "internvl-prepare")
         self._requester = Requester(core, exchange, retry, job, self._threads)
         # One thread: sinks need no locks, and lines are written in one piece.
@@ -187,7 +190,7 @@ class Run:
         """Learn what answers, and what of the output is there."""
         job, settings = self._job, self._job.settings
         ready = await self._requester.ready()
-        run = fingerprint(job.prompt, job.checked, ready.model)
+        run = job.run(ready.model)
         await asyncio.get_running_loop().run_in_executor(self._writer, self._sink.open, run)
         fixed = None if settings.concurrency == "auto" else settings.concurrency
         endpoint = ready.endpoint
@@ -223,18 +226,21 @@ class Run:
         """Admit one picture after the other, then wait for all of them."""
         index, job, error = 0, self._job, None
         naming = Naming(
-            job.settings.choice, max_pixels=job.checked.max_pixels, digests=self.remembers
+            job.choice,
+            max_pixels=job.checked.max_pixels,
+            digests=self.remembers,
+            filler=Filler(job.prompts),
         )
-        async with aclosing(items(self._images, job.settings.choice, naming)) as found:
+        async with aclosing(items(self._images, job.choice, naming)) as found:
             async for item in found:
                 if isinstance(item, End):
                     error = item.error
                     break
-                if first := self._sink.other(item.key, item.content):
+                if first := self._sink.other(item.identity, item.content):
                     item = item.clashing(first)  # noqa: PLW2901
                 # Before it is admitted: skipping a million settled keys must not wait for slots.
-                if self._sink.claim(item.key, item.former):
-                    self._meter.skip(failed=self._sink.has_failed(item.key))
+                if self._sink.claim(item.identity, item.former):
+                    self._meter.skip(failed=self._sink.has_failed(item.identity))
                     continue
                 await self._window.acquire()
                 await self._limiter.admit()
@@ -252,10 +258,11 @@ class Run:
     async def _process(self, ticket: InFlight) -> None:
         """Make one outcome, whatever happens, unless it ends the batch."""
         begun = time.monotonic()
-        description, error = None, None
+        found: list[Answer] = []
+        error = None
         try:
             try:
-                description = await self._requester.describe(ticket, self._halt)
+                found = await self._requester.describe(ticket, self._halt)
             except asyncio.CancelledError:
                 raise
             except Exception as caught:  # noqa: BLE001 - recorded, that is the point
@@ -264,8 +271,7 @@ class Run:
                 self._end(caught)
                 return
             seconds = time.monotonic() - begun
-            item, attempts = ticket.item, ticket.attempts
-            outcome = Outcome(item.key, item.source, description, error, attempts, seconds)
+            outcome = outcome_of(ticket.item, self._job, found, error, ticket.attempts, seconds)
             self._judge(ticket.index, outcome, full=self._window.locked())
         finally:
             await self._limiter.dismiss()

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from internvl_modal._utils.daemon_thread import in_daemon
 from internvl_modal.batch.answer_cache import AnswerCache
+from internvl_modal.batch.answers import Answer, ask
 from internvl_modal.batch.faults import is_shortage
 from internvl_modal.batch.limiter import Limiter
 from internvl_modal.batch.options import Job
@@ -33,7 +34,6 @@ from internvl_modal.errors import (
 from internvl_modal.flows.core import Core
 from internvl_modal.flows.discovery import Ready
 from internvl_modal.flows.steps import adrive
-from internvl_modal.schema.results import Description
 from internvl_modal.transport.exchange import Exchange, Exchanged
 from internvl_modal.transport.retry import Retry
 
@@ -51,6 +51,8 @@ class InFlight(Protocol):
 
     item: Item
     attempts: int
+    waited: float
+    """Seconds in which it was not being asked, and which cost its deadline nothing."""
     sending: bool
     """From the moment a request is sent until its answer is recorded or it is put off."""
 
@@ -84,8 +86,8 @@ class Requester:
         """
         return await adrive(self._core.ready(), self._exchange, _in_daemon)
 
-    async def describe(self, ticket: InFlight, halt: asyncio.Event) -> Description:
-        """Describe one picture; nothing more is sent once ``halt`` is set."""
+    async def describe(self, ticket: InFlight, halt: asyncio.Event) -> list[Answer]:
+        """Ask all prompts about one picture; nothing more is sent once ``halt`` is set."""
 
         async def exchange(step: Exchange[Any]) -> Exchanged[Any]:
             if self._known is None or not step.request.body:
@@ -97,7 +99,7 @@ class Requester:
             raise ImageError("holds no picture", source=item.key)
         # A new flow each time: what ran out may have stopped it anywhere.
         for attempt in itertools.count(1):
-            flow = self._core.describe(item.source, job.prompt, job.options)
+            flow = ask(self._core, item, job)
             try:
                 return await adrive(flow, exchange, self._in_thread)
             except InternVLError as error:
@@ -119,7 +121,9 @@ class Requester:
         self, step: Exchange[T], ticket: InFlight, halt: asyncio.Event
     ) -> Exchanged[T]:
         """Perform, again where that may help; waiting for a slot costs the deadline nothing."""
-        since, begun, budget = 0.0, 0.0, step.deadline - time.monotonic()
+        since, begun = 0.0, 0.0
+        budget = step.deadline + ticket.waited - time.monotonic()
+        idle = time.monotonic()
         while True:
             try:
                 async with self.limiter.slot():
@@ -128,6 +132,7 @@ class Requester:
                     # Within the slot: a picture that has waited an hour for its turn has all its
                     # time left.
                     begun = time.monotonic()
+                    ticket.waited += begun - idle
                     since = since or begun
                     ticket.attempts += 1
                     ticket.sending = True
@@ -135,7 +140,8 @@ class Requester:
                 return replace(sent, attempts=ticket.attempts)
             except ServerError as error:
                 # Only the time in which it was being asked counts.
-                budget -= time.monotonic() - begun
+                idle = time.monotonic()
+                budget -= idle - begun
                 pause = self._pause(step, error, ticket.attempts, since, budget)
                 if pause is None:
                     raise

@@ -13,6 +13,7 @@ from typing_extensions import Self, Unpack
 from internvl_modal._utils.lazy_module import LazyModule
 from internvl_modal.batch.iterate import AsyncBatch
 from internvl_modal.batch.options import BatchOptions, Job, with_batch_options
+from internvl_modal.batch.prompts import Prompt
 from internvl_modal.batch.sources.inputs import Images
 from internvl_modal.captions.boxes import Located
 from internvl_modal.client.base import ClientBase, M, T, of_type
@@ -139,7 +140,7 @@ class AsyncClient(ClientBase):
 
     @with_batch_options
     def describe_many(
-        self, images: Images, prompt: str | None = None, **options: Unpack[BatchOptions]
+        self, images: Images, prompt: Prompt | None = None, **options: Unpack[BatchOptions]
     ) -> AsyncBatch:
         """Describe any number of pictures, for ``async for``; see ``Client.describe_many``.
 

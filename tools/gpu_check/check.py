@@ -48,7 +48,9 @@ def main() -> None:
     for figure in found:
         print(json.dumps(figure))
     if given.out:
-        Path(given.out).write_text(json.dumps({"device": device_name(given.device), "figures": found}))
+        Path(given.out).write_text(
+            json.dumps({"device": device_name(given.device), "figures": found})
+        )
 
 
 def arguments() -> argparse.Namespace:
@@ -68,9 +70,7 @@ def shortened(spec: ModelSpec, layers: int | None) -> ModelSpec:
     """The model with fewer layers, so that a small machine holds it; the planner gets it too."""
     if layers is None:
         return spec
-    return replace(
-        spec, llm=replace(spec.llm, layers=layers), vit=replace(spec.vit, layers=layers)
-    )
+    return replace(spec, llm=replace(spec.llm, layers=layers), vit=replace(spec.vit, layers=layers))
 
 
 def counted(spec: ModelSpec) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import os
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from internvl_modal.batch.options import BatchSettings
+from internvl_modal.batch.options import Job
 from internvl_modal.batch.sinks.base import Callback, Sink
 from internvl_modal.batch.sinks.jsonl import JsonLines
 from internvl_modal.batch.sinks.parquet import Parquet
@@ -22,12 +24,12 @@ _LOST_SLASH = re.compile(r"[a-z][a-z0-9+.-]+:/(?!/)", re.IGNORECASE)
 """A ``Path`` makes one / of two."""
 
 
-def sink_for(settings: BatchSettings, images: Images) -> Sink:
+def sink_for(job: Job, images: Images) -> Sink:
     """The sink; raises ConfigError for a path that says no format, or that is the source.
 
     Nothing is opened or written: that is for ``open``, once the server has answered.
     """
-    out = settings.out
+    out = job.settings.out
     if out is None:
         return Callback(lambda _: None)
     if callable(out):
@@ -38,9 +40,12 @@ def sink_for(settings: BatchSettings, images: Images) -> Sink:
     if not isinstance(out, str | os.PathLike):
         raise ConfigError(f"out is a {type(out).__name__}", hint="give a path or a callable")
     if has_scheme(os.fspath(out)) or _LOST_SLASH.match(os.fspath(out)):
-        return _remote(out, settings)
+        return _remote(out, job)
     path = Path(out)
-    kinds: dict[str, type[JsonLines | Parquet]] = {".jsonl": JsonLines, ".parquet": Parquet}
+    kinds: dict[str, Callable[..., Sink]] = {
+        ".jsonl": JsonLines,
+        ".parquet": partial(Parquet, columns=job.columns),
+    }
     kind = kinds.get(path.suffix.lower())
     # A name without an ending may be a mistake: only a folder that exists, or one written with a
     # slash, is meant as such.
@@ -54,10 +59,10 @@ def sink_for(settings: BatchSettings, images: Images) -> Sink:
         )
     if _is_read(path, images):
         raise ConfigError(f"out={str(out)!r} is the source itself", hint="choose another out=")
-    return kind(path, resume=settings.resume, retry_errors=settings.retry_errors)
+    return kind(path, resume=job.settings.resume, retry_errors=job.settings.retry_errors)
 
 
-def _remote(out: str | os.PathLike[str], settings: BatchSettings) -> Sink:
+def _remote(out: str | os.PathLike[str], job: Job) -> Sink:
     """Parts at an address; raises ConfigError for one where nothing can be written."""
     address = os.fspath(out)
     name = url_name(address)
@@ -72,7 +77,12 @@ def _remote(out: str | os.PathLike[str], settings: BatchSettings) -> Sink:
             f"out={name!r} says no format that is written there",
             hint="end it in .jsonl or .parquet, a folder of parts; texts go to folders here",
         )
-    return RemoteParts(address, resume=settings.resume, retry_errors=settings.retry_errors)
+    return RemoteParts(
+        address,
+        resume=job.settings.resume,
+        retry_errors=job.settings.retry_errors,
+        columns=job.columns,
+    )
 
 
 def _is_read(path: Path, images: Images) -> bool:

@@ -45,7 +45,7 @@ class JsonLines(SeenKeys):
     def write(self, outcomes: Sequence[Outcome]) -> None:
         """Append; if the disk is full, what fitted of it is taken back."""
         self._renew(outcomes)
-        self._append(record(each, self._run, self.content(each.key)) for each in outcomes)
+        self._append(record(each, self._run, self.content(each.identity)) for each in outcomes)
 
     def _renew(self, outcomes: Sequence[Outcome]) -> None:
         """Drop what is not resumed, once there is something to put in its place."""
@@ -94,7 +94,9 @@ class JsonLines(SeenKeys):
         for line in read_lines(self._path):
             known = self._resume and line.run == self._run
             if known and not (self._retry and line.failed):
-                self.note(line.key, failed=line.failed, earlier=line.earlier, content=line.content)
+                self.note(
+                    line.identity, failed=line.failed, earlier=line.earlier, content=line.content
+                )
         # What a killed process left of its last line; the picture is asked about again.
         size = end_of_lines(self._path)
         os.ftruncate(self._descriptor, size)

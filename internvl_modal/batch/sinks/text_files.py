@@ -65,7 +65,7 @@ class Sidecars(JsonLines):
         the next run makes, rather than one that is not what the journal says.
         """
         self._renew(outcomes)
-        documents = [record(each, self._run, self.content(each.key)) for each in outcomes]
+        documents = [record(each, self._run, self.content(each.identity)) for each in outcomes]
         files: list[Path] = []
         for outcome, document in zip(outcomes, documents, strict=True):
             if outcome.text is not None:

@@ -111,7 +111,7 @@ def read(images: Any, choice: Choice) -> Iterator[Any]:
         return _read_name(os.fspath(images), choice)
     rows = rows_of(images)
     if rows is not None:
-        return Table(column=choice.column, key=choice.key).pairs(rows)
+        return Table(column=choice.column, key=choice.key, fields=choice.fields).pairs(rows)
     if isinstance(images, bytes | bytearray | memoryview) or not isinstance(images, Iterable):
         raise ConfigError(
             f"{type(images).__name__} is not many pictures",
