@@ -71,6 +71,7 @@ def lora(
             TooManyTokens(tokens, count),
         ),
         finish=lambda text: _behind(trigger.strip(), text.strip()),
+        extra=trigger.strip(),
         again="Your last caption was: {text}\nWrite a shorter one, of at most"
         f" {words // 2} words.{unsaid}",
     )
