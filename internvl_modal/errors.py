@@ -197,6 +197,8 @@ class ServerError(InternVLError):
     lost: bool = False
     """Whether the engine may have worked for an answer that nobody has: asking again costs twice,
     and is done as often as ``Retry.resend`` says."""
+    tried: tuple[str, ...] = ()
+    """What came of each try, where an answer was asked for again."""
 
     def __init__(
         self,

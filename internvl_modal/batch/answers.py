@@ -148,7 +148,9 @@ def outcome_of(
         described if job.prompts.names else {},
         job.prompts.named(item.texts),
         _flags(found, error),
-        tuple(_of(each.name, words) for each in found for words in each.tried),
+        error.tried
+        if isinstance(error, ServerError)
+        else tuple(_of(each.name, words) for each in found for words in each.tried),
     )
 
 

@@ -32,7 +32,8 @@ from internvl_modal.batch.sinks.choose import sink_for
 from internvl_modal.batch.sources.inputs import Images, check_choice, size_of
 from internvl_modal.batch.sources.keys import Item, Naming
 from internvl_modal.batch.sources.read_ahead import End, items
-from internvl_modal.errors import InternVLError
+from internvl_modal.batch.spending import guard, price_of
+from internvl_modal.errors import InternVLError, SpendLimitError
 from internvl_modal.flows.core import Core
 from internvl_modal.transport.retry import Retry
 
@@ -201,9 +202,16 @@ class Run:
         # Four times what can be under way: order can be restored over so many, and the caller may
         # lag.
         self._window = asyncio.Semaphore(4 * (most + THREADS))
-        self._meter = ProgressMeter(settings.progress, size_of(self._images), endpoint.usd_per_hour)
+        total = size_of(self._images)
+        self._requester.spend = guard(job, endpoint, most, self._left(total))
+        self._meter = ProgressMeter(settings.progress, total, price_of(job, endpoint))
         self._numbers = lambda: self._meter.now(self._limiter.limit)
         self._requester.on_wait = lambda words: self._meter.wait(words, self._limiter.limit)
+
+    def _left(self, total: int | None) -> int | None:
+        """Inputs that no earlier run has settled, about."""
+        settled = self._sink.settled if isinstance(self._sink, SeenKeys) else 0
+        return None if total is None else max(0, total - settled)
 
     async def _until_done(self) -> None:
         """Until every picture is through, or something ends the batch before."""
@@ -265,6 +273,9 @@ class Run:
                 found = await self._requester.describe(ticket, self._halt)
             except asyncio.CancelledError:
                 raise
+            except SpendLimitError as caught:
+                self._end(caught, self._core.timeout)  # what is under way is paid for
+                return
             except Exception as caught:  # noqa: BLE001 - recorded, that is the point
                 error = caught
             except BaseException as caught:  # noqa: BLE001 - raised where outcomes are taken

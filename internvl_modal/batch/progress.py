@@ -27,6 +27,10 @@ class BatchProgress:
     """Inputs that an earlier run, or an earlier input of the same key, had settled."""
     failed_before: int = 0
     """Of those, the ones that an earlier run recorded as failed."""
+    flagged: int = 0
+    """Of the described ones, those that a rule flags."""
+    asked_again: int = 0
+    """Inputs that were asked about again for their flags or an empty answer."""
     total: int | None = None
     concurrency: int = 0
     pictures_per_second: float = 0.0
@@ -52,6 +56,7 @@ class BatchProgress:
         """All but the count of pictures, for the end of a bar."""
         parts = [self.waiting] if self.waiting else []
         parts += [f"{self.tokens_per_second:.0f} tok/s", f"{self.failed} failed"]
+        parts += [f"{self.flagged} flagged"] if self.flagged else []
         parts += [f"{self.skipped} there"] if self.skipped else []
         parts += [f"{self.concurrency} at once"]
         parts += [] if self.usd is None else [f"{self.usd:.2f} USD"]
@@ -73,6 +78,7 @@ class ProgressMeter:
     def __init__(self, option: object, total: int | None, usd_per_hour: float | None) -> None:
         self._total, self._price = total, usd_per_hour
         self._described = self._failed = self._skipped = self._failed_before = self._tokens = 0
+        self._flagged = self._asked_again = 0
         self._started = time.monotonic()
         self._told = 0.0
         self._waiting = ""
@@ -85,6 +91,8 @@ class ProgressMeter:
 
     def add(self, outcome: Outcome, concurrency: int) -> None:
         """One more input is settled."""
+        self._flagged += bool(outcome.flags) and outcome.ok
+        self._asked_again += bool(outcome.tried)
         if outcome.description is None:
             self._failed += 1
         else:
@@ -120,6 +128,8 @@ class ProgressMeter:
             failed=self._failed,
             skipped=self._skipped,
             failed_before=self._failed_before,
+            flagged=self._flagged,
+            asked_again=self._asked_again,
             total=self._total,
             concurrency=concurrency,
             pictures_per_second=rate,

@@ -71,6 +71,11 @@ class Gate:
         """Whether every answer passes as it is."""
         return not self.rules and self.same is None and self.preset is None
 
+    @property
+    def climbs(self) -> bool:
+        """Whether an empty answer is asked for again in another way."""
+        return self.on_flag == "retry" or self.preset is not None
+
     def judge(self, answer: Description, prompt: str, picture: bytes | None = None) -> Verdict:
         """What is wrong with ``answer``; ``picture`` is a digest of what was asked about."""
         broken: tuple[str, ...] = ()

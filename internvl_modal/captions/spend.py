@@ -125,7 +125,8 @@ class SpendMeter:
         return SpendLimitError(
             f"max_usd={self.max_usd:g} is reached: {self.committed:.2f} USD with what is under way"
             " and the idle time after it",
-            hint="what was answered is written; the same call goes on, with a budget of its own",
+            hint="all that was answered is kept; with a file as out= the same call goes on, with a"
+            " budget of its own",
             spent=self.committed,
             max_usd=self.max_usd,
         )

@@ -100,10 +100,14 @@ class _Climb:
 
     def result(self) -> Checked:
         """The best answer; raises where none may pass."""
-        if self.best is None:
-            assert self._empty is not None  # nosec B101  # one of both came: for the type checker
-            raise self._empty
-        settled = self._gate.settle(self.best.answer)
-        answer = settled.answer.model_copy(update={"usage": self._spent})
         tried = tuple(self._tried) if len(self._tried) > 1 else ()
+        try:
+            if self.best is None:
+                assert self._empty is not None  # nosec B101  # one of both came
+                raise self._empty
+            settled = self._gate.settle(self.best.answer)
+        except ServerError as error:
+            error.tried = tried
+            raise
+        answer = settled.answer.model_copy(update={"usage": self._spent})
         return Checked(answer, settled.all, tried)
