@@ -83,6 +83,9 @@ if TYPE_CHECKING:
     from internvl_modal.protocol.endpoint import Backend as Backend
     from internvl_modal.protocol.endpoint import Capabilities as Capabilities
     from internvl_modal.protocol.endpoint import Endpoint as Endpoint
+    from internvl_modal.reports.comparison import Comparison as Comparison
+    from internvl_modal.reports.comparison import compare as compare
+    from internvl_modal.reports.gallery import write_gallery as write_gallery
     from internvl_modal.schema.inputs import ImageInputs as ImageInputs
     from internvl_modal.schema.inputs import ImageSource as ImageSource
     from internvl_modal.schema.inputs import Message as Message
@@ -140,6 +143,8 @@ _HOMES = {
     "planning.cost": ["Cost", "Prices"],
     "planning.plan": ["Capacity", "Plan"],
     "protocol.endpoint": ["Backend", "Capabilities", "Endpoint"],
+    "reports.comparison": ["Comparison", "compare"],
+    "reports.gallery": ["write_gallery"],
     "schema.inputs": ["ImageInputs", "ImageSource", "Message"],
     "schema.options": ["DescribeOptions", "Detail", "Options"],
     "schema.results": ["Description", "Estimate", "ImageInfo", "Timings", "Usage"],

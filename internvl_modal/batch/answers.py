@@ -19,13 +19,12 @@ from internvl_modal.batch.sources.keys import Item
 from internvl_modal.errors import AnswerFlaggedError, ServerError
 from internvl_modal.flows.checked import checked
 from internvl_modal.flows.core import Core
-from internvl_modal.flows.steps import Flow, chat_step, timed
+from internvl_modal.flows.steps import Flow, described
 from internvl_modal.flows.turns import one_turn
 from internvl_modal.flows.typed import Wanted
 from internvl_modal.protocol.call import ChatCall
 from internvl_modal.protocol.structured_output import first_prompt, invalid
 from internvl_modal.schema.results import Description, Usage
-from internvl_modal.transport.exchange import Exchanged
 
 
 class Answer(NamedTuple):
@@ -110,10 +109,9 @@ class _Asking:
 
     def _described(self, call: ChatCall) -> Flow[Description]:
         try:
-            sent: Exchanged[Description] = yield chat_step(call, self._deadline)
+            return (yield from described(call, self._deadline, self._begun, self._prepared))
         finally:  # asked again it has the time of a call
             self._deadline = self._later()
-        return timed(sent, self._begun, self._prepared)
 
     def _later(self) -> float:
         return time.monotonic() + (self._job.checked.timeout or self._core.timeout)
