@@ -14,7 +14,7 @@ from internvl_modal.batch.outcome import Outcome, fingerprint
 from internvl_modal.batch.progress import BatchProgress
 from internvl_modal.batch.prompts import Prompt, Prompts
 from internvl_modal.batch.schemas import Schema, kinds_of, wanted_of
-from internvl_modal.batch.sources.choice import Choice
+from internvl_modal.batch.sources.choice import Choice, Part
 from internvl_modal.captions.gate import PASSING, Gate, OnFlag
 from internvl_modal.captions.presets.base import Preset
 from internvl_modal.captions.rules import Rule
@@ -55,6 +55,10 @@ class BatchOptions(Options, total=False):
     """What divides CSV."""
     pages: str | int | Sequence[int] | None
     """Pages of a PDF, as in '1-20'."""
+    limit: int | None
+    """Only the first so many inputs."""
+    sample: int | None
+    """Only so many inputs, drawn by `seed`."""
     prompts: Mapping[str, Prompt] | None
     """Several prompts by name."""
     prompt_column: str | None
@@ -100,6 +104,8 @@ class BatchSettings(BaseModel):
     pages: str | int | tuple[int, ...] | None = Field(
         None, description="Pages of a PDF, as in '1-20'."
     )
+    limit: int | None = Field(None, ge=1, description="Only the first so many inputs.")
+    sample: int | None = Field(None, ge=1, description="Only so many inputs, drawn by `seed`.")
     prompts: Any = Field(None, description="Several prompts by name.")
     prompt_column: str | None = Field(
         None, description="Column of the table that holds the prompts."
@@ -169,6 +175,11 @@ class Job:
         fields = {} if self.wanted is None else kinds_of(self.wanted.document)
         return dict.fromkeys(self.prompts.names, "string") | fields
 
+    @property
+    def part(self) -> Part:
+        """What of the source is read."""
+        return Part(self.settings.limit, self.settings.sample, self.checked.seed or 0)
+
     def run(self, model: str) -> str:
         """The fingerprint of asking this of ``model``."""
         asked = self.prompts.document
@@ -191,6 +202,8 @@ class Job:
             raise ConfigError(explain(error), hint="docs/batches.md lists the options") from error
         if settings.concurrency != "auto" and settings.concurrency < 1:
             raise ConfigError("concurrency is below 1", hint="give a count or 'auto'")
+        if settings.limit is not None and settings.sample is not None:
+            raise ConfigError("limit= and sample= are given", hint="give one of them")
         gate = Gate.of(settings.quality, settings.language, settings.on_flag, settings.preset)
         if gate.preset is not None:
             options = cast(Options, {**gate.preset.options, **options})

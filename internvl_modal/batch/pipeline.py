@@ -13,7 +13,7 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -29,15 +29,19 @@ from internvl_modal.batch.prompts import Filler
 from internvl_modal.batch.requests import Perform, Requester, contained
 from internvl_modal.batch.sinks.base import SYNC_SECONDS, SeenKeys
 from internvl_modal.batch.sinks.choose import sink_for
-from internvl_modal.batch.sources.inputs import Images, check_choice, size_of
+from internvl_modal.batch.sources.counting import Counting
+from internvl_modal.batch.sources.inputs import Images, check_choice
 from internvl_modal.batch.sources.keys import Item, Naming
 from internvl_modal.batch.sources.read_ahead import End, items
-from internvl_modal.batch.spending import guard, price_of
+from internvl_modal.batch.spending import guard, left_of, price_of
 from internvl_modal.errors import InternVLError, SpendLimitError
 from internvl_modal.flows.core import Core
 from internvl_modal.transport.retry import Retry
 
 __all__ = ["Run"]
+
+COUNT_SECONDS = 10.0
+"""What a projection waits for the count of the whole source."""
 
 THREADS = min(8, (os.cpu_count() or 1) + 2)
 """Pictures in preparation at once: decoding takes memory, fetching takes time."""
@@ -73,6 +77,7 @@ class Run:
     ) -> None:
         self._core, self._images, self._job = core, images, job
         check_choice(images, job.choice)
+        self._counting = Counting(images, job.choice)
         self._sink = sink_for(job, images)
         self._threads = ThreadPoolExecutor(THREADS, "internvl-prepare")
         self._requester = Requester(core, exchange, retry, job, self._threads)
@@ -137,6 +142,7 @@ class Run:
             task.cancel()
         if self._main is not None:
             await asyncio.wait({self._main})
+        self._counting.close()
         self._requester.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._writer.shutdown(wait=False)
@@ -166,6 +172,8 @@ class Run:
                     self._judge.finish()
                 self._done.put_nowait(None)
                 await writing
+                if self._job.part.is_part:
+                    await self._counted()
                 self._meter.close(self._limiter.limit)
         except asyncio.CancelledError:
             raise
@@ -176,6 +184,12 @@ class Run:
                 await loop.run_in_executor(self._writer, self._sink.close)
             except Exception as error:  # noqa: BLE001 - the same
                 self._error = self._error or error
+
+    async def _counted(self) -> None:
+        """Wait a while for what a projection is made for."""
+        counting = self._counting.under_way
+        if counting is not None and not self._halt.is_set():
+            await asyncio.wait({asyncio.wrap_future(counting)}, timeout=COUNT_SECONDS)
 
     async def _unless_halted(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """The task of ``work``, at its end; cancelled where something ended the batch before."""
@@ -202,16 +216,16 @@ class Run:
         # Four times what can be under way: order can be restored over so many, and the caller may
         # lag.
         self._window = asyncio.Semaphore(4 * (most + THREADS))
-        total = size_of(self._images)
-        self._requester.spend = guard(job, endpoint, most, self._left(total))
-        self._meter = ProgressMeter(settings.progress, total, price_of(job, endpoint))
+        self._counting.start()
+        if settings.max_usd is not None:
+            await self._counted()
+        whole = job.part.of(self._counting.total)
+        self._requester.spend = guard(job, endpoint, most, left_of(whole, self._sink))
+        self._meter = ProgressMeter(
+            settings.progress, lambda: self._counting.total, price_of(job, endpoint), job.part
+        )
         self._numbers = lambda: self._meter.now(self._limiter.limit)
         self._requester.on_wait = lambda words: self._meter.wait(words, self._limiter.limit)
-
-    def _left(self, total: int | None) -> int | None:
-        """Inputs that no earlier run has settled, about."""
-        settled = self._sink.settled if isinstance(self._sink, SeenKeys) else 0
-        return None if total is None else max(0, total - settled)
 
     async def _until_done(self) -> None:
         """Until every picture is through, or something ends the batch before."""
@@ -239,7 +253,7 @@ class Run:
             digests=self.remembers,
             filler=Filler(job.prompts),
         )
-        async with aclosing(items(self._images, job.choice, naming)) as found:
+        async with aclosing(self._items(naming)) as found:
             async for item in found:
                 if isinstance(item, End):
                     error = item.error
@@ -262,6 +276,10 @@ class Run:
             await asyncio.wait(list(self._tickets))
         if error is not None:
             self._end(error)
+
+    def _items(self, naming: Naming) -> AsyncGenerator[Item | End, None]:
+        job = self._job
+        return items(self._images, job.choice, naming, job.part, self._counting.tell)
 
     async def _process(self, ticket: InFlight) -> None:
         """Make one outcome, whatever happens, unless it ends the batch."""

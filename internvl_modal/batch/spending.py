@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 from internvl_modal.batch.options import Job
+from internvl_modal.batch.sinks.base import SeenKeys, Sink
 from internvl_modal.captions.spend import Bill, SpendMeter, bill_of
 from internvl_modal.protocol.endpoint import Endpoint
 from internvl_modal.schema.options import DETAIL_TILES
 
-__all__ = ["guard", "price_of"]
+__all__ = ["guard", "left_of", "price_of"]
 
 
 def guard(job: Job, endpoint: Endpoint, most: int, pictures: int | None) -> SpendMeter | None:
@@ -24,6 +25,12 @@ def guard(job: Job, endpoint: Endpoint, most: int, pictures: int | None) -> Spen
     bill = _bill(job, endpoint, most)
     bill.check(job.settings.max_usd, pictures)
     return SpendMeter(job.settings.max_usd, bill)
+
+
+def left_of(whole: int | None, sink: Sink) -> int | None:
+    """Inputs that no earlier run has settled, about."""
+    settled = sink.settled if isinstance(sink, SeenKeys) else 0
+    return None if whole is None else max(0, whole - settled)
 
 
 def price_of(job: Job, endpoint: Endpoint) -> float | None:

@@ -44,11 +44,14 @@ class Bill:
 
     def check(self, max_usd: float, pictures: int | None) -> None:
         """Raise SpendLimitError where ``pictures`` cost more than ``max_usd`` even at best."""
-        foreseen = self.projected(pictures or 1)
-        low, high = foreseen or (self.idle_usd, self.idle_usd)
+        if pictures == 0:
+            return
+        # How many is not always known: one will be asked about at least.
+        count = 1 if pictures is None else pictures
+        low, high = self.projected(count) or (self.idle_usd, self.idle_usd)
         if low <= max_usd:
             return
-        what = "one picture" if not pictures else f"{pictures:,} pictures"
+        what = "one picture" if count == 1 else f"{count:,} pictures"
         raise SpendLimitError(
             f"{what} would cost {low:.2f} to {high:.2f} USD, and max_usd is {max_usd:.2f}",
             hint="nothing was sent; give a higher max_usd, or fewer pictures with limit=",

@@ -61,7 +61,7 @@ def test_runs_as_shown(fast: Callable[..., Fast], tmp_path: Path, name: str) -> 
     if name == "page":
         assert "['second']" in done.stdout
         assert "5 done, " in done.stdout
-        assert len(lines(Path("captions.jsonl"))) == 5 + 2 + 5
+        assert len(lines(Path("captions.jsonl"))) == 5 + 2 + 3 + 5
     else:
         assert "0 failed" in done.stdout
         assert len(lines(Path("captions.jsonl"))) == 5

@@ -113,6 +113,12 @@ class Naming:
         found = self._named(given, index)
         return self._asked(found, getattr(given, "row", None))
 
+    def key(self, given: Any, index: int) -> str:
+        """The key that it may have, for what is not wanted for certain: nothing is copied."""
+        if isinstance(given, Mapping):
+            given = self._rows.pair(given, index)
+        return item(given, index).key
+
     def _asked(self, found: Item, row: Mapping[str, Any] | None) -> Item:
         """With what is asked of it."""
         if self._filler is None or isinstance(found.source, Unreadable):

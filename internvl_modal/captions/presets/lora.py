@@ -15,7 +15,10 @@ from internvl_modal.captions.presets.limits import TooManyTokens
 from internvl_modal.captions.rules import Cut, Empty, Leftover, Opener, Refusal, Repetition
 from internvl_modal.errors import ConfigError
 
-__all__ = ["lora"]
+__all__ = ["CLIP", "lora"]
+
+CLIP = 75
+"""Tokens of a caption that CLIP reads, beside its two marks."""
 
 
 class Named:
@@ -36,7 +39,7 @@ def lora(
     trigger: str = "",
     *,
     leave_out: Sequence[str] = (),
-    tokens: int = 75,
+    tokens: int = CLIP,
     count: Callable[[str], int] | None = None,
 ) -> Preset:
     """Captions that begin with ``trigger`` and name nothing of ``leave_out``, within ``tokens``.
