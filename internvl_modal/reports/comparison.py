@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import re
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -189,7 +188,6 @@ def _run(
     """Describe all pictures with one client."""
     path = None if folder is None else folder / _file_name(name)
     before, lines, thumbnails = _lines(path), dict[str, Mapping[str, Any]](), dict[str, str]()
-    begun = time.monotonic()
     batch = client.describe_many(images, prompt, **{**options, "out": path})  # type: ignore[arg-type]
     for outcome in batch:
         lines[outcome.key] = json.loads(json.dumps(record(outcome, "")))
@@ -197,12 +195,10 @@ def _run(
             thumbnails[outcome.key] = (
                 thumbnail(outcome.source) if len(thumbnails) < THUMBNAILS else ""
             )
-    spent = {
-        "seconds": time.monotonic() - begun,
-        "pictures": len(lines),
-        "usd": batch.summary.usd,
-    }
-    books = _booked(folder, name, spent)
+    ended = batch.summary
+    rate = ended.pictures_per_second
+    seconds = len(lines) / rate if rate else 0.0
+    books = _booked(folder, name, {"seconds": seconds, "pictures": len(lines), "usd": ended.usd})
     asked = {key: line for key, line in _lines(path).items() if key in lines or key in before}
     done = books["pictures"] or None
     return _Run(
