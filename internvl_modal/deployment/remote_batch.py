@@ -140,28 +140,20 @@ def map_pictures(
         if budget is not None:
             budget.check(len(fresh))
         how = {**options, "max_concurrency": spec.plan.capacity.sessions}
+        told = {"prompt": prompt, "options": how, "budget": budget and budget.part()}
         parts = [
             {
                 "keys": fresh[start : start + part_size],
                 "address": here.address,
                 "folder": here.folder,
                 "out": f"{there.text}/part-{call}-{number:05}.jsonl",
-                "prompt": prompt,
-                "options": how,
-                "budget": budget and budget.part(),
+                **told,
             }
             for number, start in enumerate(range(0, len(fresh), part_size))
         ]
         volumes = {*here.volumes, there.volume}
         results = _run(asked, volumes, here.bucket, containers, parts) if parts else []
-    # The others are done by then: one bad part must not throw away a night's work.
-    errors = [result for result in results if isinstance(result, Exception)]
-    if errors:
-        raise DeployError(
-            f"{len(errors)} parts of {source} failed, the first with {errors[0]!r}",
-            hint="the same call describes only what they have not",
-        )
-    counts = [result for result in results if not isinstance(result, Exception)]
+    counts = _counts(source, results)
     left = sum(count["left"] for count in counts)
     if budget is not None and left:
         raise budget.exhausted(left)
@@ -171,6 +163,18 @@ def map_pictures(
         skipped=len(here.keys) - len(fresh),
         files=tuple(str(part["out"]) for part in parts),
     )
+
+
+def _counts(source: str, results: list[dict[str, int] | Exception]) -> list[dict[str, int]]:
+    """What the parts counted; raises DeployError where some failed."""
+    # The others are done by then: one bad part must not throw away a night's work.
+    errors = [result for result in results if isinstance(result, Exception)]
+    if errors:
+        raise DeployError(
+            f"{len(errors)} parts of {source} failed, the first with {errors[0]!r}",
+            hint="the same call describes only what they have not",
+        )
+    return [result for result in results if not isinstance(result, Exception)]
 
 
 def _done(there: _Place, run: str) -> SeenKeys:
