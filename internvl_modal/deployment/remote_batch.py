@@ -135,22 +135,12 @@ def map_pictures(
         here = _source(asked, source, bucket_secret)
         there = _Place(out, spec.environment, create=True)
         known = _done(there, job.run(spec.container.served))
-        call = secrets.token_hex(4)  # two at once into one folder have files of their own
         fresh = [key for key in here.keys if not known.claim(key)]
         if budget is not None:
             budget.check(len(fresh))
         how = {**options, "max_concurrency": spec.plan.capacity.sessions}
         told = {"prompt": prompt, "options": how, "budget": budget and budget.part()}
-        parts = [
-            {
-                "keys": fresh[start : start + part_size],
-                "address": here.address,
-                "folder": here.folder,
-                "out": f"{there.text}/part-{call}-{number:05}.jsonl",
-                **told,
-            }
-            for number, start in enumerate(range(0, len(fresh), part_size))
-        ]
+        parts = _parts(fresh, part_size, here, there, told)
         volumes = {*here.volumes, there.volume}
         results = _run(asked, volumes, here.bucket, containers, parts) if parts else []
     counts = _counts(source, results)
@@ -163,6 +153,23 @@ def map_pictures(
         skipped=len(here.keys) - len(fresh),
         files=tuple(str(part["out"]) for part in parts),
     )
+
+
+def _parts(
+    keys: list[str], size: int, here: _Source, there: _Place, told: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """What each part of a batch is told."""
+    call = secrets.token_hex(4)  # two at once into one folder have files of their own
+    return [
+        {
+            "keys": keys[start : start + size],
+            "address": here.address,
+            "folder": here.folder,
+            "out": f"{there.text}/part-{call}-{number:05}.jsonl",
+            **told,
+        }
+        for number, start in enumerate(range(0, len(keys), size))
+    ]
 
 
 def _counts(source: str, results: list[dict[str, int] | Exception]) -> list[dict[str, int]]:
