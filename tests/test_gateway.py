@@ -258,7 +258,7 @@ def test_a_picture_whose_decoder_is_missing(
     [("GET", "/nothing", 404), ("GET", "/", 405), ("PUT", "/v1/models", 405)],
 )
 def test_errors_have_one_form(gateway: httpx.Client, method: str, path: str, status: int) -> None:
-    answer = gateway.request(method, path, headers=BEARER)
+    answer = gateway.request(method, path, headers={**BEARER, "Accept": "application/json"})
     assert answer.status_code == status
     error = answer.json()["error"]
     assert error.keys() == {"message", "type", "param", "code", "request_id"}

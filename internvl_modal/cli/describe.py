@@ -22,7 +22,6 @@ from internvl_modal.cli.common import (
     fail,
 )
 from internvl_modal.errors import ConfigError, InternVLError, WeightsError
-from internvl_modal.protocol.endpoint import preview
 
 
 @contextmanager
@@ -52,7 +51,7 @@ def describe(
     stream: Annotated[bool, typer.Option("--stream", help="Print the text as it comes.")] = False,
     as_json: Json = False,
 ) -> int:
-    """Describe pictures, one after the other; a bad one does not stop the rest."""
+    """Describe pictures, one after the other. A bad one does not stop the rest."""
     check_output()
     level = int(detail) if detail is not None and detail.isdecimal() else detail
     given = {"detail": level, "max_tokens": max_tokens, "temperature": temperature}
@@ -95,7 +94,7 @@ def _describe_one(
         raise
     except InternVLError as error:
         # ``describe photo.jpg What is this?`` without quotes or ``--prompt`` is the usual mistake.
-        if isinstance(error.__cause__, FileNotFoundError) and (" " in image or image[-1:] == "?"):
+        if isinstance(error.__context__, FileNotFoundError) and (" " in image or image[-1:] == "?"):
             hint = f"is it the prompt? that goes after --prompt; {error.hint}"
             error = InternVLError(error.message, hint=hint)
         if as_json:
@@ -125,7 +124,9 @@ def _streamed(pieces: internvl_modal.Stream, image: str, many: bool) -> internvl
 def models(
     backend: Backend = None, base_url: BaseUrl = None, model: Model = None, as_json: Json = False
 ) -> None:
-    """List the models that a backend offers; the local one is not started for that."""
+    """List the models that a backend offers. The local one is not started for that."""
+    from internvl_modal.protocol.endpoint import preview
+
     with _client(backend, base_url, model) as client:
         names = list(preview(client.backend).models) or client.models()
     print(json.dumps(names) if as_json else "\n".join(names))

@@ -26,7 +26,7 @@ from internvl_modal.deployment.modal_build import Secrets
 from internvl_modal.deployment.options import DeployOptions
 from internvl_modal.deployment.records import Record
 from internvl_modal.deployment.spec import HUB, HUGGING_FACE, DeploymentSpec
-from internvl_modal.engines.lmdeploy import LMDeployOptions
+from internvl_modal.engines.registry import engine_of
 from internvl_modal.errors import (
     ConfigError,
     DeployError,
@@ -41,15 +41,15 @@ Paths of this machine mean nothing in a container, and a container must be able 
 
 
 def check_key(spec: DeploymentSpec, key: SecretStr | str) -> None:
-    """Refuse a key that LMDeploy could not be started with, a second one beside it.
+    """Refuse a key that the engine could not be started with, a second one beside it.
 
-    Beside a second one, since LMDeploy's parser treats several differently from one.
+    Beside a second one, since a parser treats several differently from one.
     """
-    LMDeployOptions.parse(api_keys=[key, new_key()], **spec.plan.settings)
+    engine_of(spec.plan.engine).parse(api_keys=[key, new_key()], **spec.plan.settings)
 
 
 def new_key() -> SecretStr:
-    """A key with a prefix, as LMDeploy takes no dash before one of several."""
+    """A key with a prefix, as no engine takes a dash before one of several."""
     return SecretStr(f"ivl-{secrets.token_urlsafe(32)}")
 
 

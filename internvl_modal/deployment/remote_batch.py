@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from internvl_modal.batch.options import Job
-from internvl_modal.batch.outcome import fingerprint
 from internvl_modal.batch.sinks.base import SeenKeys
 from internvl_modal.batch.sinks.lines import line_of
 from internvl_modal.batch.sources.folders import is_picture
@@ -131,7 +130,7 @@ def map_pictures(
     with errors_of(f"describing {source}"):
         here = _source(asked, source, bucket_secret)
         there = _Place(out, spec.environment, create=True)
-        known = _done(there, fingerprint(job.prompt, job.checked, spec.container.served))
+        known = _done(there, job.run(spec.container.served))
         call = secrets.token_hex(4)  # two at once into one folder have files of their own
         fresh = [key for key in here.keys if not known.claim(key)]
         how = {**options, "max_concurrency": spec.plan.capacity.sessions}

@@ -32,8 +32,8 @@ def on_volume(spec: DeploymentSpec) -> bool:
 def commit_on_volume(spec: DeploymentSpec) -> str | None:
     """The commit of the weights that ``serve`` will find, None where they are not whole.
 
-    Read through Modal's API from this machine: no container is started. LMDeploy reads safetensors
-    or .bin, so GGUF files alone do not count.
+    Read through Modal's API from this machine: no container is started. The engines read
+    safetensors or .bin, so GGUF files alone do not count.
     """
     from internvl_modal.weights.cache import WeightsCache
 
@@ -99,8 +99,8 @@ def download(spec: DeploymentSpec, given: Secrets, stop: threading.Event) -> Ite
         for event in function.remote_gen():
             if "commit" in event:
                 yield (
-                    f"{container.model} is on the Volume {container.volume}; LMDeploy runs the "
-                    f"Python code in it, of commit {event['commit']}"
+                    f"{container.model} is on the Volume {container.volume}; {container.engine} "
+                    f"runs the Python code in it, of commit {event['commit']}"
                 )
                 return
             if stop.is_set():

@@ -11,26 +11,38 @@ from collections.abc import Mapping
 from io import BytesIO
 
 from internvl_modal.errors import ConfigError, PlanError
-from internvl_modal.models.catalogue import find_model, unknown_model
+from internvl_modal.models.catalogue import find_model, of_family, unknown_model
 from internvl_modal.models.config_json import spec_from_config
 from internvl_modal.models.shapes import ModelSpec
 from internvl_modal.settings import Settings
 
 
 def model_spec(
-    model: str, *, revision: str | None = None, endpoint: str | None = None
+    model: str,
+    *,
+    revision: str | None = None,
+    family: str | None = None,
+    endpoint: str | None = None,
 ) -> ModelSpec:
     """Find a model in the catalog, or describe a repository from its files on the Hub.
 
-    ``endpoint`` is another Hub's address. Raises ConfigError for a name that is neither listed nor
-    ``owner/name``, WeightsError where the Hub cannot be asked, PlanError for an architecture that
-    LMDeploy 0.7.3 does not load.
+    ``endpoint`` is another Hub's address. With ``family``, the name of the catalog's model that the
+    repository was made from, its shape is taken and nothing is asked. Raises ConfigError for a name
+    that is neither listed nor ``owner/name``, WeightsError where the Hub cannot be asked, PlanError
+    for what is no InternVL.
     """
     if found := find_model(model):
+        if family is not None:
+            raise ConfigError(
+                f"{found.name} is listed, and family={family!r} is for what is not",
+                hint="leave family out",
+            )
         return found
     # The Hub would take a bare word for one of its old repositories without an owner.
     if "/" not in model:
         raise unknown_model(model)
+    if family is not None:
+        return of_family(model, family)
     config, sizes = _read_repository(model, revision or "main", endpoint)
     return spec_from_config(model, config, sizes)
 

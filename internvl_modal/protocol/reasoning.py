@@ -30,6 +30,7 @@ class ReasoningCutter:
     def __init__(self) -> None:
         self._held = ""
         self._thoughts: list[str] = []
+        self._given = 0
         self._inside = False
         self._begun = False
 
@@ -37,6 +38,11 @@ class ReasoningCutter:
     def reasoning(self) -> str:
         """Every thought so far."""
         return "".join(self._thoughts).strip()
+
+    def news(self) -> str:
+        """Thoughts since the last call, as they were written."""
+        new, self._given = self._thoughts[self._given :], len(self._thoughts)
+        return "".join(new)
 
     @property
     def unfinished(self) -> bool:
@@ -82,6 +88,8 @@ def split_reasoning(text: str) -> tuple[str, str]:
 
     A stream has passed such a thought on before its mark came: only the description is then right.
     """
+    if "<" not in text and "◁" not in text:  # with which every mark begins
+        return text, ""
     cutter = ReasoningCutter()
     answer = cutter.feed(text) + cutter.finish()
     alone = None if cutter.reasoning else _BEFORE.match(answer)
