@@ -34,30 +34,13 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
-    "AnswerFlaggedError",
-    "AnswerLostError",
-    "AuthenticationError",
-    "ConfigError",
-    "ContextLengthError",
-    "DeadlineExceededError",
-    "DeployError",
-    "EmptyAnswerError",
-    "EngineError",
-    "ImageError",
-    "ImageNotSeenError",
-    "InternVLError",
-    "MissingExtraError",
-    "OutOfResourcesError",
-    "OutputInvalidError",
-    "PlanError",
-    "RateLimitedError",
-    "RequestRejectedError",
-    "ServerError",
-    "ServerUnavailableError",
-    "SpendLimitError",
-    "WeightsError",
-    "WeightsInterruptedError",
-]
+    "AnswerFlaggedError", "AnswerLostError", "AuthenticationError", "ConfigError",
+    "ContextLengthError", "DeadlineExceededError", "DeployError", "EmptyAnswerError",
+    "EngineError", "ImageError", "ImageNotSeenError", "InternVLError", "MissingExtraError",
+    "OutOfResourcesError", "OutputInvalidError", "PlanError", "RateLimitedError",
+    "RequestRejectedError", "ServerError", "ServerUnavailableError", "SpendLimitError",
+    "WeightsError", "WeightsInterruptedError",
+]  # fmt: skip
 
 
 class InternVLError(Exception):
