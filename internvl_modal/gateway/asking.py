@@ -15,10 +15,10 @@ import pybase64
 
 from internvl_modal.client.aio import AsyncClient
 from internvl_modal.client.streams import AsyncStream
-from internvl_modal.flows.core import Wanted
 from internvl_modal.flows.discovery import Ready
 from internvl_modal.flows.relay import Relayed, relay, relay_object
 from internvl_modal.flows.steps import Flow, adrive
+from internvl_modal.flows.typed import Wanted
 from internvl_modal.images.formats import format_of
 from internvl_modal.images.names import source_name
 from internvl_modal.protocol.endpoint import preview

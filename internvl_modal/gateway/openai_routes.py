@@ -7,21 +7,22 @@ that was written without them; otherwise it is what that server itself would say
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import ValidationError
 from starlette.responses import JSONResponse
 
-from internvl_modal.flows.core import Wanted
+from internvl_modal.errors import ConfigError
 from internvl_modal.flows.relay import Relayed
+from internvl_modal.flows.typed import Wanted
 from internvl_modal.gateway.asking import Model
 from internvl_modal.gateway.bodies import first_of, read_json
 from internvl_modal.gateway.describe_answers import event_stream
 from internvl_modal.gateway.documents import ASKING, KNOWING, STREAM, Problem, inlined
 from internvl_modal.gateway.errors import RefusedError, as_openai
-from internvl_modal.gateway.json_schema import reader
 from internvl_modal.gateway.metrics import Metrics
 from internvl_modal.gateway.openai_answers import (
     Completion,
@@ -34,6 +35,7 @@ from internvl_modal.gateway.openai_parameters import passed_on, unsupported
 from internvl_modal.gateway.openai_schema import AnyObject, ChatBody, SchemaObject
 from internvl_modal.protocol.dialects.registry import dialect_of
 from internvl_modal.protocol.http import Json
+from internvl_modal.protocol.json_schema import reader
 from internvl_modal.schema.validation import explain
 
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {
@@ -175,4 +177,24 @@ def _wanted(body: ChatBody) -> Wanted[Json] | None:
         return None
     given = form.schema_ if isinstance(form, AnyObject) else form.json_schema.schema_
     schema: Json = {"type": "object"} if given is None else given
-    return Wanted(schema, reader(schema))
+    return Wanted(schema, _reader(schema))
+
+
+def _reader(schema: Json) -> Callable[[Json], Json]:
+    """What reads an object; what is wrong with the schema is the caller's mistake."""
+    with _refused():
+        read = reader(schema)
+
+    def told(found: Json) -> Json:
+        with _refused():
+            return read(found)
+
+    return told
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise RefusedError(422, error.message, param="response_format") from error

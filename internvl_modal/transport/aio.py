@@ -41,6 +41,7 @@ from internvl_modal.transport.failures import answered, too_much, translated
 from internvl_modal.transport.masking import forget
 from internvl_modal.transport.over_aiohttp import Pool
 from internvl_modal.transport.retry import Retry
+from internvl_modal.transport.servers import Servers
 
 if TYPE_CHECKING:
     import httpx
@@ -71,6 +72,7 @@ class AsyncTransport:
         self._own = client is None
         self._retry = retry
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._servers = Servers()
         self._scopes: set[anyio.CancelScope] = set()
         self._closed = False
         self._cold = False
@@ -108,7 +110,7 @@ class AsyncTransport:
         with self.until(step.deadline):
             while True:
                 try:
-                    value = await attempt(step)
+                    value = await self._servers.send(step, attempt)
                     return Exchanged(value, number, step.so_far.lost)
                 except InternVLError as error:
                     lost = step.so_far.lost

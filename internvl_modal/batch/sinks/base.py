@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from internvl_modal.batch.outcome import Outcome, key_hash
+from internvl_modal.batch.outcome import Outcome, identity, key_hash
 
 __all__ = ["Callback", "Known", "SeenKeys", "Sink"]
 
@@ -60,6 +60,7 @@ class Known(NamedTuple):
     earlier: bool = False
     """Whether 0.1.0 wrote it, which had other keys for some inputs."""
     content: str = ""
+    asked: str = ""
 
 
 class SeenKeys:
@@ -87,6 +88,11 @@ class SeenKeys:
         if failed:
             self._failed.add(mark)
 
+    @property
+    def settled(self) -> int:
+        """How many keys are known."""
+        return len(self._seen)
+
     def note_known(self, known: Iterable[Known], run: str, *, retry: bool) -> bool:
         """Keep those of ``run``, but for failures that are to be tried again: were there any?"""
         stale = False
@@ -96,7 +102,10 @@ class SeenKeys:
                 stale = stale or again
                 if not again:
                     self.note(
-                        each.key, failed=each.failed, earlier=each.earlier, content=each.content
+                        identity(each.key, each.asked),
+                        failed=each.failed,
+                        earlier=each.earlier,
+                        content=each.content,
                     )
         return stale
 

@@ -13,12 +13,14 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from internvl_modal.batch.outcome import identity
+from internvl_modal.batch.prompts import Filler, NoPromptError
 from internvl_modal.batch.signed_urls import without_signature
 from internvl_modal.batch.sources.choice import Choice
 from internvl_modal.batch.sources.known_keys import KnownKeys
 from internvl_modal.batch.sources.places import is_remote
 from internvl_modal.batch.sources.remote import RemoteFile
-from internvl_modal.batch.sources.rows import Table, is_list
+from internvl_modal.batch.sources.rows import Rowed, Table, is_list
 from internvl_modal.batch.sources.unreadable import Unreadable
 from internvl_modal.images.names import is_data, is_url, source_name
 from internvl_modal.schema.inputs import ImageSource
@@ -43,6 +45,15 @@ class Item(NamedTuple):
     """Its key in 0.1.0, where that was another."""
     content: str = ""
     """A digest of what its key does not tell of it; "" where the key tells all."""
+    texts: tuple[str, ...] = ()
+    """What is asked of it."""
+    asked: str = ""
+    """A digest of that, where rows may differ in it."""
+
+    @property
+    def identity(self) -> str:
+        """What a later run knows it by."""
+        return identity(self.key, self.asked)
 
     def clashing(self, first: str) -> Item:
         """In its place, where its key is known for ``first``: an input that fails, naming both."""
@@ -57,6 +68,8 @@ class Item(NamedTuple):
 
 def item(given: Any, index: int) -> Item:
     """The input and its key: its name in a pair, its path or URL, else its number."""
+    if isinstance(given, Rowed) and given[0] is None:
+        return Item(f"#{index}", given[1], numbered=True)
     if isinstance(given, tuple) and len(given) == 2:
         former = getattr(given[0], "former", None)
         return Item(_shown(str(given[0])), given[1], former=former)
@@ -81,8 +94,11 @@ class Naming:
     Called from the reading thread only.
     """
 
-    def __init__(self, choice: Choice, *, max_pixels: int, digests: bool) -> None:
-        self._rows = Table(column=choice.column, key=choice.key)
+    def __init__(
+        self, choice: Choice, *, max_pixels: int, digests: bool, filler: Filler | None = None
+    ) -> None:
+        self._rows = Table(column=choice.column, key=choice.key, fields=choice.fields)
+        self._filler = filler
         self._max_pixels, self._digests = max_pixels, digests
         self._known = KnownKeys()
 
@@ -94,6 +110,26 @@ class Naming:
         """The input with this number."""
         if isinstance(given, Mapping):
             given = self._rows.pair(given, index)
+        found = self._named(given, index)
+        return self._asked(found, getattr(given, "row", None))
+
+    def key(self, given: Any, index: int) -> str:
+        """The key that it may have, for what is not wanted for certain: nothing is copied."""
+        if isinstance(given, Mapping):
+            given = self._rows.pair(given, index)
+        return item(given, index).key
+
+    def _asked(self, found: Item, row: Mapping[str, Any] | None) -> Item:
+        """With what is asked of it."""
+        if self._filler is None or isinstance(found.source, Unreadable):
+            return found
+        try:
+            texts, asked = self._filler.texts(row)
+        except NoPromptError as error:
+            return found._replace(source=Unreadable(found.key, str(error)))
+        return found._replace(texts=texts, asked=asked)
+
+    def _named(self, given: Any, index: int) -> Item:
         found = item(given, index)
         found = found._replace(source=self._kept(found.source))
         if not found.numbered:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,6 +55,23 @@ class LocalFile:
         if has_scheme(text):
             return text
         return os.path.join(os.path.dirname(self.name), text)  # noqa: PTH118, PTH120 - no ./ before
+
+
+@dataclass(frozen=True)
+class StandardInput:
+    """What is piped into this process: read once, names in it as they are written."""
+
+    name: str = "standard input"
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """Standard input; an empty one where there is none."""
+        with readable(self.name):
+            yield sys.stdin.buffer if sys.stdin else io.BufferedReader(io.BytesIO())
+
+    def resolve(self, text: str) -> str:
+        """From where the process is."""
+        return text
 
 
 def has_scheme(text: str) -> bool:

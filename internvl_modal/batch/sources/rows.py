@@ -29,10 +29,17 @@ class RowKey(str):
     former: str
 
 
+class Rowed(tuple[Any, Any]):
+    """A key, None where only the row's number is known, a picture, and the row they come from."""
+
+    row: Row
+
+
 class Table:
     """Rows of one source, called ``name`` ('' for those in memory).
 
-    Made once for a source, since the columns are chosen by its first row.
+    Made once for a source, since the columns are chosen by its first row. ``fields``: see
+    ``Choice``; where there are some, rows are given along.
     """
 
     def __init__(
@@ -41,8 +48,10 @@ class Table:
         *,
         column: str | None,
         key: str | None,
+        fields: tuple[str, ...] | None = (),
         resolve: Callable[[str], str] = str,
     ) -> None:
+        self._fields = fields
         self._name, self._column, self._key, self._resolve = name, column, key, resolve
         self._names: tuple[Any, ...] = ()
         self._known: list[Any] = []
@@ -58,6 +67,18 @@ class Table:
 
     def pair(self, row: Row, number: int) -> Any:
         """The picture of one row; raises ConfigError if the first has no such column."""
+        found = self._pair(row, number)
+        if self._fields == ():
+            return found
+        rowed = Rowed(found if isinstance(found, tuple) else (None, found))
+        rowed.row = (
+            row
+            if self._fields is None
+            else {name: row[name] for name in self._fields if name in row}
+        )
+        return rowed
+
+    def _pair(self, row: Row, number: int) -> Any:
         # {"bytes": ..., "path": ...} is one picture, although it looks like a row of two columns.
         if _is_picture(row):
             known: list[Any] = ["picture"]
@@ -129,7 +150,10 @@ class Table:
     def wanted(self, names: Iterable[str]) -> list[str]:
         """Of the columns of a file, those to read."""
         listed = list(names)
-        keys = {*KEYS, "id", self._key}
+        if self._fields is None:
+            self.check(listed)
+            return listed
+        keys = {*KEYS, "id", self._key, *self._fields}
         return [*self.check(listed), *(name for name in listed if name in keys)]
 
     def _candidates(self, row: Row) -> list[Any]:
@@ -146,6 +170,9 @@ class Table:
             # The column of pictures cannot name them as well.
             if column in columns[:1] or is_missing(value):
                 continue
+            # A missing number makes floats of pandas' whole ones, in what it writes too.
+            if isinstance(value, float) and value.is_integer():
+                value = int(value)
             return os.fsdecode(value) if isinstance(value, bytes) else str(value)
         return None
 
