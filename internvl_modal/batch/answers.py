@@ -22,6 +22,7 @@ from internvl_modal.flows.turns import one_turn
 from internvl_modal.flows.typed import Wanted
 from internvl_modal.protocol.call import ChatCall
 from internvl_modal.protocol.structured_output import first_prompt, invalid
+from internvl_modal.schema.options import DescribeOptions
 from internvl_modal.schema.results import Description, Usage
 from internvl_modal.transport.exchange import Exchanged
 
@@ -35,7 +36,7 @@ class Answer(NamedTuple):
     error: Exception | None = None
 
 
-def ask(core: Core, item: Item, job: Job) -> Flow[list[Answer]]:
+def ask(core: Core, item: Item, job: Job, options: DescribeOptions) -> Flow[list[Answer]]:
     """The answer to each prompt of an input, in their order.
 
     A single one raises its error. Of several a refusal is one's own; where the server does not
@@ -44,7 +45,7 @@ def ask(core: Core, item: Item, job: Job) -> Flow[list[Answer]]:
     begun = time.monotonic()
     # What cannot be read has no texts, and fails before they would be sent.
     texts = [_question(text, job.wanted) for text in item.texts or job.prompts.plain]
-    call, deadline, prepared = yield from core.asked(one_turn(item.source, texts[0]), job.options)
+    call, deadline, prepared = yield from core.asked(one_turn(item.source, texts[0]), options)
     if len(texts) == 1:
         return [(yield from _answer(core, "", call, deadline, job.wanted, begun, prepared))]
     found = []
@@ -55,6 +56,8 @@ def ask(core: Core, item: Item, job: Job) -> Flow[list[Answer]]:
                 (yield from _answer(core, name, asked, deadline, job.wanted, begun, prepared))
             )
         except ServerError as error:
+            if not found and options is not job.checked:  # the batch's own wish may be at fault
+                raise
             found.append(Answer(name, error=error))
             if is_unanswered(error) or is_fatal(error):
                 break

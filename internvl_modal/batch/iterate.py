@@ -18,6 +18,7 @@ from typing_extensions import Self
 
 from internvl_modal._utils.lazy_module import LazyModule
 from internvl_modal._utils.loop_thread import LoopThread
+from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import Outcome
 from internvl_modal.batch.progress import BatchProgress
@@ -72,6 +73,7 @@ class _Numbers:
         return self._state.last
 
 
+@short_errors
 class Batch(_Numbers, Iterator[Outcome]):
     """Outcomes as they come; ``progress`` meanwhile, ``summary`` afterwards.
 
@@ -115,6 +117,7 @@ class Batch(_Numbers, Iterator[Outcome]):
         self.close()
 
 
+@short_errors
 class AsyncBatch(_Numbers, AsyncIterator[Outcome]):
     """``Batch`` for ``async for`` and ``async with``, in the caller's event loop.
 

@@ -85,6 +85,8 @@ class Limiter:
         self._admitted = self._active = 0
         self._paused_until = self._cut_at = self._round_from = 0.0
         self._changed = asyncio.Condition()
+        self.waits = 0
+        """How often a picture has found no free slot."""
         self._next_round()
 
     @property
@@ -128,6 +130,7 @@ class Limiter:
                 self._changed.notify_all()
 
     async def _acquire(self) -> None:
+        self.waits += self._active >= self.limit
         while True:
             # Asked again after every wait: another answer may have prolonged the pause meanwhile.
             pause = self._paused_until - time.monotonic()

@@ -51,6 +51,11 @@ LMDeploy's documented batch for large GPUs is more; its preprocessing thread is 
 """
 
 
+GATHER = 0.02
+"""Seconds that what is done waits for more of it: each change of threads costs 0.1 ms, as much as
+preparing a small picture, and so there is one for all of them."""
+
+
 class Run:
     """One batch, in the event loop it was made in: ``take`` until it is empty, then ``close``.
 
@@ -300,6 +305,8 @@ class Run:
             news: list[tuple[int, Outcome] | None] = []
             try:
                 news.append(await asyncio.wait_for(self._done.get(), SYNC_SECONDS))
+                if news[0] is not None:
+                    await asyncio.sleep(GATHER)
             # Nothing has come for a while: sinks get their turn to sync, and inputs that wait for
             # an outcome are freed.
             except asyncio.TimeoutError:

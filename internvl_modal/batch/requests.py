@@ -23,11 +23,14 @@ from internvl_modal.batch.answers import Answer, ask
 from internvl_modal.batch.faults import is_shortage
 from internvl_modal.batch.limiter import Limiter
 from internvl_modal.batch.options import Job
+from internvl_modal.batch.shrinking import Shrinking
 from internvl_modal.batch.sources.keys import Item
 from internvl_modal.errors import (
     ImageError,
+    ImageNotSeenError,
     InternVLError,
     RateLimitedError,
+    RequestRejectedError,
     ServerError,
     ServerUnavailableError,
 )
@@ -78,6 +81,7 @@ class Requester:
         self._core, self._exchange, self._retry, self._job = core, exchange, retry, job
         self._threads = threads
         self._known = AnswerCache() if job.settings.dedupe else None
+        self._shrinking = Shrinking(job.checked, same=job.settings.dedupe)
 
     def close(self) -> None:
         """Forget the answers."""
@@ -104,10 +108,16 @@ class Requester:
             raise ImageError("holds no picture", source=item.key)
         # A new flow each time: what ran out may have stopped it anywhere.
         for attempt in itertools.count(1):
-            flow = ask(self._core, item, job)
+            options = self._shrinking.options()
+            flow = ask(self._core, item, job, options)
             try:
-                return await adrive(flow, exchange, self._in_thread)
+                answers = await adrive(flow, exchange, self._in_thread)
+                self._shrinking.answered(self.limiter.waits)
+                return answers
             except InternVLError as error:
+                if self._shrinking.is_own(options) and _is_refusal(error):
+                    self._shrinking.refused()
+                    continue
                 pause = self._short_pause(error, attempt)
                 if pause is None or halt.is_set():
                     raise
@@ -175,6 +185,11 @@ class Requester:
 
     def _in_thread(self, function: Callable[[], Any]) -> Awaitable[Any]:
         return asyncio.get_running_loop().run_in_executor(self._threads, contained, function)
+
+
+def _is_refusal(error: InternVLError) -> bool:
+    """Whether a server would not have a picture, which it may have smaller."""
+    return isinstance(error, RequestRejectedError | ImageNotSeenError)
 
 
 def contained(function: Callable[..., T], *arguments: object) -> T:

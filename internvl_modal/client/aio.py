@@ -11,6 +11,7 @@ import anyio.to_thread
 from typing_extensions import Self, Unpack
 
 from internvl_modal._utils.lazy_module import LazyModule
+from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.batch.iterate import AsyncBatch
 from internvl_modal.batch.options import BatchOptions, Job, with_batch_options
 from internvl_modal.batch.prompts import Prompt
@@ -33,6 +34,7 @@ else:  # imported only for those who bring a client of their own
     httpx = LazyModule("httpx")
 
 
+@short_errors
 class AsyncClient(ClientBase):
     """``Client`` for asyncio: the same names, to await; close it with ``aclose`` or ``async with``.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import Self, Unpack
 
 from internvl_modal._utils.lazy_module import LazyModule
+from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.batch.iterate import Batch
 from internvl_modal.batch.options import BatchOptions, Job, with_batch_options
 from internvl_modal.batch.prompts import Prompt
@@ -32,6 +33,7 @@ else:  # imported only for those who bring a client of their own
     httpx = LazyModule("httpx")
 
 
+@short_errors
 class Client(ClientBase):
     """Describes pictures through one backend; thread-safe, close it or use ``with``.
 

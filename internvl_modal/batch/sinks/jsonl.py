@@ -43,7 +43,7 @@ class JsonLines(SeenKeys):
         self._unsynced, self._synced = False, time.monotonic()
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
-        """Append; if the disk is full, what fitted of it is taken back."""
+        """Append; if the disk is full, the line that did not fit is taken back."""
         self._renew(outcomes)
         self._append(map(self._line, outcomes))
 
@@ -64,7 +64,9 @@ class JsonLines(SeenKeys):
             try:
                 _write(self._descriptor, data)
             except OSError:
-                # Half a line would be taken for the beginning of the next.
+                # Half a line would be taken for the beginning of the next; whole ones are paid for.
+                fitted = os.fstat(self._descriptor).st_size - self._size
+                self._size += data.rfind(b"\n", 0, fitted) + 1
                 os.ftruncate(self._descriptor, self._size)
                 raise
             self._size += len(data)

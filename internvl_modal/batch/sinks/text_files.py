@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import secrets
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -169,8 +170,9 @@ def _cut(name: str) -> str:
 
 
 def _name_hash(file: str) -> int:
-    # Case does not tell files apart on macOS and Windows, and a folder may be copied there.
-    return key_hash(file.casefold())
+    # Case and composed accents do not tell files apart on macOS, nor case on Windows, and a folder
+    # may be copied there.
+    return key_hash(unicodedata.normalize("NFC", file).casefold())
 
 
 def _is_lost(path: Path) -> bool:
