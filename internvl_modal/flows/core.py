@@ -183,7 +183,9 @@ class Core:
             spent = answer.usage.after(spent)
             answer = answer.model_copy(update={"usage": spent})
             try:
-                return Typed(structured_output.read_answer(answer.text, wanted.read), answer)
+                # In a thread, where there is an event loop: a schema can ask for much.
+                read = partial(structured_output.read_answer, answer.text, wanted.read)
+                return Typed((yield Blocking(read)), answer)
             except ValueError as error:
                 why = str(error)
             if answer.finish_reason == "length":  # and would be again
