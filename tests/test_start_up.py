@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -37,19 +38,38 @@ def test_a_question_without_a_picture(loopback: Loopback) -> None:
     assert loaded(code, *SENT) == "[]"
 
 
+def command(*words: str) -> str:
+    """Code that runs the command, and goes on when it ends well."""
+    return (
+        f"import sys\nsys.argv = ['internvl-modal', *{words!r}]\n"
+        "from internvl_modal.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code"
+    )
+
+
 def test_the_version_is_told_before_a_command_is_imported() -> None:
-    code = (
-        "import sys\nsys.argv = ['internvl-modal', '--version']\n"
-        "from internvl_modal.cli import main\n"
-        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code"
-    )
-    assert loaded(code, "typer", "pydantic", "internvl_modal.cli.main", "rich") == "[]"
+    names = ("typer", "pydantic", "internvl_modal.cli.main", "rich")
+    assert loaded(command("--version"), *names) == "[]"
 
 
-def test_help_needs_no_client() -> None:
-    code = (
-        "import sys\nsys.argv = ['internvl-modal', '--help']\n"
-        "from internvl_modal.cli import main\n"
-        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code"
+@pytest.mark.parametrize(
+    "words", [(), ("describe",), ("batch",), ("plan",), ("doctor",), ("weights", "ensure")]
+)
+def test_help_needs_no_client(words: tuple[str, ...]) -> None:
+    heavy = ["rich", "internvl_modal.client", "internvl_modal.settings", "asyncio"]
+    if not words:
+        heavy.append("pydantic")  # typer itself reads a command's options with it
+    assert loaded(command(*words, "--help"), *heavy, *CLIENT) == "[]"
+
+
+def test_help_cuts_no_command_short() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "internvl_modal", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        env={**os.environ, "COLUMNS": "80"},
     )
-    assert loaded(code, "PIL", "httpx", "aiohttp", "modal", "huggingface_hub") == "[]"
+    assert "weights" in done.stdout
+    assert "..." not in done.stdout.partition("Commands:")[2]

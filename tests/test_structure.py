@@ -23,7 +23,6 @@ EDGES = house.graph(MODULES)
 
 HEAVY = ("modal", "huggingface_hub", "httpx", "PIL", "numpy", "xllamacpp", "pydantic", "asyncio")
 ONE_HOME = {
-    "tenacity": {"transport.sync", "transport.aio", "transport.retry"},
     "httpx": {"transport", "images.fetch", "client", "batch.iterate"},
     "aiohttp": {"transport", "batch.sources.remote"},
     "av": {"images.video"},
@@ -252,5 +251,9 @@ def test_options_are_keywords_of_the_signature_each_with_a_line() -> None:
         ]
         keys = [each for each in tree.body if isinstance(each, ast.AnnAssign)]
         assert len(told) == len(keys), kind
-        known = {name: info.description for m in models for name, info in m.model_fields.items()}
+        known = {
+            info.alias or name: info.description
+            for m in models
+            for name, info in m.model_fields.items()
+        }
         assert {name: known[name] for name, _ in told} == dict(told)

@@ -22,11 +22,11 @@ COMPUTE = (
 )
 """What libraries that compute read."""
 ENGINE = (
-    *("TORCH", "PYTORCH_", "TRITON_", "LMDEPLOY_", "TM_", "RAY_", "FLASHINFER_", "FLASH_"),
+    *("TORCH", "PYTORCH_", "TRITON_", "VLLM_", "LMDEPLOY_", "TM_", "RAY_", "FLASHINFER_", "FLASH_"),
     *("GLOO_", "UCX_", "MASTER_", "NUMEXPR_", "XFORMERS_", "CC", "CXX"),
     *("HF_", "TRANSFORMERS_", "TOKENIZERS_"),
 )
-"""What LMDeploy and the libraries below it read.
+"""What LMDeploy, vLLM and the libraries below them read.
 
 Neither proxies nor the Hub's token: its model lies in a folder, and pictures come in the request.
 """

@@ -1,6 +1,10 @@
 """The command ``internvl-modal``: parsing and printing only, a module for each command.
 
 ``main`` puts the commands together. On top of everything; imported by nobody.
+
+All of these modules are imported for ``--help``. At the top they import typer, ``errors``, what is
+known without pydantic, and nothing else; a command imports what it needs when it runs
+(``tests/test_start_up.py``).
 """
 
 import sys

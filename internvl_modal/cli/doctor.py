@@ -12,15 +12,15 @@ import shutil
 import sys
 import time
 import warnings
-from importlib import metadata
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import internvl_modal
 from internvl_modal.cli.common import Json
-from internvl_modal.client.resolve import backend_names
 from internvl_modal.errors import InternVLError
-from internvl_modal.settings import Settings, variable_name
+
+if TYPE_CHECKING:
+    from internvl_modal.settings import Settings
 
 EXTRAS = {
     "local": "xllamacpp",
@@ -41,6 +41,9 @@ EXTRAS = {
 
 def examine() -> dict[str, Any]:
     """Collect everything ``report`` prints; holds no secret, only which settings are set."""
+    from internvl_modal.client.resolve import backend_names
+    from internvl_modal.settings import Settings, variable_name
+
     settings = Settings.load()
     return {
         "version": internvl_modal.__version__,
@@ -75,6 +78,8 @@ def _section(title: str, rows: dict[str, str]) -> list[str]:
 
 def _installed(package: str) -> str | None:
     """Read from metadata and not by importing: importing all of them takes many seconds."""
+    from importlib import metadata
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -129,7 +134,7 @@ def _self_test() -> dict[str, Any]:
 
 
 def doctor(as_json: Json = False) -> int:
-    """Say what is installed, which backends can run and what is cached; describe one picture."""
+    """Say what is installed, cached and able to run. One picture is described to prove it."""
     found = examine()
     print(json.dumps(found) if as_json else report(found))
     return 0 if found["self_test"]["ok"] else 1

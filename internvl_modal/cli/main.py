@@ -13,8 +13,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import internvl_modal
-from internvl_modal.cli import batch, deploy, describe, doctor, plan, serve, weights
-from internvl_modal.cli.common import fail, failed, mend_console, misused
+from internvl_modal.cli import batch, deploy, describe, doctor, gallery, plan, serve, weights
+from internvl_modal.cli.common import fail, failed, mend_console, misused, typer_app
 from internvl_modal.errors import InternVLError, WeightsInterruptedError
 
 
@@ -29,10 +29,9 @@ class _Commands(typer.core.TyperGroup):
             raise
 
 
-app = typer.Typer(
+app = typer_app(
+    "Describe images with InternVL: on this machine, on Modal's GPUs, or on any server.",
     cls=_Commands,
-    help="Describe images with InternVL: on this machine, on Modal's GPUs, or on any server.",
-    no_args_is_help=True,
     add_completion=False,
     # Rich tracebacks print local variables, keys among them.
     pretty_exceptions_enable=False,
@@ -91,6 +90,7 @@ for command in (
     plan.plan,
     doctor.doctor,
     batch.batch,
+    gallery.gallery,
     deploy.deploy,
     deploy.status,
     deploy.logs,

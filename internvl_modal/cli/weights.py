@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
+from internvl_modal.cli.common import typer_app
 from internvl_modal.errors import ConfigError, WeightsError
-from internvl_modal.settings import Settings
-from internvl_modal.weights.cache import WeightsCache
-from internvl_modal.weights.inventory import CachedModel
-from internvl_modal.weights.selection import Variant
-from internvl_modal.weights.verification import Verification
+
+if TYPE_CHECKING:
+    from internvl_modal.weights.cache import WeightsCache
+    from internvl_modal.weights.inventory import CachedModel
+    from internvl_modal.weights.verification import Verification
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Model files: complete and verified, or not there.", no_args_is_help=True)
+app = typer_app("Model files: complete and verified, or not there.")
+
+# Those of ``weights.selection``, whose import takes longer than the whole of ``--help``.
+Variant: TypeAlias = Literal["auto", "safetensors", "bin", "gguf"]
 
 Model = Annotated[
     str,
@@ -36,6 +40,9 @@ def _cache(folder: str | None, volume: str | None, environment: str | None) -> W
     """The cache that the options name: a folder, or a Volume of Modal's."""
     if volume is None and environment is not None:
         raise ConfigError("--environment says where a Volume is", hint="add --volume NAME")
+    from internvl_modal.settings import Settings
+    from internvl_modal.weights.cache import WeightsCache
+
     settings = Settings.load()
     token = settings.hf_token.get_secret_value() if settings.hf_token else None
     if volume is not None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from typing_extensions import Self
 
 from internvl_modal._utils.lazy_module import LazyModule
+from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.errors import ConfigError, EngineError
 from internvl_modal.flows.core import Opened
 from internvl_modal.flows.steps import Flow
@@ -96,6 +97,7 @@ class _Collected:
         self._description = found.model_copy(update={"timings": timings})
 
 
+@short_errors
 class Stream(_Collected):
     """Pieces of text as they come; ``.description`` afterwards.
 
@@ -148,6 +150,7 @@ class Stream(_Collected):
         self.close()
 
 
+@short_errors
 class AsyncStream(_Collected):
     """Pieces of text as they come, for ``async for``; ``.description`` afterwards.
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pydantic import SecretStr
 
 from internvl_modal.deployment.modal_api import web_url
+from internvl_modal.engines.registry import engine_of
 from internvl_modal.planning.plan import Plan
-from internvl_modal.protocol.dialects.lmdeploy import CAPABILITIES
 from internvl_modal.protocol.endpoint import Endpoint
 
 
@@ -34,6 +34,7 @@ class ServedApp:
         app: str,
         *,
         model: str,
+        engine: str = "lmdeploy-0.7.3",
         api_key: SecretStr | str,
         environment: str | None = None,
         proxy: tuple[SecretStr, SecretStr] | None = None,
@@ -49,12 +50,14 @@ class ServedApp:
         self._preview = Endpoint(
             "",
             model,
-            capabilities=CAPABILITIES,
+            capabilities=engine_of(engine).capabilities(model),
             timeout=timeout,
             price=plan,
             # The most that a batch tries at once: what fits into the KV cache.
             sessions=plan.capacity.sessions if plan else sessions,
             usd_per_hour=plan.cost.per_hour if plan else None,
+            idle_usd=plan.cost.idle_window if plan else None,
+            start_usd=plan.cost.start[0] if plan else None,
             startup=plan.startup_seconds if plan else startup,
         )
         self._url = url
@@ -87,16 +90,19 @@ class ServedApp:
 
 
 class FixedBackend:
-    """An LMDeploy server that serves InternVL at a known URL.
+    """An engine's server that serves InternVL at a known URL.
 
     For a container that asks its own server on loopback, where Modal need not be asked for a URL.
     """
 
     name = "modal"
 
-    def __init__(self, base_url: str, api_key: str, model: str) -> None:
+    def __init__(
+        self, base_url: str, api_key: str, model: str, engine: str = "lmdeploy-0.7.3"
+    ) -> None:
         headers = {"authorization": f"Bearer {api_key}"}
-        self._endpoint = Endpoint(base_url, model, headers, CAPABILITIES)
+        capabilities = engine_of(engine).capabilities(model)
+        self._endpoint = Endpoint(base_url, model, headers, capabilities)
 
     def start(self) -> Endpoint:
         """Return where it answers."""

@@ -6,41 +6,45 @@ function) and ``Send`` (one HTTP exchange). The clients differ only in how they 
 
 from __future__ import annotations
 
-import json
-import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from pydantic import BaseModel
 
-from internvl_modal.errors import ConfigError, EngineError, RequestRejectedError
-from internvl_modal.flows.discovery import Ready, discover, models_step, settle_tiles
-from internvl_modal.flows.steps import Blocking, Flow, exchange_of
+from internvl_modal.captions.gate import Gate
+from internvl_modal.captions.presets.base import Preset
+from internvl_modal.errors import ConfigError
+from internvl_modal.flows.checked import checked
+from internvl_modal.flows.discovery import (
+    Ready,
+    discover,
+    models_step,
+    settle_tiles,
+    tiles_question,
+)
+from internvl_modal.flows.fleet import Fleet
+from internvl_modal.flows.pictures import Begun, prepare
+from internvl_modal.flows.steps import Blocking, Flow, described, exchange_of
 from internvl_modal.flows.turns import (
     checked_messages,
-    fetched,
+    estimated,
     one_turn,
-    prepared_turns,
     with_system,
 )
+from internvl_modal.flows.typed import Typed, TypedAnswers, Wanted
 from internvl_modal.protocol import structured_output
-from internvl_modal.protocol.answer_warnings import cut_off
 from internvl_modal.protocol.call import ChatCall
 from internvl_modal.protocol.chat_request import chat_request
-from internvl_modal.protocol.completion import decode_completion
 from internvl_modal.protocol.completion_stream import CompletionStream
-from internvl_modal.protocol.dialects.registry import dialect_of
 from internvl_modal.protocol.endpoint import Backend, Capabilities, Endpoint, preview
-from internvl_modal.protocol.http import Json
 from internvl_modal.schema.inputs import ImageInputs, ImageSource, Message
 from internvl_modal.schema.options import DescribeOptions, Options
-from internvl_modal.schema.results import Description, Estimate, Timings, Usage
-from internvl_modal.transport.exchange import Exchange, Exchanged
+from internvl_modal.schema.results import Description, Estimate
+from internvl_modal.transport.exchange import Exchange
 from internvl_modal.transport.retry import Retry
 
 M = TypeVar("M", bound=BaseModel)
@@ -48,12 +52,6 @@ T = TypeVar("T")
 
 TIMEOUT = 600.0
 """Seconds for a call where nobody says how many; a cold start on Modal takes minutes."""
-_REFUSALS = (400, 422, 501)
-"""Statuses of a request that holds something which the server does not know."""
-_SCHEMA_WORDS = re.compile(
-    r"response.?format|json.?schema|structured.?output|grammar|guided|requested parameters", re.I
-)
-"""In the words of other statuses; the last is OpenRouter's 404 where no provider takes one."""
 
 
 class Asked(NamedTuple):
@@ -62,26 +60,6 @@ class Asked(NamedTuple):
     call: ChatCall
     deadline: float
     prepared: float
-
-
-@dataclass(frozen=True)
-class Wanted(Generic[T]):
-    """An object that an answer shall hold, and how often a wrong one is sent back."""
-
-    document: Json
-    """Its JSON schema."""
-    read: Callable[[Json], T]
-    """Raises ValueError with the reason where an object is not wanted."""
-    repairs: int = 2
-
-
-@dataclass(frozen=True)
-class Typed(Generic[T]):
-    """What was read from the last answer, that answer with the tokens of all, and what is wrong."""
-
-    found: T | None
-    answer: Description
-    why: str = ""
 
 
 class Opened(NamedTuple):
@@ -108,8 +86,8 @@ class Core:
         self._model = model
         self._timeout = timeout
         self._capabilities = capabilities
-        self._refused: set[str] = set()
-        """JSON schemas that the server has refused; "" stands for all of them."""
+        self._typed = TypedAnswers()
+        self._fleet = Fleet()
         self._ready: Ready | None = None
         self._closed = threading.Event()
 
@@ -128,10 +106,20 @@ class Core:
         self.backend.stop()
 
     def describe(
-        self, image: ImageInputs, prompt: str | None, options: Options
+        self,
+        image: ImageInputs,
+        prompt: str | None,
+        options: Options,
+        preset: Preset | None = None,
     ) -> Flow[Description]:
-        """Describe one picture, or several together."""
-        return (yield from self._ask(one_turn(image, prompt), options))
+        """Describe one picture, or several together; with a preset until its rules are kept."""
+        if preset is None:
+            return (yield from self._ask(one_turn(image, prompt), options))
+        begun, chosen = time.monotonic(), cast(Options, {**preset.options, **options})
+        turn = one_turn(image, prompt or preset.prompt)
+        call, deadline, prepared = yield from self.asked(turn, chosen)
+        ask = partial(described, deadline=deadline, begun=begun, prepared=prepared)
+        return (yield from checked(call, Gate(preset=preset), ask)).answer
 
     def chat(
         self, messages: Sequence[Message | Mapping[str, object]], options: Options
@@ -177,41 +165,7 @@ class Core:
 
     def typed(self, call: ChatCall, deadline: float, wanted: Wanted[T]) -> Flow[Typed[T]]:
         """Ask until the answer is what is ``wanted``, or no repair is left or would help."""
-        spent = Usage()
-        for repair in range(wanted.repairs + 1):
-            answer = yield from self._held(call, deadline, wanted.document)
-            spent = answer.usage.after(spent)
-            answer = answer.model_copy(update={"usage": spent})
-            try:
-                # In a thread, where there is an event loop: a schema can ask for much.
-                read = partial(structured_output.read_answer, answer.text, wanted.read)
-                return Typed((yield Blocking(read)), answer)
-            except ValueError as error:
-                why = str(error)
-            if answer.finish_reason == "length":  # and would be again
-                return Typed(None, answer, cut_off(answer.usage, call))
-            if repair < wanted.repairs:
-                call = structured_output.repaired(call, answer.text, why)
-        return Typed(None, answer, why)
-
-    def _held(self, call: ChatCall, deadline: float, schema: Json) -> Flow[Description]:
-        """Ask with the schema where the server may take it; again without it if it does not."""
-        known, key = call.capabilities.json_schema, json.dumps(schema, sort_keys=True)
-        sent: Exchanged[Description]
-        if known is not False and not self._refused & {"", key}:
-            try:
-                sent = yield self._chat_step(call, deadline, schema)
-                return sent.value
-            except (RequestRejectedError, EngineError) as error:
-                if error.status not in _REFUSALS and not _SCHEMA_WORDS.search(error.message):
-                    raise
-            sent = yield self._chat_step(call, deadline)
-            # A server that is known to take schemas has refused this one; one of which nothing is
-            # known does not take any. Both are remembered, so that it is asked in vain only once.
-            self._refused.add(key if known else "")  # it was the schema, since this is answered
-        else:
-            sent = yield self._chat_step(call, deadline)
-        return sent.value
+        return (yield from self._typed.ask(call, deadline, wanted))
 
     def open_stream(self, image: ImageInputs, prompt: str | None, options: Options) -> Flow[Opened]:
         """Make a streamed ``describe`` ready to be opened."""
@@ -252,7 +206,8 @@ class Core:
 
     def ready(self) -> Flow[Ready]:
         """Start the backend and learn what answers there, before the first picture."""
-        return (yield from self._endpoint(None))[0]
+        endpoint: Endpoint = yield Blocking(self.start)
+        return (yield from self._known(endpoint, time.monotonic() + self._patience(endpoint)))
 
     def models(self) -> Flow[list[str]]:
         """Names of the models the server offers."""
@@ -275,76 +230,66 @@ class Core:
         # What the server has told beats what the backend foresaw.
         if self._ready is not None:
             capabilities = self._ready.capabilities
-        from internvl_modal.images.encode import estimate
-
-        look = partial(
-            estimate,
-            image,
-            detail=checked.detail,
-            tiling=dialect_of(capabilities).tiling(capabilities, checked.detail),
-            max_pixels=checked.max_pixels,
-            max_bytes_decoded=checked.max_bytes_decoded,
-            allow_private_urls=checked.allow_private_urls,
-            user_agent=checked.user_agent,
-            fetch=fetched,
-        )
-        found: Estimate = yield Blocking(look)
+        found: Estimate = yield Blocking(partial(estimated, image, checked, capabilities))
         price = known.price
         return found.model_copy(update={"cost_usd": price and price.picture_cost(found.tiles)})
 
     def _ask(
-        self, messages: Sequence[Message], options: Options, label: Any = "Image-"
+        self, messages: Sequence[Message], options: Options | DescribeOptions, label: Any = "Image-"
     ) -> Flow[Description]:
         """One call from messages to description, timed from the first picture to the last byte."""
         begun = time.monotonic()
         call, deadline, prepared = yield from self.asked(messages, options, label)
-        sent: Exchanged[Description] = yield self._chat_step(call, deadline)
-        timings = Timings(
-            prepare=prepared,
-            total=time.monotonic() - begun,
-            attempts=sent.attempts,
-            resent=sent.resent,
-        )
-        return sent.value.model_copy(update={"timings": timings})
+        return (yield from described(call, deadline, begun, prepared))
 
     def asked(
         self,
         messages: Sequence[Message],
-        options: Options,
+        options: Options | DescribeOptions,
         label: Any = "Image-",
         relayed: Mapping[str, object] | None = None,
     ) -> Flow[Asked]:
         """Find the endpoint and prepare the pictures for it; ``relayed``: see ``ChatCall``."""
         checked = DescribeOptions.parse(options)
-        ready, deadline = yield from self._endpoint(checked.timeout)
-        if any(message.images for message in messages):
-            ready = self._ready = yield from settle_tiles(ready, checked.detail, deadline)
-        begun = time.monotonic()
-        turns = yield Blocking(
-            partial(prepared_turns, messages, checked, ready.capabilities, label, deadline)
-        )
-        endpoint, capabilities, model, family = ready
+        begun: Begun = yield Blocking(partial(self._begin, messages, checked, label))
+        if begun.ready is None:
+            ready = yield from self._known(begun.endpoint, begun.deadline)
+            if any(message.images for message in messages):
+                ready = self._ready = yield from settle_tiles(ready, checked.detail, begun.deadline)
+            begun = yield Blocking(partial(prepare, begun, ready, messages, checked, label))
+            assert begun.ready is not None  # nosec B101  # for the type checker
+        endpoint, capabilities, model, family = begun.ready
+        turns = begun.turns
         if relayed is None:
             turns = with_system(turns, checked, family, model)
         call = ChatCall(endpoint, capabilities, model, turns, checked, family, relayed)
-        return Asked(call, deadline, time.monotonic() - begun)
+        return Asked(call, begun.deadline, begun.prepared)
 
-    def _endpoint(self, timeout: float | None) -> Flow[tuple[Ready, float]]:
-        """The running endpoint and the call's deadline; model and dialect are asked for once.
+    def _begin(self, messages: Sequence[Message], options: DescribeOptions, label: Any) -> Begun:
+        """Start the backend and, where nothing is to be asked first, prepare the pictures.
 
-        The clock starts once the backend has: a first start may download gigabytes.
+        Both in one step, as each costs a change of threads.
         """
-        endpoint: Endpoint = yield Blocking(self.start)
-        # Monotonic: a clock that is set back must not prolong a call.
-        deadline = time.monotonic() + (timeout or self._patience(endpoint))
+        endpoint = self.start()
+        # From here on, as a first start may download gigabytes, and monotonic, so that a clock that
+        # is set back does not prolong a call.
+        deadline = time.monotonic() + (options.timeout or self._patience(endpoint))
+        begun, ready = Begun(endpoint, deadline), self._ready
+        # Several servers may have become one more, or one less.
+        if endpoint.others or ready is None or ready.endpoint != endpoint:
+            return begun
+        if tiles_question(ready, options.detail):
+            return begun
+        return prepare(begun, ready, messages, options, label)
+
+    def _known(self, endpoint: Endpoint, deadline: float) -> Flow[Ready]:
+        """What is known of the running endpoint; model and dialect are asked for once."""
+        model = endpoint.model or self._model
+        if endpoint.others:
+            endpoint = yield from self._fleet.of(endpoint, model, deadline)
+            if self._ready is not None and self._ready.endpoint.base_url == endpoint.base_url:
+                self._ready = self._ready._replace(endpoint=endpoint)  # one more, or one less
         if self._ready is None or self._ready.endpoint != endpoint:
-            model = endpoint.model or self._model
             known = self._capabilities or endpoint.capabilities
             self._ready = yield from discover(endpoint, model, known, deadline)
-        return self._ready, deadline
-
-    def _chat_step(
-        self, call: ChatCall, deadline: float, schema: Json | None = None
-    ) -> Exchange[Description]:
-        decode, request = partial(decode_completion, call=call), chat_request(call, schema=schema)
-        return exchange_of(call, request, decode, deadline)
+        return self._ready

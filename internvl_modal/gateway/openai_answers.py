@@ -6,7 +6,6 @@ Models and not dictionaries, so that the OpenAPI document says what is answered.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
@@ -17,6 +16,7 @@ from starlette.requests import Request
 
 from internvl_modal.client.streams import AsyncStream
 from internvl_modal.flows.relay import Relayed
+from internvl_modal.gateway.describe_answers import event
 from internvl_modal.gateway.errors import TOLD, Failure
 from internvl_modal.gateway.metrics import Metrics
 from internvl_modal.schema.results import Description, Seen, Usage
@@ -143,13 +143,13 @@ class Events:
                 async for piece in pieces:
                     delta = {"content": piece} | _thoughts(answer.thoughts())
                     yield self._chunk(delta, answer.logprobs())
-                for event in self._end(answer):
-                    yield event
+                for told in self._end(answer):
+                    yield told
             except Exception as error:
                 failure = Failure.of(error, self._request)
                 # For the metrics, as the status has been sent.
                 self._request.state.failed = failure.status
-                yield _event(failure.document(self._request))
+                yield event(failure.document(self._request))
                 if not isinstance(error, TOLD):
                     raise
 
@@ -162,8 +162,8 @@ class Events:
         whole = completion(self._request, answers)
         for index, answer in enumerate(answers):
             yield self._chunk({}, None, answer.description, index)
-        for event in self._last(whole.usage):
-            yield event
+        for told in self._last(whole.usage):
+            yield told
 
     def _end(self, answer: AsyncStream) -> list[bytes]:
         found = answer.description
@@ -172,7 +172,7 @@ class Events:
         return [last, *self._last(_tokens(found.usage))]
 
     def _last(self, usage: Tokens) -> list[bytes]:
-        told = _event({**self._head, "choices": [], "usage": usage.model_dump()})
+        told = event({**self._head, "choices": [], "usage": usage.model_dump()})
         return [*([told] if self._tell_usage else []), b"data: [DONE]\n\n"]
 
     def _chunk(
@@ -191,13 +191,9 @@ class Events:
         if ended is not None:
             choice["finish_reason"] = ended.finish_reason
             document |= {"seen": ended.seen, "warnings": ended.warnings}
-        return _event(document)
+        return event(document)
 
 
 def _thoughts(text: str) -> dict[str, str]:
     """The field for what a model thinks, as LMDeploy, SGLang and DeepSeek name it."""
     return {"reasoning_content": text} if text else {}
-
-
-def _event(document: object) -> bytes:
-    return f"data: {json.dumps(document)}\n\n".encode()

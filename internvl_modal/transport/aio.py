@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 import anyio
-import tenacity
 
 from internvl_modal.errors import ConfigError, InternVLError, ServerError
 from internvl_modal.transport.exchange import (
@@ -42,6 +41,7 @@ from internvl_modal.transport.failures import answered, too_much, translated
 from internvl_modal.transport.masking import forget
 from internvl_modal.transport.over_aiohttp import Pool
 from internvl_modal.transport.retry import Retry
+from internvl_modal.transport.servers import Servers
 
 if TYPE_CHECKING:
     import httpx
@@ -72,6 +72,7 @@ class AsyncTransport:
         self._own = client is None
         self._retry = retry
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._servers = Servers()
         self._scopes: set[anyio.CancelScope] = set()
         self._closed = False
         self._cold = False
@@ -104,36 +105,23 @@ class AsyncTransport:
     ) -> Exchanged[T]:
         """``attempt`` as often as the rule says; waits are part of the deadline."""
         self._check_loop()
-        rule = step.retry or self._retry
-        pauses: list[float] = []
-
-        # The rule is asked once for each attempt: it logs, and its jitter is drawn, so that it must
-        # not be asked again for the wait.
-        def again(state: tenacity.RetryCallState) -> bool:
-            error = state.outcome.exception() if state.outcome else None
-            if error is None or step.so_far.over:
-                return False
-            number, lost = state.attempt_number, step.so_far.lost
-            pause = rule.pause(number, error, step.deadline, lost=lost)
-            # ``wait`` takes the last of them; their number is that of the further attempts.
-            pauses.extend([] if pause is None else [pause])
-            return pause is not None
-
-        retrying = tenacity.AsyncRetrying(
-            retry=again, wait=lambda _: pauses[-1], reraise=True, sleep=asyncio.sleep
-        )
+        rule, number = step.retry or self._retry, 1
         # Around all attempts and pauses: the deadline is the call's.
-        try:
-            with self.until(step.deadline):
-                value: T = await retrying(attempt, step)
-        except InternVLError as error:
-            forget(error)
-            raise
-        finally:
-            # Its last attempt refers to itself, so that answers would stay until the next round of
-            # the garbage collector.
-            retrying.iter_state.reset()
-        return Exchanged(value, len(pauses) + 1, step.so_far.lost)
+        with self.until(step.deadline):
+            while True:
+                try:
+                    value = await self._servers.send(step, attempt)
+                    return Exchanged(value, number, step.so_far.lost)
+                except InternVLError as error:
+                    lost = step.so_far.lost
+                    pause = None
+                    if not step.so_far.over:
+                        pause = rule.pause(number, error, step.deadline, lost=lost)
+                    if pause is None:
+                        forget(error)
+                        raise
+                await asyncio.sleep(pause)
+                number += 1
 
     @contextmanager
     def until(self, deadline: float) -> Iterator[None]:

@@ -89,6 +89,8 @@ class Exchange(Generic[T]):
     deadline: float
     retry: Retry | None = None
     """None: the client's own rule."""
+    others: tuple[str, ...] = ()
+    """Base URLs that would do as well."""
     most: int | None = None
     """Bytes of its answer, where that can be known; more is no answer to this request."""
     held: Callable[[], int] = field(default=lambda: 0, repr=False, compare=False)

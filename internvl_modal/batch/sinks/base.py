@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from internvl_modal.batch.outcome import Outcome, key_hash
+from internvl_modal.batch.outcome import Outcome, identity, key_hash
 
 __all__ = ["Callback", "Known", "SeenKeys", "Sink"]
 
@@ -34,8 +34,8 @@ class Sink(Protocol):
         """
         ...
 
-    def differs(self, key: str, content: str) -> bool:
-        """Whether an earlier run described other bytes under ``key``."""
+    def other(self, key: str, content: str) -> str:
+        """The content of another picture that an earlier run described under ``key``, or ""."""
         ...
 
     def has_failed(self, key: str) -> bool:
@@ -60,6 +60,7 @@ class Known(NamedTuple):
     earlier: bool = False
     """Whether 0.1.0 wrote it, which had other keys for some inputs."""
     content: str = ""
+    asked: str = ""
 
 
 class SeenKeys:
@@ -87,6 +88,11 @@ class SeenKeys:
         if failed:
             self._failed.add(mark)
 
+    @property
+    def settled(self) -> int:
+        """How many keys are known."""
+        return len(self._seen)
+
     def note_known(self, known: Iterable[Known], run: str, *, retry: bool) -> bool:
         """Keep those of ``run``, but for failures that are to be tried again: were there any?"""
         stale = False
@@ -96,16 +102,20 @@ class SeenKeys:
                 stale = stale or again
                 if not again:
                     self.note(
-                        each.key, failed=each.failed, earlier=each.earlier, content=each.content
+                        identity(each.key, each.asked),
+                        failed=each.failed,
+                        earlier=each.earlier,
+                        content=each.content,
                     )
         return stale
 
-    def differs(self, key: str, content: str) -> bool:
-        """Whether ``key`` was noted with other bytes; these are noted where there were none."""
+    def other(self, key: str, content: str) -> str:
+        """What ``key`` was noted with, if not with ``content``; that is noted where none was."""
         mark = key_hash(key)
         if content and mark not in self._seen:
             self._contents[mark] = content
-        return bool(content) and self._contents.get(mark, content) != content
+        noted = self._contents.get(mark, content) if content else ""
+        return noted if noted != content else ""
 
     def share(self, other: SeenKeys) -> None:
         """Know the bytes of the same pictures as ``other``."""
@@ -147,9 +157,9 @@ class Callback:
         """Every input is work."""
         return False
 
-    def differs(self, key: str, content: str) -> bool:
+    def other(self, key: str, content: str) -> str:
         """Nothing is known."""
-        return False
+        return ""
 
     def has_failed(self, key: str) -> bool:
         """Nothing is known."""

@@ -1,4 +1,4 @@
-"""``lmdeploy serve api_server`` as a child process.
+"""An engine's server as a child process.
 
 Used by the backend on this machine and by the container on Modal. It has no retries and no health
 loop of its own: who started it decides what a dead server means (``watchdog`` there, the next
@@ -19,18 +19,17 @@ from pathlib import Path
 
 from internvl_modal._utils.child_environment import COMPUTE, ENGINE, SYSTEM, only
 from internvl_modal._utils.child_process import ChildProcess
-from internvl_modal.engines import lmdeploy_main
-from internvl_modal.engines.lmdeploy import EVERYWHERE, LMDeployOptions, check_engine_args
+from internvl_modal.engines import server_main
+from internvl_modal.engines.base import EVERYWHERE, EngineOptions
 from internvl_modal.errors import ConfigError, InternVLError, ServerUnavailableError
 
 
-class LMDeployServer:
-    """One LMDeploy process; it ends with this one, or at ``stop``.
+class EngineServer:
+    """One process of an engine; it ends with this one, or at ``stop``.
 
-    Its keys travel in its environment where ``executable`` is a Python script, as LMDeploy's own
-    command is; in front of another program they stand on its command line. ``engine_args`` are
-    further options of ``lmdeploy serve api_server``; ``on_line`` is called with each line that it
-    writes.
+    Its keys travel in its environment where ``executable`` is a Python script, as the engines' own
+    commands are; in front of another program they stand on its command line. ``engine_args`` are
+    further options of the engine's; ``on_line`` is called with each line that it writes.
 
     Not safe for several threads at once, but for ``stop``, which may interrupt a ``start``. ``env``
     is its whole environment; by default it gets those of this process's variables that it and its
@@ -39,18 +38,18 @@ class LMDeployServer:
 
     def __init__(
         self,
-        options: LMDeployOptions,
+        options: EngineOptions,
         *,
-        executable: str = "lmdeploy",
+        executable: str | None = None,
         env: Mapping[str, str] | None = None,
         engine_args: Sequence[str] = (),
         on_line: Callable[[str], None] | None = None,
     ) -> None:
-        check_engine_args(engine_args)
+        options.check_arguments(engine_args)
         self.options = options
         self._engine_args = list(engine_args)
         self._on_line = on_line
-        self._executable = executable
+        self._executable = executable or options.program
         self._env = env
         self._process: ChildProcess | None = None
 
@@ -83,12 +82,12 @@ class LMDeployServer:
             argv,
             env=env,
             on_line=self._on_line,
-            name="lmdeploy",
+            name=self.options.program,
             redact=[key.get_secret_value() for key in self.options.api_keys],
         )
         try:
             self._process.wait_ready(self._answers, timeout=timeout, error=error)
-        # Ctrl-C too: a half-started LMDeploy would go on loading and keep the GPUs.
+        # Ctrl-C too: a half-started server would go on loading and keep the GPUs.
         except BaseException:
             self.stop()
             raise
@@ -110,8 +109,8 @@ class LMDeployServer:
         """What to run, and its environment.
 
         With another program in front (``numactl lmdeploy``, a container's wrapper) there is no
-        Python script to become, and so no way to hide arguments: it gets them as LMDeploy documents
-        them.
+        Python script to become, and so no way to hide arguments: it gets them as the engine
+        documents them.
         """
         environment = self._environment()
         script = shutil.which(self._executable, path=environment.get("PATH"))
@@ -119,8 +118,8 @@ class LMDeployServer:
         if script is None or python is None:
             argv = self.options.command(self._executable) + self._engine_args
             return argv + self.options.key_arguments, environment
-        hidden = {lmdeploy_main.ARGUMENTS: json.dumps(self.options.key_arguments)}
-        argv = [python, lmdeploy_main.__file__, *self.options.command(script)]
+        hidden = {server_main.ARGUMENTS: json.dumps(self.options.key_arguments)}
+        argv = [python, server_main.__file__, *self.options.command(script)]
         return argv + self._engine_args, {**environment, **hidden}
 
     def _environment(self) -> Mapping[str, str]:
@@ -130,10 +129,10 @@ class LMDeployServer:
         return only(os.environ, SYSTEM, COMPUTE, ENGINE)
 
     def _check_port(self) -> None:
-        """Refuse a port where another server would answer in LMDeploy's place.
+        """Refuse a port where another server would answer in its place.
 
         Otherwise readiness would be told of by a stranger, and keys and pictures sent to it. Raises
-        ConfigError, minutes before LMDeploy would fail to bind.
+        ConfigError, minutes before the engine would fail to bind.
         """
         family = socket.AF_INET6 if ":" in self.options.server_name else socket.AF_INET
         with socket.socket(family) as probe:
@@ -144,7 +143,7 @@ class LMDeployServer:
                 probe.bind((self.options.server_name, self.options.server_port))
             except OSError as error:
                 raise ConfigError(
-                    f"lmdeploy cannot listen on {self.options.server_name} port "
+                    f"{self.options.program} cannot listen on {self.options.server_name} port "
                     f"{self.options.server_port}: {error.strerror}",
                     hint="choose another server_port",
                 ) from error

@@ -13,23 +13,21 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-from internvl_modal.errors import MissingExtraError
+from internvl_modal.errors import ConfigError, MissingExtraError
 
 try:
     from jsonschema import Draft202012Validator, validators
     from jsonschema.exceptions import SchemaError, ValidationError
 except ImportError as missing:
-    raise MissingExtraError(missing.name or "jsonschema", "gateway") from missing
+    raise MissingExtraError(missing.name or "jsonschema", "schema") from missing
 from pydantic_core import SchemaError as PatternError
 from pydantic_core import SchemaValidator, core_schema
 from pydantic_core import ValidationError as NoMatch
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from internvl_modal.gateway.errors import RefusedError
 from internvl_modal.protocol.http import Json
 
-PARAM = "response_format"
 MOST_TOLD = 10
 MOST_NODES = 2000
 """Objects and lists in one schema."""
@@ -43,13 +41,13 @@ that double at each step.
 def reader(schema: Json) -> Callable[[Json], Json]:
     """What passes on an object that fits ``schema``, and raises ValueError for another.
 
-    No reference outside the schema is followed. Raises RefusedError for what is no schema of
+    No reference outside the schema is followed. Raises ConfigError for what is no schema of
     objects.
 
     JSON Schema 2020-12. At most ten faults are told: they go back to the model as a repair.
     """
     if schema.get("type", "object") != "object":
-        raise RefusedError(422, "the schema's type must be 'object'", param=PARAM)
+        raise ConfigError("the schema's type must be 'object'", hint="put it into a property")
     try:
         patterns = list(_patterns(schema))
         if len(patterns) > MOST_PATTERNS or _nodes(schema) > MOST_NODES:
@@ -59,7 +57,7 @@ def reader(schema: Json) -> Callable[[Json], Json]:
             _linear(pattern)
     except (SchemaError, PatternError, RecursionError, ValueError) as error:
         text = getattr(error, "message", None) or str(error)
-        raise RefusedError(422, f"not a JSON schema: {text:.200}", param=PARAM) from error
+        raise ConfigError(f"not a JSON schema: {text:.200}", hint="2020-12 is read") from error
     # An empty registry: with the default one a reference to a URL would be fetched.
     validator = _Validator(schema, registry=Registry())
 
@@ -69,8 +67,9 @@ def reader(schema: Json) -> Callable[[Json], Json]:
             # Lazily: a large answer can be wrong in a million places.
             wrong = list(islice(validator.iter_errors(found), MOST_TOLD))
         except (Unresolvable, RecursionError) as error:
-            text = "the schema refers to what is not in it"
-            raise RefusedError(422, text, param=PARAM) from error
+            raise ConfigError(
+                "the schema refers to what is not in it", hint="put it under $defs"
+            ) from error
         if wrong:
             raise ValueError(
                 "; ".join(f"{error.json_path}: {error.message:.200}" for error in wrong)
