@@ -29,7 +29,7 @@ print(json.dumps([limits.requests, known.sessions, known.startup]))
 @pytest.mark.parametrize("gpu", ["T4", "H100"])
 def test_it_takes_twice_what_the_engine_answers_at_once(gpu: str) -> None:
     planned = plan("internvl2_5-1b", gpu=gpu, prices="catalogue")
-    made = make_spec(DeployOptions(model="internvl2_5-1b", gpu=gpu), planned)
+    made = make_spec(DeployOptions(model="internvl2_5-1b", gpu=gpu), [planned])
     sessions = planned.capacity.sessions
     done = subprocess.run(
         [sys.executable, "-c", MADE],
@@ -46,5 +46,5 @@ def test_it_takes_twice_what_the_engine_answers_at_once(gpu: str) -> None:
 
 
 def test_containers_of_older_deployments_know_nothing() -> None:
-    known = ContainerConfig("a", None, "o/m", None, "m", "v", 60, {})
+    known = ContainerConfig("a", None, "o/m", None, "m", "v", 60, "lmdeploy", ())
     assert (known.sessions, known.startup) == (None, None)
