@@ -36,9 +36,7 @@ class Answer(NamedTuple):
     error: Exception | None = None
 
 
-def ask(
-    core: Core, item: Item, job: Job, options: Options | DescribeOptions
-) -> Flow[list[Answer]]:
+def ask(core: Core, item: Item, job: Job, options: Options | DescribeOptions) -> Flow[list[Answer]]:
     """The answer to each prompt of an input, in their order.
 
     A single one raises its error. Of several a refusal is one's own; where the server does not
