@@ -31,7 +31,7 @@ CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello."}]}
 
 
 def app(loopback: Loopback, **settings: Any) -> Any:
-    backend = FixedBackend(loopback.url, "upstream-key", "internvl2_5-78b")
+    backend = FixedBackend(loopback.url, "upstream-key", "internvl2_5-78b", "lmdeploy-0.7.3")
     return create_app(AsyncClient(backend, retry=Retry(attempts=1)), api_key=KEY, **settings)
 
 

@@ -15,9 +15,9 @@ __all__ = ["FIELDS", "Outcome", "asked_digest", "fingerprint", "identity", "key_
 
 FIELDS = frozenset((
     "key", "text", "model", "finish_reason", "usage", "seen", "images", "warnings", "request_id",
-    "error", "prompt", "asked", "content", "attempts", "seconds", "run", "flags", "file", "shard",
-    "imported", "preset", "source", "image", "file_name", "value", "error_type", "error_message",
-    "error_text", "prompt_tokens", "completion_tokens", "tiles", "tokens",
+    "error", "prompt", "asked", "content", "attempts", "seconds", "run", "flags", "tried", "file",
+    "shard", "imported", "preset", "source", "image", "file_name", "value", "error_type",
+    "error_message", "error_text", "prompt_tokens", "completion_tokens", "tiles", "tokens",
 ))  # fmt: skip
 """What lines and rows have of their own: no prompt is called so, and a field of a schema that is
 gets ``value_`` before its name."""
@@ -55,6 +55,10 @@ class Outcome:
     """With ``prompts=``: the answer to each by its name, of a failure those that there are."""
     prompt: str | Mapping[str, str] = ""
     """What was asked, where it was made of the input's row."""
+    flags: tuple[str, ...] = ()
+    """What is wrong with the answer, by the names of the rules; of a failure why it is one."""
+    tried: tuple[str, ...] = ()
+    """Where it was asked more than once for that, what came of each: "temperature 0.2: cut"."""
     imported: bool = False
     """Whether somebody else has described it: nothing was asked."""
 

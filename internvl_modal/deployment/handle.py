@@ -172,6 +172,7 @@ class Deployment(ManagedApp):
         part_size: int = 500,
         containers: int = 1,
         bucket_secret: str | None = None,
+        max_usd: float | None = None,
         **options: Unpack[Options],
     ) -> Mapped:
         """Describe pictures of a Volume or bucket on Modal itself, where they need not travel.
@@ -182,7 +183,9 @@ class Deployment(ManagedApp):
         ``containers`` prepare pictures, on CPUs.
 
         Blocks until all parts are done; a part that fails is named at the end, and the same call
-        later describes only what is missing.
+        later describes only what is missing. ``max_usd``: most that all machines may cost, the
+        idle window included; SpendLimitError before anything runs where even the best case is
+        over, and at the end where it was reached.
         """
         self._require_real()
         return outside_loop(
@@ -196,6 +199,7 @@ class Deployment(ManagedApp):
                 part_size=part_size,
                 containers=containers,
                 bucket_secret=bucket_secret,
+                max_usd=max_usd,
             )
         )
 

@@ -88,6 +88,11 @@ class SeenKeys:
         if failed:
             self._failed.add(mark)
 
+    @property
+    def settled(self) -> int:
+        """How many keys are known."""
+        return len(self._seen)
+
     def note_known(self, known: Iterable[Known], run: str, *, retry: bool) -> bool:
         """Keep those of ``run``, but for failures that are to be tried again: were there any?"""
         stale = False
