@@ -30,6 +30,7 @@ OFFLINE = ["index.md", "start.md", "local.md", "troubleshooting.md"]
 """Pages whose blocks run with the demo model, and with a loopback for a real photograph."""
 ELSEWHERE = {
     "batches.md": "tests/batch/test_docs.py",
+    "captions.md": "tests/captions/test_docs.py",
     "deploy.md": "tests/deploy/test_docs.py",
     "from-the-seed.md": "tests/deploy/test_docs.py",
     "gateway.md": "tests/deploy/test_docs.py",

@@ -36,6 +36,9 @@ REMEDIES = {
     "WeightsInterruptedError": "Call again to go on with the download.",
     "PlanError": "Take one of the GPUs that the hint names, fewer or smaller pictures, or a "
     "smaller model. [Plan and cost](planning.md) says how the numbers come about.",
+    "SpendLimitError": "Raise `max_usd=`, or call again: the same call goes on where `out=` is a "
+    "file or folder. [What a batch may cost](captions.md#what-a-batch-may-cost) says how it is "
+    "reckoned.",
     "DeployError": "Read the last lines of the log in the message, and `internvl-modal logs NAME`. "
     "[Deploying](deploy.md) says what is checked before and what is put back after a failure.",
     "ServerError": "Look at `.status` and `.body`, and give `.request_id` to whoever runs the "
@@ -59,6 +62,8 @@ REMEDIES = {
     "picture, and whether it limits the tiles of a picture.",
     "OutputInvalidError": "Read `.text`, the raw answer; make the schema simpler or say in the "
     "prompt what is wanted. Raise `max_tokens` where the answer was cut.",
+    "AnswerFlaggedError": "Read `.text` and `.flags`: take the text if it will do, ask in other "
+    "words, or leave a rule out (`quality=`).",
 }
 """What to do about each kind of error, for somebody who has just met it."""
 
