@@ -9,7 +9,6 @@ is what InternVL's preprocessing then costs with Pillow: decoding, and resizing 
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ import simplejpeg
 from PIL import Image
 
 from benchmarks.images import fidelity, jpeg, tiles
+from benchmarks.photographs import photograph
 from internvl_modal.images.tiles import choose_grid
 
 ROUNDS = 5
@@ -119,22 +119,6 @@ def cpu(work: Callable[[], object]) -> float:
         work()
         spent.append(time.process_time() - began)
     return 1000 * min(spent)
-
-
-def photograph(width: int, height: int, grain: int) -> bytes:
-    """Four photographs side by side with a camera's grain, as a phone would store them."""
-    found = importlib.util.find_spec("skimage")
-    if found is None or found.origin is None:
-        raise SystemExit("pip install scikit-image, or give files")
-    folder = Path(found.origin).parent / "data"
-    canvas = Image.new("RGB", (width, height))
-    names = ["coffee.png", "astronaut.png", "motorcycle_left.png", "chelsea.png"]
-    for index, name in enumerate(names):
-        part = Image.open(folder / name).convert("RGB")
-        part = part.resize((width // 2, height // 2), Resampling.BICUBIC)
-        canvas.paste(part, (index % 2 * width // 2, index // 2 * height // 2))
-    noise = Image.effect_noise((width, height), grain).convert("RGB")
-    return jpeg(Image.blend(canvas, noise, 0.06), quality=90, subsampling=2)
 
 
 WAYS: dict[str, Callable[[bytes], bytes]] = {

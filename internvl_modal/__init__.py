@@ -78,7 +78,7 @@ if TYPE_CHECKING:
     from internvl_modal.planning.api import plan as plan
     from internvl_modal.planning.cost import Cost as Cost
     from internvl_modal.planning.cost import Prices as Prices
-    from internvl_modal.planning.plan import Capacity as Capacity
+    from internvl_modal.planning.memory import Capacity as Capacity
     from internvl_modal.planning.plan import Plan as Plan
     from internvl_modal.protocol.endpoint import Backend as Backend
     from internvl_modal.protocol.endpoint import Capabilities as Capabilities
@@ -141,7 +141,8 @@ _HOMES = {
     "errors": errors.__all__,
     "planning.api": ["plan"],
     "planning.cost": ["Cost", "Prices"],
-    "planning.plan": ["Capacity", "Plan"],
+    "planning.memory": ["Capacity"],
+    "planning.plan": ["Plan"],
     "protocol.endpoint": ["Backend", "Capabilities", "Endpoint"],
     "reports.comparison": ["Comparison", "compare"],
     "reports.gallery": ["write_gallery"],

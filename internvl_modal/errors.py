@@ -27,35 +27,20 @@ InternVLError                  .hint says what to do next; .retryable
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 __all__ = [
-    "AnswerFlaggedError",
-    "AnswerLostError",
-    "AuthenticationError",
-    "ConfigError",
-    "ContextLengthError",
-    "DeadlineExceededError",
-    "DeployError",
-    "EmptyAnswerError",
-    "EngineError",
-    "ImageError",
-    "ImageNotSeenError",
-    "InternVLError",
-    "MissingExtraError",
-    "OutOfResourcesError",
-    "OutputInvalidError",
-    "PlanError",
-    "RateLimitedError",
-    "RequestRejectedError",
-    "ServerError",
-    "ServerUnavailableError",
-    "SpendLimitError",
-    "WeightsError",
-    "WeightsInterruptedError",
-]
+    "AnswerFlaggedError", "AnswerLostError", "AuthenticationError", "ConfigError",
+    "ContextLengthError", "DeadlineExceededError", "DeployError", "EmptyAnswerError",
+    "EngineError", "ImageError", "ImageNotSeenError", "InternVLError", "MissingExtraError",
+    "OutOfResourcesError", "OutputInvalidError", "PlanError", "RateLimitedError",
+    "RequestRejectedError", "ServerError", "ServerUnavailableError", "SpendLimitError",
+    "WeightsError", "WeightsInterruptedError",
+]  # fmt: skip
 
 
 class InternVLError(Exception):
@@ -84,6 +69,16 @@ class InternVLError(Exception):
     def __reduce__(self) -> tuple[Callable[..., object], tuple[Any, ...]]:
         fields = dict(self.__dict__)
         return (partial(_rebuild, type(self)), (fields,))
+
+    def _render_traceback_(self) -> list[str]:
+        """What notebooks show: IPython asks an exception for it, where it would print every frame.
+
+        The caller's line, the message, and what to do next on a line of its own.
+        """
+        ours = str(Path(__file__).parent)
+        frames = traceback.extract_tb(self.__traceback__)
+        places = [f"{f.name}, line {f.lineno}: {f.line}" for f in frames if ours not in f.filename]
+        return [*places[-1:], f"{type(self).__name__}: {self.message}", *filter(None, [self.hint])]
 
 
 def _rebuild(cls: type[InternVLError], fields: dict[str, Any]) -> InternVLError:

@@ -23,7 +23,6 @@ EDGES = house.graph(MODULES)
 
 HEAVY = ("modal", "huggingface_hub", "httpx", "PIL", "numpy", "xllamacpp", "pydantic", "asyncio")
 ONE_HOME = {
-    "tenacity": {"transport.sync", "transport.aio", "transport.retry"},
     "httpx": {"transport", "images.fetch", "client", "batch.iterate"},
     "aiohttp": {"transport", "batch.sources.remote"},
     "av": {"images.video"},

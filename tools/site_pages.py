@@ -31,14 +31,15 @@ REMEDIES = {
     "again, to convert it, to raise a limit, or to allow an address.",
     "OutOfResourcesError": "Free memory or disk, raise the limit of open files (`ulimit -n`), or "
     "ask for fewer pictures at once, then run it again.",
+    "SpendLimitError": "Raise `max_usd`, or give fewer pictures (`limit=`, `sample=`); with `out=` the "
+    "same call goes on where this one stopped.",
+    "AnswerFlaggedError": "Read `.text`, which is kept, and `.flags`; ask in other words, take "
+    'another model, or let `on_flag="record"` keep the answer with its flags.',
     "WeightsError": "Call again: a download goes on where it stopped. Where the model is not "
     "public, set `HF_TOKEN` or create the Modal Secret `huggingface-secret`.",
     "WeightsInterruptedError": "Call again to go on with the download.",
     "PlanError": "Take one of the GPUs that the hint names, fewer or smaller pictures, or a "
     "smaller model. [Plan and cost](planning.md) says how the numbers come about.",
-    "SpendLimitError": "Raise `max_usd=`, or call again: the same call goes on where `out=` is a "
-    "file or folder. [What a batch may cost](captions.md#what-a-batch-may-cost) says how it is "
-    "reckoned.",
     "DeployError": "Read the last lines of the log in the message, and `internvl-modal logs NAME`. "
     "[Deploying](deploy.md) says what is checked before and what is put back after a failure.",
     "ServerError": "Look at `.status` and `.body`, and give `.request_id` to whoever runs the "
@@ -62,8 +63,6 @@ REMEDIES = {
     "picture, and whether it limits the tiles of a picture.",
     "OutputInvalidError": "Read `.text`, the raw answer; make the schema simpler or say in the "
     "prompt what is wanted. Raise `max_tokens` where the answer was cut.",
-    "AnswerFlaggedError": "Read `.text` and `.flags`: take the text if it will do, ask in other "
-    "words, or leave a rule out (`quality=`).",
 }
 """What to do about each kind of error, for somebody who has just met it."""
 

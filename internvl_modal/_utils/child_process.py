@@ -98,8 +98,8 @@ class ChildProcess:
         process is left as it is.
         """
         deadline = time.monotonic() + timeout
-        # A tiny model is up in half a second, a large one in minutes: the pause grows with the
-        # wait.
+        # A tiny model is up in a third of a second, a large one in minutes: the pause grows with
+        # the wait, to a tenth of it.
         pause = 0.02
         while not probe():
             if (code := self.poll()) is not None:
@@ -108,7 +108,7 @@ class ChildProcess:
             if time.monotonic() >= deadline:
                 raise error(self._failure(f"was not ready within {timeout:g} s"))
             time.sleep(pause)
-            pause = min(pause * 1.5, 0.5)
+            pause = min(pause * 1.1, 0.5)
 
     def stop(self, grace: float = 5.0) -> None:
         """End it: ask, wait ``grace`` seconds, then kill what is left of its process group."""

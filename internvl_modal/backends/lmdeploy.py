@@ -104,7 +104,7 @@ class LMDeployBackend:
         # Asked before the weights: nobody should download 16 GB to learn that a command is missing.
         if shutil.which(self._executable) is None:
             raise MissingExtraError(
-                self._executable, "lmdeploy", hint=how_to_install(self._options.engine)
+                self._executable, "lmdeploy", hint=how_to_install(engine=self._options.engine)
             )
         with self._starting:
             server = self._server
@@ -157,7 +157,7 @@ class LMDeployBackend:
 
 
 def how_to_install(
-    engine: str = LMDeployOptions.engine, version: tuple[int, ...] = sys.version_info[:2]
+    version: tuple[int, ...] = sys.version_info[:2], engine: str = LMDeployOptions.engine
 ) -> str:
     """What a Python of ``version`` can do to have ``engine``."""
     elsewhere = f"give executable= the path of a `{engine_of(engine).program}` elsewhere"

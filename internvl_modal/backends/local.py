@@ -13,6 +13,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
+from internvl_modal._utils.daemon_thread import in_daemon
 from internvl_modal.engines.llamacpp import CONTEXT, Engine
 from internvl_modal.engines.llamacpp_process import LlamaCppServer
 from internvl_modal.errors import (
@@ -124,6 +125,7 @@ class LocalBackend:
             # It may have died meanwhile, of memory for instance: its users get the new one at their
             # next call.
             if running is None or running.process.poll() is not None:
+                in_daemon(_import_meanwhile)
                 users = running.users if running else set()
                 if running is not None:
                     running.process.stop()
@@ -195,6 +197,12 @@ class LocalBackend:
         stem = repo.rpartition("/")[2].removesuffix("-GGUF").removesuffix("-gguf")
         files = f"{stem}-*.gguf and mmproj-{stem}-*.gguf"
         return f"{files} are missing in {self._cache_dir / repo}"
+
+
+def _import_meanwhile() -> None:
+    """What the first picture needs: an engine takes as long to start as that to be imported."""
+    import internvl_modal.images.encode
+    import internvl_modal.transport.aio  # noqa: F401
 
 
 def _checked(

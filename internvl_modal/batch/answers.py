@@ -24,6 +24,7 @@ from internvl_modal.flows.turns import one_turn
 from internvl_modal.flows.typed import Wanted
 from internvl_modal.protocol.call import ChatCall
 from internvl_modal.protocol.structured_output import first_prompt, invalid
+from internvl_modal.schema.options import DescribeOptions, Options
 from internvl_modal.schema.results import Description, Usage
 
 
@@ -38,7 +39,7 @@ class Answer(NamedTuple):
     tried: tuple[str, ...] = ()
 
 
-def ask(core: Core, item: Item, job: Job) -> Flow[list[Answer]]:
+def ask(core: Core, item: Item, job: Job, options: Options | DescribeOptions) -> Flow[list[Answer]]:
     """The answer to each prompt of an input, in their order.
 
     A single one raises its error. Of several a refusal is one's own; where the server does not
@@ -47,7 +48,7 @@ def ask(core: Core, item: Item, job: Job) -> Flow[list[Answer]]:
     begun = time.monotonic()
     # What cannot be read has no texts, and fails before they would be sent.
     texts = [_question(text, job.wanted) for text in item.texts or job.prompts.plain]
-    call, deadline, prepared = yield from core.asked(one_turn(item.source, texts[0]), job.options)
+    call, deadline, prepared = yield from core.asked(one_turn(item.source, texts[0]), options)
     asking = _Asking(core, job, call, deadline, prepared, begun)
     if len(texts) == 1:
         return [(yield from asking.answer("", texts[0]))]

@@ -19,6 +19,7 @@ from typing_extensions import Self
 
 from internvl_modal._utils.lazy_module import LazyModule
 from internvl_modal._utils.loop_thread import LoopThread
+from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.batch.notebook import SHOWN, batch_html, kept
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import Outcome
@@ -80,6 +81,7 @@ class _Numbers:
         return batch_html(self._state.taken, self.progress)
 
 
+@short_errors
 class Batch(_Numbers, Iterator[Outcome]):
     """Outcomes as they come; ``progress`` meanwhile, ``summary`` afterwards.
 
@@ -125,6 +127,7 @@ class Batch(_Numbers, Iterator[Outcome]):
         self.close()
 
 
+@short_errors
 class AsyncBatch(_Numbers, AsyncIterator[Outcome]):
     """``Batch`` for ``async for`` and ``async with``, in the caller's event loop.
 

@@ -78,13 +78,15 @@ class Limiter:
     Of one event loop. What is admitted may be in memory, what has a slot is at the server.
     """
 
-    def __init__(self, concurrency: int | None, most: int, ahead: int) -> None:
-        self._climber = AimdLimit(START, most) if concurrency is None else None
+    def __init__(self, concurrency: int | None, most: int, ahead: int, servers: int = 1) -> None:
+        self._climber = AimdLimit(START * servers, most) if concurrency is None else None
         self._fixed = concurrency or most
         self._ahead = ahead
         self._admitted = self._active = 0
         self._paused_until = self._cut_at = self._round_from = 0.0
         self._changed = asyncio.Condition()
+        self.waits = 0
+        """How often a picture has found no free slot."""
         self._next_round()
 
     @property
@@ -128,6 +130,7 @@ class Limiter:
                 self._changed.notify_all()
 
     async def _acquire(self) -> None:
+        self.waits += self._active >= self.limit
         while True:
             # Asked again after every wait: another answer may have prolonged the pause meanwhile.
             pause = self._paused_until - time.monotonic()

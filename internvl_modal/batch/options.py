@@ -59,6 +59,8 @@ class BatchOptions(Options, total=False):
     """Only the first so many inputs."""
     sample: int | None
     """Only so many inputs, drawn by `seed`."""
+    import_: object
+    """Captions of others: a table, a folder of texts, or a mapping of keys to them."""
     prompts: Mapping[str, Prompt] | None
     """Several prompts by name."""
     prompt_column: str | None
@@ -106,6 +108,10 @@ class BatchSettings(BaseModel):
     )
     limit: int | None = Field(None, ge=1, description="Only the first so many inputs.")
     sample: int | None = Field(None, ge=1, description="Only so many inputs, drawn by `seed`.")
+    import_: Any = Field(
+        None,
+        description="Captions of others: a table, a folder of texts, or a mapping of keys to them.",
+    )
     prompts: Any = Field(None, description="Several prompts by name.")
     prompt_column: str | None = Field(
         None, description="Column of the table that holds the prompts."

@@ -22,7 +22,9 @@ FIELDS = frozenset((
 """What lines and rows have of their own: no prompt is called so, and a field of a schema that is
 gets ``value_`` before its name."""
 
-_SAME_TEXT = {"timeout", "max_pixels", "max_bytes_decoded", "allow_private_urls", "user_agent"}
+_SAME_TEXT = {
+    "timeout", "max_pixels", "max_bytes_decoded", "allow_private_urls", "user_agent", "shrink",
+}  # fmt: skip
 """Options that do not change what a model says of a picture."""
 _FIRST = {
     "detail", "max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "repetition_penalty",
@@ -57,6 +59,8 @@ class Outcome:
     """What is wrong with the answer, by the names of the rules; of a failure why it is one."""
     tried: tuple[str, ...] = ()
     """Where it was asked more than once for that, what came of each: "temperature 0.2: cut"."""
+    imported: bool = False
+    """Whether somebody else has described it: nothing was asked."""
 
     @property
     def ok(self) -> bool:

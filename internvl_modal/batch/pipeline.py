@@ -16,17 +16,17 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any
 
 from internvl_modal.batch.answers import Answer, outcome_of
+from internvl_modal.batch.imported import Imported
 from internvl_modal.batch.judge import Judge
 from internvl_modal.batch.limiter import Limiter
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import Outcome
 from internvl_modal.batch.progress import BatchProgress, ProgressMeter
 from internvl_modal.batch.prompts import Filler
-from internvl_modal.batch.requests import Perform, Requester, contained
+from internvl_modal.batch.requests import InFlight, Perform, Requester, contained
 from internvl_modal.batch.sinks.base import SYNC_SECONDS, SeenKeys
 from internvl_modal.batch.sinks.choose import sink_for
 from internvl_modal.batch.sources.counting import Counting
@@ -38,7 +38,7 @@ from internvl_modal.errors import InternVLError, SpendLimitError
 from internvl_modal.flows.core import Core
 from internvl_modal.transport.retry import Retry
 
-__all__ = ["Run"]
+__all__ = ["InFlight", "Run"]
 
 COUNT_SECONDS = 10.0
 """What a projection waits for the count of the whole source."""
@@ -52,18 +52,9 @@ LMDeploy's documented batch for large GPUs is more; its preprocessing thread is 
 """
 
 
-@dataclass
-class InFlight:
-    """A picture on its way.
-
-    Of one task; ``sending`` decides whether a stop waits for it or gives it up.
-    """
-
-    index: int
-    item: Item
-    attempts: int = 0
-    waited: float = 0.0
-    sending: bool = False
+GATHER = 0.02
+"""Seconds that what is done waits for more of it: each change of threads costs 0.1 ms, as much as
+preparing a small picture, and so there is one for all of them."""
 
 
 class Run:
@@ -78,6 +69,7 @@ class Run:
         self._core, self._images, self._job = core, images, job
         check_choice(images, job.choice)
         self._counting = Counting(images, job.choice)
+        self._imported = Imported(job)
         self._sink = sink_for(job, images)
         self._threads = ThreadPoolExecutor(THREADS, "internvl-prepare")
         self._requester = Requester(core, exchange, retry, job, self._threads)
@@ -143,6 +135,7 @@ class Run:
         if self._main is not None:
             await asyncio.wait({self._main})
         self._counting.close()
+        self._imported.close()
         self._requester.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._writer.shutdown(wait=False)
@@ -206,13 +199,16 @@ class Run:
         job, settings = self._job, self._job.settings
         ready = await self._requester.ready()
         run = job.run(ready.model)
-        await asyncio.get_running_loop().run_in_executor(self._writer, self._sink.open, run)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._writer, self._sink.open, run)
+        await loop.run_in_executor(self._writer, self._imported.load)
         fixed = None if settings.concurrency == "auto" else settings.concurrency
         endpoint = ready.endpoint
         known = [most for most in (settings.max_concurrency, endpoint.sessions) if most]
         # The caller's limit or the server's own, whichever is less.
-        most = fixed or min(known, default=MOST)
-        self._limiter = self._requester.limiter = Limiter(fixed, most, THREADS)
+        servers = 1 + len(endpoint.others)
+        most = fixed or min(known, default=MOST * servers)
+        self._limiter = self._requester.limiter = Limiter(fixed, most, THREADS, servers)
         # Four times what can be under way: order can be restored over so many, and the caller may
         # lag.
         self._window = asyncio.Semaphore(4 * (most + THREADS))
@@ -265,6 +261,10 @@ class Run:
                     self._meter.skip(failed=self._sink.has_failed(item.identity))
                     continue
                 await self._window.acquire()
+                if (done := self._imported.find(item)) is not None:
+                    self._done.put_nowait((index, done))
+                    index += 1
+                    continue
                 await self._limiter.admit()
                 ticket = InFlight(index, item)
                 task = asyncio.create_task(self._process(ticket))
@@ -314,6 +314,8 @@ class Run:
             news: list[tuple[int, Outcome] | None] = []
             try:
                 news.append(await asyncio.wait_for(self._done.get(), SYNC_SECONDS))
+                if news[0] is not None:
+                    await asyncio.sleep(GATHER)
             # Nothing has come for a while: sinks get their turn to sync, and inputs that wait for
             # an outcome are freed.
             except asyncio.TimeoutError:

@@ -35,6 +35,8 @@ class BatchProgress:
     """Inputs that an earlier run, or an earlier input of the same key, had settled."""
     failed_before: int = 0
     """Of those, the ones that an earlier run recorded as failed."""
+    imported: int = 0
+    """Inputs that somebody else has described (``import_=``)."""
     flagged: int = 0
     """Of the described ones, those that a rule flags."""
     asked_again: int = 0
@@ -56,7 +58,7 @@ class BatchProgress:
     @property
     def done(self) -> int:
         """Inputs that need nothing more."""
-        return self.described + self.failed + self.skipped
+        return self.described + self.failed + self.skipped + self.imported
 
     def __str__(self) -> str:
         total = "" if self.total is None else f"/{self.total:,}"
@@ -70,6 +72,7 @@ class BatchProgress:
         parts += [f"{self.tokens_per_second:.0f} tok/s", f"{self.failed} failed"]
         parts += [f"{self.flagged} flagged"] if self.flagged else []
         parts += [f"{self.skipped} there"] if self.skipped else []
+        parts += [f"{self.imported} imported"] if self.imported else []
         parts += [f"{self.concurrency} at once"]
         parts += [] if self.usd is None else [f"{self.usd:.2f} USD"]
         parts += [] if self.eta is None else [f"ETA {lasting(self.eta)}"]
@@ -96,6 +99,7 @@ class ProgressMeter:
     ) -> None:
         """``count``: how many inputs there are, where that is known by now."""
         self._count, self._price, self._part = count, usd_per_hour, part or Part()
+        self._imported = 0
         self._described = self._failed = self._skipped = self._failed_before = self._tokens = 0
         self._flagged = self._asked_again = 0
         self._started = self._last = time.monotonic()
@@ -112,7 +116,9 @@ class ProgressMeter:
         """One more input is settled."""
         self._flagged += bool(outcome.flags) and outcome.ok
         self._asked_again += bool(outcome.tried)
-        if outcome.description is None:
+        if outcome.imported:
+            self._imported += 1
+        elif outcome.description is None:
             self._failed += 1
         else:
             self._described += 1
@@ -143,13 +149,14 @@ class ProgressMeter:
         rate = (self._described + self._failed) / elapsed
         whole = self._count()
         total = self._part.of(whole)
-        left = None if total is None else total - self._skipped
+        left = None if total is None else total - self._skipped - self._imported
         eta = (left - self._described - self._failed) / rate if left is not None and rate else None
         return BatchProgress(
             described=self._described,
             failed=self._failed,
             skipped=self._skipped,
             failed_before=self._failed_before,
+            imported=self._imported,
             flagged=self._flagged,
             asked_again=self._asked_again,
             total=total,

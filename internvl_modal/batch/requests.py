@@ -15,8 +15,8 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Executor
 from contextlib import nullcontext
-from dataclasses import replace
-from typing import Any, Protocol, TypeAlias, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, TypeVar
 
 from internvl_modal._utils.daemon_thread import in_daemon
 from internvl_modal.batch.answer_cache import AnswerCache
@@ -24,13 +24,16 @@ from internvl_modal.batch.answers import Answer, ask
 from internvl_modal.batch.faults import is_shortage
 from internvl_modal.batch.limiter import Limiter
 from internvl_modal.batch.options import Job
+from internvl_modal.batch.shrinking import Shrinking
 from internvl_modal.batch.sources.keys import Item
 from internvl_modal.captions.spend import SpendMeter
 from internvl_modal.errors import (
     EmptyAnswerError,
     ImageError,
+    ImageNotSeenError,
     InternVLError,
     RateLimitedError,
+    RequestRejectedError,
     ServerError,
     ServerUnavailableError,
 )
@@ -49,15 +52,20 @@ T = TypeVar("T")
 _ONCE = Retry(attempts=1)
 
 
-class InFlight(Protocol):
-    """What the pipeline wants to know of a picture on its way."""
+@dataclass
+class InFlight:
+    """An input on its way; of one task."""
 
+    index: int
     item: Item
-    attempts: int
-    waited: float
+    attempts: int = 0
+    waited: float = 0.0
     """Seconds in which it was not being asked, and which cost its deadline nothing."""
-    sending: bool
-    """From the moment a request is sent until its answer is recorded or it is put off."""
+    sending: bool = False
+    """From the moment a request is sent until its answer is recorded or it is put off.
+
+    Decides whether a stop waits for it or gives it up.
+    """
 
 
 class Requester:
@@ -78,6 +86,7 @@ class Requester:
         self._core, self._exchange, self._retry, self._job = core, exchange, retry, job
         self._threads = threads
         self._known = AnswerCache() if job.settings.dedupe else None
+        self._shrinking = Shrinking(job.checked, same=job.settings.dedupe)
 
     def close(self) -> None:
         """Forget the answers."""
@@ -104,10 +113,16 @@ class Requester:
             raise ImageError("holds no picture", source=item.key)
         # A new flow each time: what ran out may have stopped it anywhere.
         for attempt in itertools.count(1):
-            flow = ask(self._core, item, job)
+            options = self._shrinking.options()
+            flow = ask(self._core, item, job, options)
             try:
-                return await adrive(flow, exchange, self._in_thread)
+                found = await adrive(flow, exchange, self._in_thread)
+                self._shrinking.answered(self.limiter.waits)
+                return found
             except InternVLError as error:
+                if self._shrinking.is_own(options) and _is_refusal(error):
+                    self._shrinking.refused()
+                    continue
                 pause = self._short_pause(error, attempt)
                 if pause is None or halt.is_set():
                     raise
@@ -181,6 +196,11 @@ class Requester:
 
     def _in_thread(self, function: Callable[[], Any]) -> Awaitable[Any]:
         return asyncio.get_running_loop().run_in_executor(self._threads, contained, function)
+
+
+def _is_refusal(error: InternVLError) -> bool:
+    """Whether a server would not have a picture, which it may have smaller."""
+    return isinstance(error, RequestRejectedError | ImageNotSeenError)
 
 
 def contained(function: Callable[..., T], *arguments: object) -> T:

@@ -40,6 +40,8 @@ def batch(flags: Flags) -> int:
         words += f", {done.flagged:,} flagged"
     if done.skipped:
         words += f", {done.skipped:,} there before"
+    if done.imported:
+        words += f", {done.imported:,} imported"
     if done.failed_before:
         words += f" ({done.failed_before:,} failed: --retry-errors asks again)"
     say(f"{words} -> {flags.out}")

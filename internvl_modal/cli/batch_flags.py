@@ -55,6 +55,9 @@ class Flags:
     limit: Annotated[Number, _option("Only the first so many.")] = None
     sample: Annotated[Number, _option("Only so many, drawn by --seed.")] = None
     seed: Annotated[Number, _option("Of what is drawn, and of the model.")] = None
+    import_: Annotated[Text, _option("Captions of others that are taken as done.", "--import")] = (
+        None
+    )
     preset: Annotated[Text, _option("alt-text, caption, dense, tags, ocr or lora.")] = None
     trigger: Annotated[Text, _option("Trigger word, of --preset lora.")] = None
     leave_out: Annotated[Texts, _option("What not to name, of --preset lora.")] = None
@@ -77,7 +80,9 @@ class Flags:
     pages: Annotated[Text, _option("Pages of a PDF: 1-20.")] = None
     quiet: Annotated[bool, _option("No progress.", "--quiet")] = False
     backend: Annotated[Text, _option("local, endpoint, lmdeploy, modal or a URL.")] = None
-    base_url: Annotated[Text, _option("URL of an OpenAI-compatible server.")] = None
+    base_url: Annotated[
+        Texts, _option("URL of an OpenAI-compatible server; again for more of one model.")
+    ] = None
     model: Annotated[Text, _option("Model there.")] = None
     detail: Annotated[Text, _option("low, medium, high, auto or a tile count 1-40.")] = None
     max_tokens: Annotated[Number, _option("Most tokens to write.")] = None

@@ -108,7 +108,7 @@ def _describe_one(
         raise
     except InternVLError as error:
         # ``describe photo.jpg What is this?`` without quotes or ``--prompt`` is the usual mistake.
-        if isinstance(error.__cause__, FileNotFoundError) and (" " in image or image[-1:] == "?"):
+        if isinstance(error.__context__, FileNotFoundError) and (" " in image or image[-1:] == "?"):
             hint = f"is it the prompt? that goes after --prompt; {error.hint}"
             error = InternVLError(error.message, hint=hint)
         if as_json:

@@ -12,7 +12,6 @@ import shutil
 import sys
 import time
 import warnings
-from importlib import metadata
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +78,8 @@ def _section(title: str, rows: dict[str, str]) -> list[str]:
 
 def _installed(package: str) -> str | None:
     """Read from metadata and not by importing: importing all of them takes many seconds."""
+    from importlib import metadata
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -10,6 +10,7 @@ import typer
 import internvl_modal
 from internvl_modal.cli.common import Json
 from internvl_modal.models.catalogue import MODELS
+from internvl_modal.models.support import engines_of
 from internvl_modal.planning.cost import CORES, HOST_GIB
 from internvl_modal.planning.report import aligned
 
@@ -17,11 +18,15 @@ from internvl_modal.planning.report import aligned
 def plan(
     context: typer.Context,
     model: Annotated[
-        str, typer.Argument(help="A name of the catalog (--list), or a repository owner/name.")
-    ] = "internvl2_5-78b",
+        str | None,
+        typer.Argument(help="A name of the catalog (--list) or owner/name; internvl2_5-78b."),
+    ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the catalog instead.")] = False,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit; main by default.")
+    ] = None,
+    family: Annotated[
+        str | None, typer.Option(help="The catalog's model that owner/name was made from.")
     ] = None,
     gpu: Annotated[str | None, typer.Option(help="Modal's GPU string, such as H200:2.")] = None,
     engine: Annotated[
@@ -40,10 +45,14 @@ def plan(
     vision_max_batch_size: Annotated[
         int, typer.Option(help="Pictures in one pass of the ViT.")
     ] = 1,
-    scaledown_window: Annotated[int, typer.Option(help="Idle seconds before one stops.")] = 300,
+    scaledown_window: Annotated[
+        int | None, typer.Option(help="Idle seconds before one stops; as long as a start takes.")
+    ] = None,
     cpu: Annotated[float, typer.Option(help="CPU cores.")] = CORES,
     memory_gib: Annotated[float, typer.Option(help="GiB of host memory.")] = HOST_GIB,
-    budget: Annotated[float | None, typer.Option(help="Most USD an hour.")] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Most USD an hour; with no model, the best for it.")
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Say which GPUs run a model, how many pictures, and at what cost."""
@@ -59,8 +68,9 @@ def plan(
 
 
 def models_text() -> str:
-    """The catalog: names, bytes of the weights, and which have files for this machine's CPU."""
-    rows: list[tuple[str, ...]] = [("model", "GB", "local")]
+    """The catalog: names, bytes of weights, engines, and which run on this machine's CPU too."""
+    rows: list[tuple[str, ...]] = [("model", "GB", "engines", "local")]
     for spec in MODELS.values():
-        rows.append((spec.name, f"{spec.disk_bytes / 1e9:.1f}", "yes" if spec.gguf else ""))
+        size, engines = f"{spec.disk_bytes / 1e9:.1f}", ", ".join(engines_of(spec))
+        rows.append((spec.name, size, engines, "yes" if spec.gguf else ""))
     return "\n".join(aligned(rows))

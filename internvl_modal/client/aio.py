@@ -11,6 +11,7 @@ import anyio.to_thread
 from typing_extensions import Self, Unpack
 
 from internvl_modal._utils.lazy_module import LazyModule
+from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.batch.iterate import AsyncBatch
 from internvl_modal.batch.options import BatchOptions, Job, with_batch_options
 from internvl_modal.batch.prompts import Prompt
@@ -35,6 +36,7 @@ else:  # imported only for those who bring a client of their own
     httpx = LazyModule("httpx")
 
 
+@short_errors
 class AsyncClient(ClientBase):
     """``Client`` for asyncio: the same names, to await; close it with ``aclose`` or ``async with``.
 
@@ -52,7 +54,7 @@ class AsyncClient(ClientBase):
         self,
         backend: str | Backend | None = None,
         *,
-        base_url: str | None = None,
+        base_url: str | Sequence[str] | None = None,
         api_key: str | None = None,
         model: str | None = None,
         timeout: float | None = None,

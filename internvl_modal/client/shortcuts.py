@@ -16,6 +16,7 @@ import weakref
 
 from typing_extensions import Unpack
 
+from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.batch.iterate import AsyncBatch, Batch
 from internvl_modal.batch.options import BatchOptions, with_batch_options
 from internvl_modal.batch.prompts import Prompt
@@ -84,6 +85,7 @@ class _Lent:
         return preview(self._there())
 
 
+@short_errors
 @with_options
 def describe(
     image: ImageInputs,
@@ -107,6 +109,7 @@ def describe(
     return _client(backend, model).describe(image, prompt, preset=preset, **options)
 
 
+@short_errors
 @with_options
 async def adescribe(
     image: ImageInputs,
@@ -126,6 +129,7 @@ async def adescribe(
         return await client.describe(image, prompt, preset=preset, **options)
 
 
+@short_errors
 @with_options
 def locate(
     image: ImageSource,
@@ -145,6 +149,7 @@ def locate(
     return _client(backend, model).locate(image, what, **options)
 
 
+@short_errors
 @with_options
 async def alocate(
     image: ImageSource,
@@ -160,6 +165,7 @@ async def alocate(
         return await client.locate(image, what, **options)
 
 
+@short_errors
 @with_batch_options
 def describe_many(
     images: Images,
@@ -176,6 +182,7 @@ def describe_many(
     return Client(_kept(backend, model), model=model).describe_many(images, prompt, **options)
 
 
+@short_errors
 @with_batch_options
 def adescribe_many(
     images: Images,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import Self, Unpack
 
 from internvl_modal._utils.lazy_module import LazyModule
+from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.batch.iterate import Batch
 from internvl_modal.batch.options import BatchOptions, Job, with_batch_options
 from internvl_modal.batch.prompts import Prompt
@@ -34,15 +35,17 @@ else:  # imported only for those who bring a client of their own
     httpx = LazyModule("httpx")
 
 
+@short_errors
 class Client(ClientBase):
     """Describes pictures through one backend; thread-safe, close it or use ``with``.
 
     ``backend``: a name ("local", "lmdeploy", "modal"), a URL or a Backend; None means
-    INTERNVL_MODAL_BASE_URL if set, else "local". ``timeout``: seconds for a whole call, retries
-    included, once the backend has started. ``capabilities``: what the server can do and how its
-    model sees pictures, where that cannot be found out. ``http_client``: your own ``httpx.Client``,
-    which is not closed. Every method raises InternVLError and its kinds, see
-    ``internvl_modal.errors``; ``options`` are those of ``help(internvl_modal.Options)``.
+    INTERNVL_MODAL_BASE_URL if set, else "local". ``base_url``: of a server, or a list of those of
+    several servers of the same model, of which the least busy one is asked. ``timeout``: seconds
+    for a whole call, retries included, once the backend has started. ``capabilities``: what the
+    server can do and how its model sees pictures, where that cannot be found out. ``http_client``:
+    your own ``httpx.Client``, which is not closed. Every method raises InternVLError and its kinds,
+    see ``internvl_modal.errors``; ``options`` are those of ``help(internvl_modal.Options)``.
 
     >>> with Client(base_url="http://localhost:8000") as client:  # doctest: +SKIP
     ...     answer = client.describe(["before.jpg", "after.jpg"], "What has changed?")
@@ -53,7 +56,7 @@ class Client(ClientBase):
         self,
         backend: str | Backend | None = None,
         *,
-        base_url: str | None = None,
+        base_url: str | Sequence[str] | None = None,
         api_key: str | None = None,
         model: str | None = None,
         timeout: float | None = None,

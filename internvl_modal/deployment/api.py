@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from typing_extensions import Unpack
 
 from internvl_modal._utils.daemon_thread import in_daemon
+from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.credentials import checked_key, proxy_token
 from internvl_modal.deployment import modal_api, modal_build
 from internvl_modal.deployment.design import make_spec
@@ -39,6 +40,7 @@ A second Ctrl-C does not wait for it.
 """
 
 
+@short_errors
 @with_deploy_arguments
 def deploy(
     model: str | None = None,
@@ -72,6 +74,7 @@ def deploy(
     return outside_loop(work.run, work.stop)
 
 
+@short_errors
 @with_deploy_arguments
 async def adeploy(
     model: str | None = None,
@@ -99,6 +102,7 @@ async def adeploy(
         raise
 
 
+@short_errors
 def connect(
     name: str | None = None,
     *,
@@ -114,6 +118,7 @@ def connect(
     return outside_loop(lambda: _connected(name, given, environment))
 
 
+@short_errors
 async def aconnect(
     name: str | None = None,
     *,

@@ -83,6 +83,10 @@ class ContainerConfig:
     """Variables of the engine beside the image's."""
     liveness: float = 0
     """How long the engine may be silent while requests run; 0: for ever."""
+    sessions: int | None = None
+    """Requests that one engine answers at once, by the plan."""
+    startup: tuple[float, float] | None = None
+    """Seconds of a cold start, at best and at worst, by the plan."""
     version: str = ""
     """Of the deploy; it marks lines in the log."""
 

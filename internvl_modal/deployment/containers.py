@@ -59,6 +59,7 @@ def serve() -> None:
     """
     _log_to_stdout()
     config = ContainerConfig.from_environment()
+    from internvl_modal.engines.registry import engine_of
     from internvl_modal.weights.cache import WeightsCache
 
     _tell(config, "checking the weights")
@@ -74,6 +75,7 @@ def serve() -> None:
     )
     # Made before the server, as it reads the log from its first line on.
     dog = Watchdog(
+        engine_of(config.engine).program,
         liveness=config.liveness,
         ask=partial(ask_one_token, PORT, os.environ[KEY], config.served, config.liveness),
         look=partial(_show_a_picture, config),
@@ -209,6 +211,9 @@ def _backend(config: ContainerConfig) -> ServedApp:
         engine=config.engine,
         api_key=os.environ[KEY],
         proxy=proxy_token(Settings.load()),
+        # Of the plan what a container needs: how many to ask at once, and how long a start takes.
+        sessions=config.sessions,
+        startup=config.startup and (config.startup[0], config.startup[1]),  # JSON has lists
     )
 
 

@@ -22,7 +22,9 @@ from internvl_modal.planning.gpus import parse_gpu
 from internvl_modal.planning.plan import Plan
 
 GATEWAY_CONCURRENCY = 64
-"""Requests in one gateway container; they wait for the GPU most of the time."""
+"""Requests in one gateway container; they wait for the GPU most of the time.
+
+Twice what an engine answers at once where that is less: more, the gateway would refuse."""
 SLOWEST_READ = 150e6
 """Bytes a second: a tenth of what a Volume usually gives.
 
@@ -74,10 +76,12 @@ def make_spec(options: DeployOptions, plans: Sequence[Plan]) -> DeploymentSpec:
         engine_args=options.engine_args,
         env=options.env,
         liveness=options.liveness,
+        sessions=planned.capacity.sessions,
+        startup=planned.startup_seconds,
     )
     functions = (
         _serve(options, plans, container),
-        _gateway(options, container),
+        _gateway(options, planned, container),
         _download(options, container),
     )
     return DeploymentSpec(app, options.environment, planned, container, functions, options)
@@ -143,7 +147,7 @@ def _gpu(text: str) -> str:
     return name if count == 1 else f"{name}:{count}"
 
 
-def _gateway(options: DeployOptions, container: ContainerConfig) -> FunctionSpec:
+def _gateway(options: DeployOptions, planned: Plan, container: ContainerConfig) -> FunctionSpec:
     """The web function without a GPU; its containers are cheap and up in seconds.
 
     From a snapshot, since what takes those seconds are its imports.
@@ -161,7 +165,12 @@ def _gateway(options: DeployOptions, container: ContainerConfig) -> FunctionSpec
         # Four with 64 requests each keep several GPU containers busy.
         max_containers=4,
         region=options.region,
-        web=WebSpec(None, options.proxy_auth, GATEWAY_CONCURRENCY, 120),
+        web=WebSpec(
+            None,
+            options.proxy_auth,
+            min(GATEWAY_CONCURRENCY, max(1, 2 * planned.capacity.sessions)),
+            120,
+        ),
         snapshot=True,
         env={PRELOAD: "1"},
     )

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from typing_extensions import Unpack
 
 from internvl_modal._utils.lazy_module import LazyModule
+from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.client.aio import AsyncClient
 from internvl_modal.client.sync import Client
 from internvl_modal.deployment import billing
@@ -38,6 +39,7 @@ else:
     openai = LazyModule("openai")
 
 
+@short_errors
 class Deployment(ManagedApp):
     """An app on Modal that serves a model, or with ``dry_run`` what it would be.
 

@@ -13,7 +13,13 @@ from collections.abc import Mapping
 
 from pydantic import SecretStr
 
-from internvl_modal.credentials import PROXY_VARIABLES, checked_key, proxy_token
+from internvl_modal.credentials import (
+    LOGIN_SOURCE,
+    PROXY_VARIABLES,
+    checked_key,
+    hub_token_source,
+    proxy_token,
+)
 from internvl_modal.deployment import modal_api
 from internvl_modal.deployment.container_config import KEY, VERSION_KEY
 from internvl_modal.deployment.modal_build import Secrets
@@ -94,12 +100,16 @@ def app_secrets(
     if version_key is not None:
         variables[VERSION_KEY] = version_key.get_secret_value()
     found: dict[str, dict[str, str] | None] = {KEY: variables}
-    if switches := hub_switches(os.environ):
-        found[HUB] = switches
+    switches = hub_switches(os.environ)
     if modal_api.secret_exists(HUGGING_FACE, spec.environment):
         found[HUGGING_FACE] = None
-    elif settings.hf_token is not None:
-        found[HUGGING_FACE] = {"HF_TOKEN": settings.hf_token.get_secret_value()}
+        switches[LOGIN_SOURCE] = f"the Secret {HUGGING_FACE} on Modal"
+    elif (token := checked_key(settings.hf_token)) is not None:
+        found[HUGGING_FACE] = {"HF_TOKEN": token.get_secret_value()}
+        source = hub_token_source(token, given=True)
+        switches[LOGIN_SOURCE] = f"{source} on the machine that deployed"
+    if switches:
+        found[HUB] = switches
     return found
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import SecretStr
 
+from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.deployment import billing, modal_api, schedules
 from internvl_modal.deployment.billing import Stats
 from internvl_modal.deployment.modal_api import errors_of, outside_loop
@@ -40,6 +41,7 @@ class Status:
     """Requests that wait for a container."""
 
 
+@short_errors
 @dataclass(frozen=True)
 class ManagedApp:
     """What is known of an app that this package has deployed, and what can be done with it."""
@@ -154,6 +156,7 @@ class ManagedApp:
         Times such as "08:45" in ``timezone`` ("Europe/Berlin"), ``days`` such as "mon-fri". A
         container begins to load at ``at``; all of the time until ``until`` is paid for. It holds
         until it is set anew, or ``unschedule`` or ``stop``, whatever becomes of this machine.
+        ``containers`` must not be above ``max_containers``.
         """
         self._require_real()
         if containers < 1:

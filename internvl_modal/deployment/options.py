@@ -30,6 +30,8 @@ class DeployArguments(PlanOptions, total=False):
 
     revision: str | None
     """Branch, tag or commit of its repository."""
+    family: str | None
+    """The catalog's model that it was made from."""
     volume: str
     """Volume that holds the weights."""
     environment: str | None
@@ -81,6 +83,7 @@ class DeployOptions(BaseSettings):
 
     model: str = Field("internvl2_5-78b", description="A name of the catalog or owner/name.")
     revision: str | None = Field(None, description="Branch, tag or commit of its repository.")
+    family: str | None = Field(None, description="The catalog's model that it was made from.")
     gpu: str | None = Field(
         None, description="Modal's GPU string, such as A100-80GB:4; several in order of preference."
     )

@@ -26,11 +26,12 @@ def planned(
     ``prices="catalogue"`` for what must not ask Modal: dry runs, lookups, putting back.
     """
     # Every planning option is an option of the deployment too, by the same name.
-    wishes: dict[str, Any] = {name: getattr(options, name) for name in PlanOptions.__annotations__}
+    names = ("revision", "family", *PlanOptions.__annotations__)
+    wishes: dict[str, Any] = {name: getattr(options, name) for name in names}
     gpu = options.gpu or DEFAULT_GPUS.get(options.model.strip().lower().removeprefix("opengvlab/"))
     try:
         return tuple(
-            plan(options.model, revision=options.revision, gpu=each, prices=prices, **wishes)
+            plan(options.model, gpu=each, prices=prices, **wishes)
             for each in (gpu.split(",") if gpu else [None])
         )
     except ConfigError as error:

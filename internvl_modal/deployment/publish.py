@@ -29,7 +29,7 @@ from internvl_modal.deployment.planned import planned, required
 from internvl_modal.deployment.readiness import wait_for_answer
 from internvl_modal.deployment.records import Record, new_version, recorded, remember
 from internvl_modal.deployment.spec import DeploymentSpec
-from internvl_modal.deployment.volume_weights import commit_on_volume, download
+from internvl_modal.deployment.volume_weights import commit_on_hub, commit_on_volume, download
 from internvl_modal.errors import (
     DeployError,
     InternVLError,
@@ -78,8 +78,7 @@ class Publication:
             remember(spec, key, settings, version)  # before Modal has it
         with errors_of(f"deploying {spec.app}"), modal_output():
             given = app_secrets(spec, settings, key, self._proxy, version_key)
-            if self._wait:
-                spec = self._with_weights(spec, given)
+            spec = self._with_weights(spec, given) if self._wait else self._pinned(spec)
             if self.stop.is_set():
                 raise DeployError(f"deploying {spec.app}: interrupted", hint="nothing was changed")
             _publish(spec, given, version, update=tags is not None)
@@ -104,12 +103,12 @@ class Publication:
             for line in download(spec, given, self.stop):
                 print(line, file=sys.stderr, flush=True)  # noqa: T201
             commit = commit_on_volume(spec)
-        if commit is None:
-            return spec
-        log.info(
-            "LMDeploy will run the Python code of %s at commit %s", spec.container.model, commit
-        )
-        return replace(spec, container=replace(spec.container, revision=commit))
+        return _at(spec, commit)
+
+    def _pinned(self, spec: DeploymentSpec) -> DeploymentSpec:
+        """``spec`` with the commit that is on the Volume, or that the Hub would give now."""
+        commit = commit_on_volume(spec) or commit_on_hub(spec, self._settings.hf_token)
+        return _at(spec, commit)
 
     def _give_up(
         self,
@@ -152,6 +151,18 @@ class Publication:
         if self._api_key is not None:
             check_key(spec, checked_key(self._api_key) or "")
         return spec
+
+
+def _at(spec: DeploymentSpec, commit: str | None) -> DeploymentSpec:
+    if commit is None:
+        return spec
+    log.info(
+        "%s will run the Python code of %s at commit %s",
+        spec.container.engine,
+        spec.container.model,
+        commit,
+    )
+    return replace(spec, container=replace(spec.container, revision=commit))
 
 
 def _publish(spec: DeploymentSpec, given: Secrets, version: str, *, update: bool) -> None:

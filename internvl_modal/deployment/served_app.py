@@ -20,8 +20,9 @@ class ServedApp:
     """The ``serve`` function of a deployed app, as a backend.
 
     With ``proxy``, Modal's own key and secret are sent beside the API key. ``plan`` puts a price
-    on estimates. ``timeout``, in seconds, leaves time for a cold start. Without ``url``, its
-    address up to ``/v1``, ``start`` asks Modal for it.
+    on estimates; where there is none, ``sessions`` (requests at once) and ``startup`` (seconds of a
+    cold start, at best and at worst) say what is known of it. ``timeout``, in seconds, leaves time
+    for a cold start. Without ``url``, its address up to ``/v1``, ``start`` asks Modal for it.
 
     Several clients may share one; it holds no connection.
     """
@@ -33,11 +34,13 @@ class ServedApp:
         app: str,
         *,
         model: str,
-        engine: str,
+        engine: str = "lmdeploy-0.7.3",
         api_key: SecretStr | str,
         environment: str | None = None,
         proxy: tuple[SecretStr, SecretStr] | None = None,
         plan: Plan | None = None,
+        sessions: int | None = None,
+        startup: tuple[float, float] | None = None,
         timeout: float | None = None,
         url: str | None = None,
     ) -> None:
@@ -51,11 +54,11 @@ class ServedApp:
             timeout=timeout,
             price=plan,
             # The most that a batch tries at once: what fits into the KV cache.
-            sessions=plan.capacity.sessions if plan else None,
+            sessions=plan.capacity.sessions if plan else sessions,
             usd_per_hour=plan.cost.per_hour if plan else None,
             idle_usd=plan.cost.idle_window if plan else None,
             start_usd=plan.cost.start[0] if plan else None,
-            startup=plan.startup_seconds if plan else None,
+            startup=plan.startup_seconds if plan else startup,
         )
         self._url = url
 
@@ -94,7 +97,9 @@ class FixedBackend:
 
     name = "modal"
 
-    def __init__(self, base_url: str, api_key: str, model: str, engine: str) -> None:
+    def __init__(
+        self, base_url: str, api_key: str, model: str, engine: str = "lmdeploy-0.7.3"
+    ) -> None:
         headers = {"authorization": f"Bearer {api_key}"}
         capabilities = engine_of(engine).capabilities(model)
         self._endpoint = Endpoint(base_url, model, headers, capabilities)

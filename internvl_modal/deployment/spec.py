@@ -160,6 +160,7 @@ class DeploymentSpec:
         lines += [
             f"command   {shlex.join(self.argv)}",
             *(f"          with {name}={shown(name, each)}" for name, each in variables.items()),
+            *_machine_lines(self.container),
             f"cost      {self.cost_per_hour:.2f} USD an hour while a GPU container runs, "
             f"at most {self.options.max_containers}{surcharge}",
             *_cheapest_lines(self.plan),
@@ -175,6 +176,15 @@ def shown(name: str, value: str) -> str:
     """
     secret = re.search(r"TOKEN|KEY|SECRET|PASS|AUTH|CREDENTIAL", name, re.IGNORECASE)
     return "***" if secret else shlex.quote(value)
+
+
+def _machine_lines(container: ContainerConfig) -> list[str]:
+    """What differs by the GPUs that the container finds, where there are several choices."""
+    told = [(each["gpu"], each["settings"]) for each in container.machines]
+    return [
+        f"          on {gpu}: {settings['tp']} GPUs, {settings['max_batch_size']} requests at once"
+        for gpu, settings in (told if len(told) > 1 else [])
+    ]
 
 
 def _cheapest_lines(plan: Plan) -> list[str]:

@@ -10,7 +10,7 @@ All of them list their model at ``/v1/models`` to who has a key, once they can a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import (
     BaseModel,
@@ -87,7 +87,6 @@ class EngineOptions(BaseModel):
     """Requests at once."""
     server_name: Word = EVERYWHERE
     server_port: int = Field(23333, ge=1, le=65535)
-    log_level: Literal["CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG"] = "ERROR"
     api_keys: tuple[SecretStr, ...] = ()
     """Keys it accepts. The engines take several on their command line only; ``EngineServer`` hands
     them over so that no list of processes shows them."""

@@ -86,6 +86,7 @@ class LMDeployOptions(EngineOptions):
     Its kernels exist for heads that are 128 wide, so 1B and other small models cannot have it.
     """
     vision_max_batch_size: int = Field(1, ge=1)
+    log_level: Literal["CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG"] = "ERROR"
     chat_template: Word | None = "internvl2_5"
     """Always given: LMDeploy would guess it from the folder's name.
 
@@ -176,7 +177,8 @@ class LMDeploy018Options(LMDeployOptions):
 
     def given(self) -> Mapping[str, object]:
         """Flash models run in its PyTorch engine only, and it does not choose that by itself."""
-        family = family_of(self.model, self.model_name or "")
+        # The name first: a folder of the weights cache is named by a commit.
+        family = family_of(*filter(None, (self.model_name, self.model)))
         flash = family is not None and family.flash
         return {
             **super().given(),

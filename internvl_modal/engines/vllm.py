@@ -58,7 +58,7 @@ class VLLMOptions(EngineOptions):
         "--tensor-parallel-size": "it follows from the GPUs",
         "--trust-remote-code": "it is always given",
         "--trust-request-mm-kwargs": "it is always given",
-        "--uvicorn-log-level": "log_level=",
+        "--uvicorn-log-level": "a hung server is told by its access log",
     }
     further = (
         *("--allowed-headers", "--allowed-media-domains", "--allowed-methods", "--allowed-origins"),
@@ -101,7 +101,7 @@ class VLLMOptions(EngineOptions):
         return ("serve", self.model)
 
     def given(self) -> Mapping[str, object]:
-        """The access log stays on whatever the log's level is: by it a hung server is told."""
+        """Its access log is on by default, and stays so: by it a hung server is told."""
         return {
             "--host": self.server_name,
             "--port": self.server_port,

@@ -19,13 +19,20 @@ from internvl_modal.captions.gate import Gate
 from internvl_modal.captions.presets.base import Preset
 from internvl_modal.errors import ConfigError
 from internvl_modal.flows.checked import checked
-from internvl_modal.flows.discovery import Ready, discover, models_step, settle_tiles
+from internvl_modal.flows.discovery import (
+    Ready,
+    discover,
+    models_step,
+    settle_tiles,
+    tiles_question,
+)
+from internvl_modal.flows.fleet import Fleet
+from internvl_modal.flows.pictures import Begun, prepare
 from internvl_modal.flows.steps import Blocking, Flow, described, exchange_of
 from internvl_modal.flows.turns import (
     checked_messages,
-    fetched,
+    estimated,
     one_turn,
-    prepared_turns,
     with_system,
 )
 from internvl_modal.flows.typed import Typed, TypedAnswers, Wanted
@@ -33,7 +40,6 @@ from internvl_modal.protocol import structured_output
 from internvl_modal.protocol.call import ChatCall
 from internvl_modal.protocol.chat_request import chat_request
 from internvl_modal.protocol.completion_stream import CompletionStream
-from internvl_modal.protocol.dialects.registry import dialect_of
 from internvl_modal.protocol.endpoint import Backend, Capabilities, Endpoint, preview
 from internvl_modal.schema.inputs import ImageInputs, ImageSource, Message
 from internvl_modal.schema.options import DescribeOptions, Options
@@ -81,6 +87,7 @@ class Core:
         self._timeout = timeout
         self._capabilities = capabilities
         self._typed = TypedAnswers()
+        self._fleet = Fleet()
         self._ready: Ready | None = None
         self._closed = threading.Event()
 
@@ -180,7 +187,7 @@ class Core:
         begun = time.monotonic()
         call, deadline, prepared = yield from self.asked(messages, options, relayed=relayed)
         request, collected = chat_request(call, stream=True), CompletionStream(call)
-        step = exchange_of(call, request, collected.opened, deadline, stream=True)
+        step = exchange_of(call, request, collected.opened, deadline, stream=collected)
         return Opened(step, collected, begun, prepared)
 
     @property
@@ -199,7 +206,8 @@ class Core:
 
     def ready(self) -> Flow[Ready]:
         """Start the backend and learn what answers there, before the first picture."""
-        return (yield from self._endpoint(None))[0]
+        endpoint: Endpoint = yield Blocking(self.start)
+        return (yield from self._known(endpoint, time.monotonic() + self._patience(endpoint)))
 
     def models(self) -> Flow[list[str]]:
         """Names of the models the server offers."""
@@ -222,25 +230,12 @@ class Core:
         # What the server has told beats what the backend foresaw.
         if self._ready is not None:
             capabilities = self._ready.capabilities
-        from internvl_modal.images.encode import estimate
-
-        look = partial(
-            estimate,
-            image,
-            detail=checked.detail,
-            tiling=dialect_of(capabilities).tiling(capabilities, checked.detail),
-            max_pixels=checked.max_pixels,
-            max_bytes_decoded=checked.max_bytes_decoded,
-            allow_private_urls=checked.allow_private_urls,
-            user_agent=checked.user_agent,
-            fetch=fetched,
-        )
-        found: Estimate = yield Blocking(look)
+        found: Estimate = yield Blocking(partial(estimated, image, checked, capabilities))
         price = known.price
         return found.model_copy(update={"cost_usd": price and price.picture_cost(found.tiles)})
 
     def _ask(
-        self, messages: Sequence[Message], options: Options, label: Any = "Image-"
+        self, messages: Sequence[Message], options: Options | DescribeOptions, label: Any = "Image-"
     ) -> Flow[Description]:
         """One call from messages to description, timed from the first picture to the last byte."""
         begun = time.monotonic()
@@ -250,35 +245,51 @@ class Core:
     def asked(
         self,
         messages: Sequence[Message],
-        options: Options,
+        options: Options | DescribeOptions,
         label: Any = "Image-",
         relayed: Mapping[str, object] | None = None,
     ) -> Flow[Asked]:
         """Find the endpoint and prepare the pictures for it; ``relayed``: see ``ChatCall``."""
         checked = DescribeOptions.parse(options)
-        ready, deadline = yield from self._endpoint(checked.timeout)
-        if any(message.images for message in messages):
-            ready = self._ready = yield from settle_tiles(ready, checked.detail, deadline)
-        begun = time.monotonic()
-        turns = yield Blocking(
-            partial(prepared_turns, messages, checked, ready.capabilities, label, deadline)
-        )
-        endpoint, capabilities, model, family = ready
+        begun: Begun = yield Blocking(partial(self._begin, messages, checked, label))
+        if begun.ready is None:
+            ready = yield from self._known(begun.endpoint, begun.deadline)
+            if any(message.images for message in messages):
+                ready = self._ready = yield from settle_tiles(ready, checked.detail, begun.deadline)
+            begun = yield Blocking(partial(prepare, begun, ready, messages, checked, label))
+            assert begun.ready is not None  # nosec B101  # for the type checker
+        endpoint, capabilities, model, family = begun.ready
+        turns = begun.turns
         if relayed is None:
             turns = with_system(turns, checked, family, model)
         call = ChatCall(endpoint, capabilities, model, turns, checked, family, relayed)
-        return Asked(call, deadline, time.monotonic() - begun)
+        return Asked(call, begun.deadline, begun.prepared)
 
-    def _endpoint(self, timeout: float | None) -> Flow[tuple[Ready, float]]:
-        """The running endpoint and the call's deadline; model and dialect are asked for once.
+    def _begin(self, messages: Sequence[Message], options: DescribeOptions, label: Any) -> Begun:
+        """Start the backend and, where nothing is to be asked first, prepare the pictures.
 
-        The clock starts once the backend has: a first start may download gigabytes.
+        Both in one step, as each costs a change of threads.
         """
-        endpoint: Endpoint = yield Blocking(self.start)
-        # Monotonic: a clock that is set back must not prolong a call.
-        deadline = time.monotonic() + (timeout or self._patience(endpoint))
+        endpoint = self.start()
+        # From here on, as a first start may download gigabytes, and monotonic, so that a clock that
+        # is set back does not prolong a call.
+        deadline = time.monotonic() + (options.timeout or self._patience(endpoint))
+        begun, ready = Begun(endpoint, deadline), self._ready
+        # Several servers may have become one more, or one less.
+        if endpoint.others or ready is None or ready.endpoint != endpoint:
+            return begun
+        if tiles_question(ready, options.detail):
+            return begun
+        return prepare(begun, ready, messages, options, label)
+
+    def _known(self, endpoint: Endpoint, deadline: float) -> Flow[Ready]:
+        """What is known of the running endpoint; model and dialect are asked for once."""
+        model = endpoint.model or self._model
+        if endpoint.others:
+            endpoint = yield from self._fleet.of(endpoint, model, deadline)
+            if self._ready is not None and self._ready.endpoint.base_url == endpoint.base_url:
+                self._ready = self._ready._replace(endpoint=endpoint)  # one more, or one less
         if self._ready is None or self._ready.endpoint != endpoint:
-            model = endpoint.model or self._model
             known = self._capabilities or endpoint.capabilities
             self._ready = yield from discover(endpoint, model, known, deadline)
-        return self._ready, deadline
+        return self._ready

@@ -68,7 +68,7 @@ def models_step(
     plain = {"connection": "close"} if endpoint.base_url.startswith("http:") else {}
     headers = {**endpoint.headers, **plain}
     request = HttpRequest("GET", endpoint.path("models"), headers)
-    return Exchange(endpoint.base_url, request, decode, deadline, retry)
+    return Exchange(endpoint.base_url, request, decode, deadline, retry, others=endpoint.others)
 
 
 def discover(
@@ -94,6 +94,12 @@ def discover(
     return Ready(endpoint, known, model, family)
 
 
+def tiles_question(ready: Ready, detail: Detail) -> Json | None:
+    """What ``settle_tiles`` asks; None where nothing is to be asked for ``detail``."""
+    known = ready.capabilities
+    return dialect_of(known).tiles_question(known, detail, ready.model)
+
+
 def settle_tiles(ready: Ready, detail: Detail, deadline: float) -> Flow[Ready]:
     """Find out whether a request may set its limit of tiles, where ``detail`` asks for that.
 
@@ -101,7 +107,7 @@ def settle_tiles(ready: Ready, detail: Detail, deadline: float) -> Flow[Ready]:
     do. A refusal of the field is a 400 or a 422 of the whole request.
     """
     endpoint, known = ready.endpoint, ready.capabilities
-    question = dialect_of(known).tiles_question(known, detail, ready.model)
+    question = tiles_question(ready, detail)
     # Known already, or of no matter for this ``detail``.
     if question is None:
         return ready

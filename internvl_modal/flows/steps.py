@@ -23,6 +23,7 @@ from internvl_modal.errors import ConfigError
 from internvl_modal.protocol.call import ChatCall
 from internvl_modal.protocol.chat_request import answer_bytes, chat_request
 from internvl_modal.protocol.completion import decode_completion
+from internvl_modal.protocol.completion_stream import CompletionStream
 from internvl_modal.protocol.http import HttpRequest, HttpResponse, Json
 from internvl_modal.schema.results import Description, Timings
 from internvl_modal.transport.exchange import Exchange, Exchanged
@@ -49,7 +50,7 @@ def exchange_of(
     decode: Callable[[HttpResponse], T],
     deadline: float,
     *,
-    stream: bool = False,
+    stream: CompletionStream | None = None,
 ) -> Exchange[T]:
     """The step that asks ``call``, with what is known of its answer beforehand."""
     return Exchange(
@@ -57,8 +58,10 @@ def exchange_of(
         request,
         decode,
         deadline,
-        most=answer_bytes(call, stream=stream),
+        most=answer_bytes(call, stream=stream is not None),
+        held=(lambda: 0) if stream is None else lambda: stream.held,
         startup=call.endpoint.startup,
+        others=call.endpoint.others,
     )
 
 

@@ -18,7 +18,8 @@ from internvl_modal.schema.validation import explain
 from internvl_modal.transport.exchange import remaining
 
 if TYPE_CHECKING:
-    from internvl_modal.schema.results import PreparedImage
+    from internvl_modal.images.sources import Reading
+    from internvl_modal.schema.results import Estimate, PreparedImage
 
 
 FETCH_TIMEOUT = 30.0
@@ -76,6 +77,28 @@ def fetched(url: str, **limits: Any) -> bytes:
     return fetch(url, **limits)
 
 
+def _reading(options: DescribeOptions, timeout: float = FETCH_TIMEOUT) -> Reading:
+    """How the sources of a call are read; ``timeout`` is in seconds, for one that is fetched."""
+    return {
+        "timeout": timeout,
+        "max_pixels": options.max_pixels,
+        "max_bytes_decoded": options.max_bytes_decoded,
+        "allow_private_urls": options.allow_private_urls,
+        "user_agent": options.user_agent,
+        "fetch": fetched,
+    }
+
+
+def estimated(
+    source: ImageSource, options: DescribeOptions, capabilities: Capabilities
+) -> Estimate:
+    """What a picture would cost; blocks, for a URL while it is fetched."""
+    from internvl_modal.images.encode import estimate
+
+    tiling = dialect_of(capabilities).tiling(capabilities, options.detail)
+    return estimate(source, detail=options.detail, tiling=tiling, **_reading(options))
+
+
 def prepared_turns(
     messages: Sequence[Message],
     options: DescribeOptions,
@@ -99,13 +122,9 @@ def prepared_turns(
             detail=options.detail,
             tiling=tiling,
             background=options.background,
+            shrink=options.shrink != "never",
             # Asked for each picture: the first may have taken most of the time.
-            timeout=min(FETCH_TIMEOUT, remaining(deadline)),
-            max_pixels=options.max_pixels,
-            max_bytes_decoded=options.max_bytes_decoded,
-            allow_private_urls=options.allow_private_urls,
-            user_agent=options.user_agent,
-            fetch=fetched,
+            **_reading(options, min(FETCH_TIMEOUT, remaining(deadline))),
         )
 
     turns = []

@@ -27,7 +27,7 @@ from internvl_modal.images.render import (
     size_stored,
 )
 from internvl_modal.images.sources import Reading
-from internvl_modal.images.tiles import Layout, Tiling, plan_layout
+from internvl_modal.images.tiles import Layout, Tiling, plan_layout, unshrunk
 from internvl_modal.schema.inputs import ImageSource
 from internvl_modal.schema.options import Detail
 from internvl_modal.schema.results import Estimate, ImageInfo, PreparedImage
@@ -43,6 +43,8 @@ FLAT = 0.5
 
 Lossy coding smears the edges of text, and PNG packs flat areas better.
 """
+SERVERS_PIXELS = 80_000_000
+"""Most that a server is left to shrink: the Pillow there warns of more than 89 million."""
 BYTES_PER_PIXEL = 0.4
 """Of the most detailed photographs at this quality."""
 _JPEG_LONGEST = 65_500
@@ -56,18 +58,22 @@ def prepare(
     tiling: Tiling = Tiling(),  # noqa: B008, it is frozen
     background: str = "white",
     formats: frozenset[str] = frozenset({JPEG, PNG}),
+    shrink: bool = True,
     **reading: Unpack[Reading],
 ) -> PreparedImage:
     """Read, turn, flatten, shrink and encode one picture; raises ImageError.
 
-    ``formats`` are the media types the server reads. ``fetch`` gets the bytes of URLs, in
-    ``timeout`` seconds; pictures of more than ``max_pixels``, and those that take more than
-    ``max_bytes_decoded``, are refused. Raises OutOfResourcesError where this machine has no
-    memory left.
+    ``shrink=False`` leaves that to the server where it would see the same tiles of the file itself:
+    such a picture is checked, and not decoded. ``formats`` are the media types the server reads.
+    ``fetch`` gets the bytes of URLs, in ``timeout`` seconds; pictures of more than ``max_pixels``,
+    and those that take more than ``max_bytes_decoded``, are refused. Raises OutOfResourcesError
+    where this machine has no memory left.
     """
     try:
         picture = open_picture(source, reading)
         layout = plan_layout(*picture.size, detail, tiling)
+        if not shrink:
+            layout = _unshrunk(picture, layout, tiling, formats)
         most = reading.get("max_bytes_decoded", MAX_BYTES)
         sent = _encode(picture, layout.size, background, formats, most)
     except MemoryError as error:
@@ -204,6 +210,14 @@ def _goes_as_it_is(picture: Picture, size: tuple[int, int], formats: frozenset[s
         and not image.has_transparency_data
         and picture.icc is None
     )
+
+
+def _unshrunk(picture: Picture, layout: Layout, tiling: Tiling, formats: frozenset[str]) -> Layout:
+    """``layout`` at the picture's own size, where the file itself can go."""
+    whole = unshrunk(*picture.size, layout, tiling)
+    if whole is None or _area(whole.size) > SERVERS_PIXELS:
+        return layout
+    return whole if _goes_as_it_is(picture, whole.size, formats) else layout
 
 
 def _as_it_is(picture: Picture, size: tuple[int, int], most: int) -> _Sent:

@@ -170,7 +170,8 @@ def _orientation(image: Image.Image, survey: Survey | None) -> int:
     if isinstance(block, bytes) and not is_sound(block.removeprefix(b"Exif\0\0")):
         return 1
     try:
-        if survey is not None and b"eXIf" not in survey.data:  # else Pillow decodes a PNG for it
+        # Pillow decodes a PNG to look for EXIF data behind its pixels.
+        if survey is not None and (image.format != "PNG" or b"eXIf" not in survey.data):
             exif = Image.Image.getexif(image)
         else:
             exif = image.getexif()

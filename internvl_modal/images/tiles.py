@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -72,6 +72,16 @@ def plan_layout(width: int, height: int, detail: Detail, tiling: Tiling) -> Layo
         size = _steered(size, grid, tiling.max_tiles, tiling.tile_pixels)
     count = tile_count(grid)
     return Layout(size, grid, count, tokens(count, tiling.tokens_per_tile), limit)
+
+
+def unshrunk(width: int, height: int, layout: Layout, tiling: Tiling) -> Layout | None:
+    """``layout`` for a picture that stays as large as it is; None where its tiles would change."""
+    if tiling.rule == "llama.cpp":
+        return None
+    limit = tiling.max_tiles or layout.max_tiles
+    if choose_grid(width, height, limit, tiling.tile_pixels) != layout.grid:
+        return None
+    return replace(layout, size=(width, height))
 
 
 def _limit(width: int, height: int, detail: Detail, tiling: Tiling) -> int:

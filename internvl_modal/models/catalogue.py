@@ -18,10 +18,11 @@ from difflib import get_close_matches
 from typing import Any
 
 from internvl_modal.errors import ConfigError
+from internvl_modal.models.families import family_of
 from internvl_modal.models.llms import LLMS, VITS
 from internvl_modal.models.shapes import ModelSpec
 
-__all__ = ["MODELS", "find_model", "unknown_model"]
+__all__ = ["MODELS", "find_model", "of_family", "unknown_model"]
 
 # OpenGVLab's own files of 2.5 are MIT; the LLM inside may ask for more, and is named where it does.
 _MIT = "MIT"
@@ -30,7 +31,7 @@ _QWEN = "Qwen licence (Qwen2.5-72B)"
 _RESEARCH = "MIT, with Qwen2.5-3B under the Qwen research licence (not commercial)"
 _ASK = "MIT, with internlm2_5-7b-chat free for research, commercial use on application"
 _APACHE = "Apache-2.0"
-_V3 = "Apache-2.0 on most cards, the metadata names the Qwen licence"
+_V3 = "Apache-2.0, and the Qwen licence in its metadata"
 
 _ROWS = (
     # family-size, language model, ViT, licence, variants
@@ -136,6 +137,25 @@ def find_model(name: str) -> ModelSpec | None:
     """
     wanted = name.strip().lower()
     return MODELS.get(wanted) or _BY_REPOSITORY.get(wanted)
+
+
+def of_family(repo: str, family: str) -> ModelSpec:
+    """A repository that is not listed, of the shape of the listed model that it was made from.
+
+    Its name tells the family even where the repository's does not: a server tells the name of its
+    model and nothing else, and how it is asked is read off that. Raises ConfigError where
+    ``family`` is no name of the catalogue.
+
+    >>> of_family("someone/captions", "internvl3_5-8b").name
+    'captions-internvl3_5-8b'
+    """
+    base = find_model(family)
+    if base is None:
+        raise unknown_model(family)
+    name = repo.rpartition("/")[2].lower()
+    if family_of(name) != family_of(base.name):
+        name = f"{name}-{base.name}"
+    return replace(base, name=name, repo=repo, licence="see the repository", gguf=None)
 
 
 def unknown_model(name: str) -> ConfigError:

@@ -108,15 +108,13 @@ class LlmShape:
         """Of the matrices in the layers: what is quantised, and what lies in memory."""
         return self.layers * (self.attention_params + self.mlp_params)
 
-    def read_params(self, tokens: int) -> float:
-        """Of the matrices that a step of ``tokens`` tokens reads: with experts, not all."""
-        read = self.experts.read(tokens) / self.experts.count if self.experts else 1
-        return self.layers * (self.attention_params + read * self.mlp_params)
-
     @property
     def active_params(self) -> int:
-        """Of the matrices that one token is multiplied with."""
-        return round(self.read_params(1))
+        """Of the matrices that one token is multiplied with: with experts, not all."""
+        mlp = self.mlp_params
+        if self.experts:
+            mlp = mlp * self.experts.active // self.experts.count
+        return self.layers * (self.attention_params + mlp)
 
     @property
     def small_params(self) -> int:
@@ -253,13 +251,21 @@ class ModelSpec:
     @property
     def linear_bytes(self) -> int:
         """Of the matrices in the layers, scales and zeros included."""
-        return int(self.layer_bytes(self.llm.mlp_params))
+        return int(self.layer_bytes(self.llm.attention_params, self.llm.mlp_params))
 
-    def layer_bytes(self, mlp_params: float) -> float:
-        """Of all layers' matrices, each layer with ``mlp_params``: what is quantised of it."""
+    def layer_bytes(self, attention_params: float, mlp_params: float) -> float:
+        """Of the matrices of all layers, where each has so many parameters."""
         bits = _BITS[self.quantization]
-        attention = 16 if self.quantization == "mxfp4" else bits
-        return self.llm.layers * (self.llm.attention_params * attention + mlp_params * bits) / 8
+        attention_bits = 16 if self.quantization == "mxfp4" else bits
+        return self.llm.layers * (attention_params * attention_bits + mlp_params * bits) / 8
+
+    def read_bytes(self, tokens: int) -> float:
+        """Of the language model that a step of ``tokens`` tokens reads: with experts, not all."""
+        mlp: float = self.llm.mlp_params
+        if self.llm.experts:
+            mlp = mlp * self.llm.experts.read(tokens) / self.llm.experts.count
+        unread = self.linear_bytes - self.layer_bytes(self.llm.attention_params, mlp)
+        return self.llm_bytes - unread
 
     @property
     def llm_bytes(self) -> int:
@@ -275,19 +281,20 @@ class ModelSpec:
         once = _FP16 * self.llm.embedding_params if self.llm.tied else 0
         return self.files_bytes or self.llm_bytes + self.vision_bytes - once
 
-    def kv_bytes_per_token(self, quant_policy: int = 0) -> int:
+    def kv_bytes_per_token(self, quant_policy: int = 0, *, scaled: bool = True) -> int:
         """Keys and values of all layers; 8 or 4 bits add an fp16 scale and zero a head and token.
 
-        The layout is TurboMind's (``kernels/attention/block.h``: k_data, v_data, k_param, v_param).
+        That layout is TurboMind's (``kernels/attention/block.h``: k_data, v_data, k_param,
+        v_param); vLLM's fp8 has a scale a layer, ``scaled=False``.
 
         ``quant_policy`` is LMDeploy's: 0, 8 or 4. Of all GPUs together; each holds its share of
-        heads.
+        heads. GPT-OSS needs less: every second layer of its looks back 128 tokens only.
 
         >>> from internvl_modal.models.catalogue import MODELS
         >>> MODELS["internvl2_5-78b"].kv_bytes_per_token()
         327680
         """
         per_head = 2 * self.llm.head_dim * (quant_policy or 16) // 8
-        if quant_policy:
+        if quant_policy and scaled:
             per_head += 2 * 2 * _FP16
         return self.llm.layers * self.llm.kv_heads * per_head

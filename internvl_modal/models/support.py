@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, get_args
 
 from internvl_modal.models.shapes import ModelSpec
 
-__all__ = ["ENGINES", "TITLES", "EngineName", "default_engine", "engines_of", "refusal"]
+__all__ = ["ENGINES", "READERS", "TITLES", "EngineName", "default_engine", "engines_of", "refusal"]
 
 EngineName: TypeAlias = Literal["lmdeploy-0.7.3", "lmdeploy", "vllm"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
@@ -25,7 +25,7 @@ TITLES: dict[EngineName, str] = {
 
 # turbomind/deploy/source_model/internvl.py of 0.7.3 (_readers), turbomind/supported_models.py of
 # 0.18, and vLLM's docs/models/supported_models.md.
-_READERS: dict[EngineName, tuple[str, ...]] = {
+READERS: dict[EngineName, tuple[str, ...]] = {
     "lmdeploy-0.7.3": ("InternLM2ForCausalLM", "LlamaForCausalLM", "Qwen2ForCausalLM"),
     "lmdeploy": (
         "InternLM2ForCausalLM",
@@ -64,7 +64,7 @@ def refusal(spec: ModelSpec, engine: EngineName) -> str:
     title, llm = TITLES[engine], spec.llm.architecture
     if spec.converted and engine == "lmdeploy-0.7.3":
         return f"{title} does not load -HF repositories; the one without -HF has the same weights"
-    if llm not in _READERS[engine]:
+    if llm not in READERS[engine]:
         return f"{title} has no reader for {llm} inside an InternVL"
     if spec.flash and engine != "lmdeploy":
         return f"{title} is not known to load -Flash repositories; LMDeploy 0.18 does"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import pybase64
@@ -32,11 +33,9 @@ def chat_request(
     """
     dialect = dialect_of(call.capabilities)
     payloads: dict[str, bytes] = {}
-    # Random, as a prompt may hold any text: a fixed placeholder could be written by a user.
-    mark = secrets.token_hex(16)
 
     def attach(image: PreparedImage) -> str:
-        placeholder = f"{mark}{len(payloads)}."
+        placeholder = f"{_mark()}{len(payloads)}."
         payloads[placeholder] = image.payload
         return f"data:{image.info.sent_format};base64,{placeholder}"
 
@@ -55,6 +54,15 @@ def chat_request(
     headers = {**dialect.headers, **call.endpoint.headers, "content-type": "application/json"}
     path = call.endpoint.path("chat/completions")
     return HttpRequest("POST", path, headers, encode(document, payloads))
+
+
+@lru_cache(maxsize=1)
+def _mark() -> str:
+    """What stands for a picture until the request is put together, and is never sent.
+
+    Random, as a prompt may hold any text: a fixed one could be written by a user.
+    """
+    return secrets.token_hex(16)
 
 
 def answer_bytes(call: ChatCall, *, stream: bool = False) -> int | None:

@@ -84,7 +84,8 @@ def conclude(answer: Answer, call: ChatCall) -> Description:
     text that there was, since tokens have been paid for it.
     """
     text, thought = split_reasoning(answer.text)
-    answer = replace(answer, reasoning="\n".join(filter(None, (answer.reasoning, thought))))
+    if thought:
+        answer = replace(answer, reasoning="\n".join(filter(None, (answer.reasoning, thought))))
     # LMDeploy 0.7.3: HTTP 200, "internal error happened", and this reason.
     if answer.finish_reason == "error":
         raise EngineError(
@@ -98,7 +99,7 @@ def conclude(answer: Answer, call: ChatCall) -> Description:
     cutter = StopCutter(call.options.stop)
     text = cutter.feed(text) + cutter.finish()
     reason = "stop" if cutter.stopped else finish_of(answer.finish_reason)
-    if not _BLANK.sub("", text):
+    if _BLANK.fullmatch(text):
         empty = _empty(answer, call, stopped=cutter.stopped)
         # Callers of the gateway who send no picture judge an empty answer themselves.
         if call.relayed is None or call.images or not isinstance(empty, EmptyAnswerError):
@@ -124,7 +125,7 @@ def conclude(answer: Answer, call: ChatCall) -> Description:
     )
 
 
-_BLANK = re.compile(r"[\s\u200b-\u200d\u2060\ufeff]+")
+_BLANK = re.compile(r"[\s\u200b-\u200d\u2060\ufeff]*")
 """What nobody can read, white space and characters without a width."""
 
 

@@ -88,6 +88,8 @@ def split_reasoning(text: str) -> tuple[str, str]:
 
     A stream has passed such a thought on before its mark came: only the description is then right.
     """
+    if "<" not in text and "◁" not in text:  # with which every mark begins
+        return text, ""
     cutter = ReasoningCutter()
     answer = cutter.feed(text) + cutter.finish()
     alone = None if cutter.reasoning else _BEFORE.match(answer)

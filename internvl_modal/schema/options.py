@@ -38,6 +38,10 @@ Detail: TypeAlias = (
 """Strict where it is a number: True would pass for 1, and 3.0 for 3."""
 
 
+Shrink: TypeAlias = Literal["auto", "always", "never"]
+"""A call that is not of a batch takes "auto" for "always": there is nothing to measure."""
+
+
 class Options(TypedDict, total=False):
     """Keyword options of every call that describes a picture."""
 
@@ -73,6 +77,8 @@ class Options(TypedDict, total=False):
     """Fetch from private addresses too."""
     user_agent: str | None
     """How the client names itself to fetch URLs."""
+    shrink: Shrink
+    """Who shrinks pictures: always here, never, or auto, which a batch measures."""
 
 
 class DescribeOptions(FrozenModel):
@@ -112,6 +118,10 @@ class DescribeOptions(FrozenModel):
     )
     allow_private_urls: bool = Field(False, description="Fetch from private addresses too.")
     user_agent: str | None = Field(None, description="How the client names itself to fetch URLs.")
+    shrink: Shrink = Field(
+        "auto",
+        description="Who shrinks pictures: always here, never, or auto, which a batch measures.",
+    )
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -126,8 +136,10 @@ class DescribeOptions(FrozenModel):
         return value
 
     @classmethod
-    def parse(cls, options: Options, others: Iterable[str] = ()) -> DescribeOptions:
-        """Check ``options``; raises ConfigError that names each wrong one.
+    def parse(
+        cls, options: Options | DescribeOptions, others: Iterable[str] = ()
+    ) -> DescribeOptions:
+        """Check ``options``, unless they are checked; raises ConfigError that names each wrong one.
 
         ``others`` are names that the call takes besides, for whoever misspells one.
 
@@ -137,6 +149,8 @@ class DescribeOptions(FrozenModel):
         Traceback (most recent call last):
         internvl_modal.errors.ConfigError: there is no option max_token (did you mean max_tokens?)
         """
+        if isinstance(options, DescribeOptions):
+            return options
         known = (*cls.model_fields, *others)
         # Before pydantic, which would only say that extra fields are forbidden and not what was
         # meant.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ SOCKS = ("socks4", "socks5", "socks5h")
 _ALIASES = {"socks": "socks5", "socks4a": "socks4"}
 
 
+@lru_cache(maxsize=64)
 def is_local(host: str) -> bool:
     """Whether ``host`` is this machine, which no proxy reaches.
 

@@ -12,19 +12,21 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 
 import aiohttp
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from yarl import URL
 
-from internvl_modal.errors import ConfigError, ServerError
+from internvl_modal.errors import ConfigError
 from internvl_modal.transport.coding import Decoder
 from internvl_modal.transport.environment import SOCKS, certificates, is_local, proxy_for
 from internvl_modal.transport.exchange import (
     CONNECT_TIMEOUT,
     HEADER_BYTES,
     HEADERS,
+    SMALL,
     BrokenError,
     Hop,
     UnsentError,
+    headers_over_limit,
 )
 from internvl_modal.transport.resolver import Resolver
 
@@ -93,6 +95,7 @@ class Pool:
             cookie_jar=aiohttp.DummyCookieJar(),
             # ``coding`` does it in counted pieces.
             auto_decompress=False,
+            read_bufsize=SMALL,
             skip_auto_headers=["content-type"],
             # The whole call has a deadline; only connecting has a limit of its own.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
@@ -160,14 +163,14 @@ class Answer:
     def headers(self) -> Mapping[str, str]:
         """Lower-case names; raises ServerError for more than HEADER_BYTES of them."""
         if sum(len(n) + len(v) for n, v in self._response.raw_headers) > HEADER_BYTES:
-            raise ServerError(f"the answer has more than {HEADER_BYTES // 1024} KiB of headers")
+            raise headers_over_limit()
         return {name.lower(): value for name, value in self._response.headers.items()}
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes, its coding undone; raises BrokenError."""
         decoder = Decoder(", ".join(self._response.headers.getall("content-encoding", ())))
         with _told():
-            async for chunk in self._response.content.iter_any():
+            async for chunk in self._response.content.iter_chunked(SMALL):
                 for piece in decoder.feed(chunk):
                     yield piece
 
@@ -178,19 +181,36 @@ class Answer:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Turn aiohttp's errors into the two that matter: sent for certain not, or perhaps."""
+    """Turn aiohttp's errors into the two that matter: sent for certain not, or perhaps.
+
+    Its errors hold the request with its keys, and what a server said in place of HTTP; so only
+    those of the system are named as the cause.
+    """
     try:
         yield
     except _UNSENT as error:
         raise UnsentError(_words(error)) from error
-    except aiohttp.InvalidURL as error:
-        raise ConfigError("not a usable URL", hint="give http(s)://HOST:PORT/v1") from error
+    except aiohttp.InvalidURL:
+        raise ConfigError("not a usable URL", hint="give http(s)://HOST:PORT/v1") from None
     except _BROKEN as error:
-        raise BrokenError(_words(error)) from error
+        if _over_limit(error):
+            raise headers_over_limit() from None
+        raise BrokenError(_words(error)) from (error if isinstance(error, OSError) else None)
+
+
+def _over_limit(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, LineTooLong) or str(error).find("Too many headers") >= 0:
+            return True
+        error = error.__cause__
+    return False
 
 
 def _words(error: Exception) -> str:
     """What went wrong, without the proxy's URL, which may hold its password."""
     if isinstance(error, aiohttp.ClientResponseError):
-        return " ".join(error.message.split())[:200]
+        # What stands behind a colon is the server's, and may be our own headers.
+        return " ".join(error.message.partition(":")[0].split())[:200]
+    if isinstance(error, aiohttp.ClientPayloadError | HttpProcessingError):
+        return "the answer ended early, or is no HTTP"
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -50,10 +49,13 @@ COMMON: list[dict[str, object]] = [
         "quant_policy": 8,
         "server_name": "127.0.0.1",
         "server_port": 8000,
-        "log_level": "INFO",
     },
 ]
-SHARE: dict[str, object] = {"cache_max_entry_count": 0.55, "vision_max_batch_size": 16}
+SHARE: dict[str, object] = {
+    "cache_max_entry_count": 0.55,
+    "vision_max_batch_size": 16,
+    "log_level": "INFO",
+}
 GIVEN: dict[type[EngineOptions], list[dict[str, object]]] = {
     LMDeployOptions: [
         *COMMON,
@@ -65,6 +67,7 @@ GIVEN: dict[type[EngineOptions], list[dict[str, object]]] = {
         {**COMMON[-1], **SHARE},
         {"model": "OpenGVLab/InternVL3-78B-AWQ", "model_format": "awq"},
         {"model": "OpenGVLab/InternVL3_5-8B-Flash"},
+        {"model": "/w/InternVL3_5-8B-Flash/0123456789ab", "model_name": "internvl3_5-8b-flash"},
     ],
     VLLMOptions: [*COMMON, {**COMMON[-1], "gpu_memory_utilization": 0.85}],
 }
@@ -176,11 +179,3 @@ def test_where_the_engines_are_told_apart() -> None:
     assert VLLMOptions.caches
     assert VLLMOptions.capabilities("internvl3_5-8b").tiles_by_request is True
     assert VLLMOptions.capabilities("internvl3_5-8b-hf").tiles_by_request is False
-
-
-def test_no_engine_runs_where_the_folder_is_a_file(tmp_path: Path) -> None:
-    """The base class is no engine by itself."""
-    with pytest.raises(NotImplementedError):
-        EngineOptions(model=str(tmp_path)).words()
-    with pytest.raises(NotImplementedError):
-        EngineOptions(model=str(tmp_path)).given()

@@ -21,7 +21,7 @@ def hang(host, *rest, **named):
 
 socket.getaddrinfo = hang
 question = [{"role": "user", "text": "hi"}]
-known = {"model": "m", "capabilities": ivl.Capabilities(), "timeout": 1}
+known = {"model": "m", "capabilities": ivl.Capabilities(), "timeout": 3}
 
 def sync():
     ivl.Client(base_url="http://slow.test/v1", **known).chat(question)

@@ -73,7 +73,7 @@ def content(image: Image.Image, text: str) -> list[dict[str, object]]:
 @contextmanager
 def serving(folder: Path, *options: str, key: str | None = None) -> Iterator[Server]:
     """Start a server in ``folder`` with ``options`` besides; stop it at the end."""
-    python = ensure("vllm", HERE / "requirements.txt")
+    python = ensure("vllm")
     make(folder / "model")
     port = _free_port()
     command = [

@@ -1,8 +1,8 @@
 """Hold the planner against a GPU: memory of weights, ViT and KV, and the speed of the ViT.
 
-    python tools/gpu_check/check.py                                    # on a GPU, minutes
-    python tools/gpu_check/check.py --count                            # anywhere: parameters only
-    python tools/gpu_check/check.py --device cpu --layers 2 --tiles 1  # anywhere: all of it, small
+    python -m tools.gpu_check.check                                    # on a GPU, minutes
+    python -m tools.gpu_check.check --count                            # anywhere: parameters only
+    python -m tools.gpu_check.check --device cpu --layers 2 --tiles 1  # anywhere: all of it, small
 
 Prints a line for each figure and writes all of them to ``--out`` as JSON. Random weights: it says
 nothing about answers, and nothing about LMDeploy's or vLLM's own buffers.
@@ -13,22 +13,20 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
-
 import torch
-from model import build, buildable, fill, parts
 
 from internvl_modal.models.catalogue import MODELS
 from internvl_modal.models.shapes import ModelSpec
+from internvl_modal.planning.footprint import vision_work
 from internvl_modal.planning.gpus import GPUS
-from internvl_modal.planning.memory import measure
 from internvl_modal.planning.throughput import BEST, WORST
+from tools.gpu_check.model import build, buildable, fill, parts
 
 TILES = (1, 3, 7, 13, 26, 41)
 KV_TOKENS = 8192
@@ -39,18 +37,22 @@ def main() -> None:
     """Every check of every model that was asked for."""
     given = arguments()
     found: list[dict[str, Any]] = []
-    if given.count:
-        found += [counted(spec) for spec in MODELS.values() if buildable(spec)]
-    else:
-        for name in given.models:
-            spec = shortened(MODELS[name], given.layers)
-            found += checked(spec, given.device, given.tiles, vision_only=given.vision_only)
-    for figure in found:
-        print(json.dumps(figure))
+    for figure in figures(given):
+        print(json.dumps(figure), flush=True)
+        found.append(figure)
     if given.out:
-        Path(given.out).write_text(
-            json.dumps({"device": device_name(given.device), "figures": found})
-        )
+        told = {"device": device_name(given.device), "figures": found}
+        Path(given.out).write_text(json.dumps(told))
+
+
+def figures(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """One after the other: what was measured must not be lost where the next does not fit."""
+    if given.count:
+        yield from (counted(spec) for spec in MODELS.values() if buildable(spec))
+        return
+    for name in given.models:
+        spec = shortened(MODELS[name], given.layers)
+        yield from checked(spec, given.device, given.tiles, vision_only=given.vision_only)
 
 
 def arguments() -> argparse.Namespace:
@@ -82,20 +84,20 @@ def counted(spec: ModelSpec) -> dict[str, Any]:
 
 def checked(
     spec: ModelSpec, device: str, tiles: list[int], *, vision_only: bool
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """Weights, ViT and KV of one model."""
     model = build(spec)
     halves = parts(model)
-    found = [weights(spec, "vision", halves["vision"], spec.vision_bytes, device)]
-    found += [vision(spec, model, number, device) for number in tiles]
+    yield weights(spec, "vision", halves["vision"], spec.vision_bytes, device)
+    for number in tiles:
+        yield vision(spec, model, number, device)
     if not vision_only:
-        found.append(weights(spec, "llm", halves["llm"], spec.llm_bytes, device))
-        found.append(cache(spec, model, device))
+        yield weights(spec, "llm", halves["llm"], spec.llm_bytes, device)
+        yield cache(spec, model, device)
     del model, halves
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
-    return found
 
 
 def weights(
@@ -128,12 +130,8 @@ def vision(spec: ModelSpec, model: Any, tiles: int, device: str) -> dict[str, An
         "model": spec.name,
         "what": f"vision, {tiles} tiles",
         "peak": peak,
-        "planned": measure(
-            spec, 0, tp=1, batch=1, session_len=1, tiles=tiles, flash_attention=True
-        ).vision_work,
-        "planned, scores in full": measure(
-            spec, 0, tp=1, batch=1, session_len=1, tiles=tiles
-        ).vision_work,
+        "planned": vision_work(spec.vit, tiles, flash_attention=True),
+        "planned, scores in full": vision_work(spec.vit, tiles, flash_attention=False),
         "seconds": seconds,
         "tiles a second": tiles / seconds,
         "share of peak": flop / seconds / (gpu.tflops * 1e12) if gpu else None,

@@ -20,9 +20,10 @@ MODEL_TYPES = {
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
     "Qwen3MoeForCausalLM": "qwen3_moe",
-    "GptOssForCausalLM": "gpt_oss",
 }
-"""Language models that transformers has; InternLM's code lies in their repositories."""
+"""Language models that transformers has; the code of InternLM's lies in their repositories, and
+GPT-OSS takes another kind of attention.
+"""
 
 
 def buildable(spec: ModelSpec) -> bool:
@@ -46,7 +47,7 @@ def build(spec: ModelSpec, *, attention: str = "sdpa") -> InternVLForConditional
 
 
 def parts(model: InternVLForConditionalGeneration) -> dict[str, torch.nn.Module]:
-    """What the planner counts apart: the vision model with its projector, and the language model."""
+    """What the planner counts apart: the vision model with its projector, the language model."""
     inner = model.model
     vision = torch.nn.ModuleList([inner.vision_tower, inner.multi_modal_projector])
     return {"vision": vision, "llm": torch.nn.ModuleList([inner.language_model, model.lm_head])}
@@ -59,9 +60,10 @@ def fill(module: torch.nn.Module, device: str) -> None:
         for weight in module.parameters():
             weight.normal_(0, 0.02)
     # Tables such as the rotary embedding's are computed and not stored: they came out empty.
-    for each in module.modules():
-        if hasattr(each, "inv_freq") and hasattr(each, "config"):
-            each.__init__(each.config, device=device)  # type: ignore[misc]
+    with torch.device(device):
+        for each in module.modules():
+            if hasattr(each, "inv_freq") and hasattr(each, "config"):
+                each.__init__(each.config)  # type: ignore[misc]
 
 
 def _vision(vit: VitShape) -> InternVLVisionConfig:

@@ -43,9 +43,13 @@ class JsonLines(SeenKeys):
         self._unsynced, self._synced = False, time.monotonic()
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
-        """Append; if the disk is full, what fitted of it is taken back."""
+        """Append; if the disk is full, the line that did not fit is taken back."""
         self._renew(outcomes)
-        self._append(record(each, self._run, self.content(each.identity)) for each in outcomes)
+        self._append(map(self._line, outcomes))
+
+    def _line(self, outcome: Outcome) -> dict[str, object]:
+        """The fields of a line."""
+        return record(outcome, self._run, self.content(outcome.identity))
 
     def _renew(self, outcomes: Sequence[Outcome]) -> None:
         """Drop what is not resumed, once there is something to put in its place."""
@@ -60,7 +64,9 @@ class JsonLines(SeenKeys):
             try:
                 _write(self._descriptor, data)
             except OSError:
-                # Half a line would be taken for the beginning of the next.
+                # Half a line would be taken for the beginning of the next; whole ones are paid for.
+                fitted = os.fstat(self._descriptor).st_size - self._size
+                self._size += data.rfind(b"\n", 0, fitted) + 1
                 os.ftruncate(self._descriptor, self._size)
                 raise
             self._size += len(data)
@@ -99,7 +105,8 @@ class JsonLines(SeenKeys):
                 )
         # What a killed process left of its last line; the picture is asked about again.
         size = end_of_lines(self._path)
-        os.ftruncate(self._descriptor, size)
+        if size < os.fstat(self._descriptor).st_size:  # else it would look newer than it is
+            os.ftruncate(self._descriptor, size)
         return size
 
     def _forget_failures(self) -> None:

@@ -140,6 +140,7 @@ def record(outcome: Outcome, run: str, content: str = "") -> dict[str, object]:
             found["request_id"] = error.request_id
     found |= {name: each.text for name, each in outcome.answers.items()}
     found |= columns_of(outcome.value)
+    found |= {"imported": True} if outcome.imported else {}
     if outcome.prompt:
         found |= {"prompt": outcome.prompt, "asked": asked_digest(outcome.prompt)}
     found |= {"flags": list(outcome.flags)} if outcome.flags or outcome.ok else {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.captions.answer import Answer
 from internvl_modal.captions.presets.base import Preset
 from internvl_modal.captions.presets.limits import TooManyTokens
@@ -35,6 +36,7 @@ class Named:
         return bool(self._found.search(answer.text))
 
 
+@short_errors
 def lora(
     trigger: str = "",
     *,
