@@ -19,7 +19,8 @@ _SMALL = {
     " près ou il elle sous",
     "es": "el la los las un una y de del en con es está están por al su sus que hay junto se mira",
     "pt": "o a os as um uma e de do da dos das em no na com é está por ao seu sua que há se",
-    "it": "il lo la gli le un una e di del della in nel con è sono per al suo che su si una due",
+    "it": "il lo la gli le un una e di del della in nel nella con è sono per al suo che su sul"
+    " sulla si due",
     "nl": "de het een en van in op met is zijn langs aan voor naar bij die dat er haar",
     "sv": "en ett och på av med är i som för till sin sina det den sitter står",
     "da": "en et og på af med er i som for til sin det den der ved",
@@ -125,7 +126,9 @@ def _is_other_latin(text: str, language: str) -> bool:
     words = set(re.findall(r"[^\W\d_]+", text.lower()))
     hits = {each: _hits(words, each) for each in _SMALL}
     best = max(hits, key=lambda each: hits[each])
-    return hits[best] - hits[language] >= _MARGIN
+    # A short caption has few of them; it has none of ours where it is in another language.
+    short = not hits[language] and hits[best] >= 2 and len(words) >= 4
+    return short or hits[best] - hits[language] >= _MARGIN
 
 
 def _hits(words: set[str], language: str) -> int:
