@@ -96,10 +96,7 @@ def is_other(text: str, language: str) -> bool:
     >>> is_other("Mount Fuji (富士山) in spring", "en")
     False
     """
-    scripts = Counter[str]()
-    for letter in text:
-        if letter.isalpha():
-            scripts[_script(letter)] += _DENSE.get(_script(letter), 1)
+    scripts = _scripts(text)
     ours = _SCRIPTS.get(language, ("LATIN",))
     others = sum(count for script, count in scripts.items() if script not in ours)
     if scripts and others > _SHARE * scripts.total():
@@ -110,6 +107,17 @@ def is_other(text: str, language: str) -> bool:
     if language == "ja" and scripts["CJK"] > 30 and not scripts["HIRAGANA"] + scripts["KATAKANA"]:
         return True
     return "LATIN" in ours and _is_other_latin(text, language)
+
+
+def _scripts(text: str) -> Counter[str]:
+    """Letters of each script, the dense ones counted for what they say."""
+    if text.isascii():
+        return Counter(LATIN=sum(map(str.isalpha, text)))
+    scripts = Counter[str]()
+    for letter in text:
+        if letter.isalpha():
+            scripts[_script(letter)] += _DENSE.get(_script(letter), 1)
+    return scripts
 
 
 @lru_cache(4096)
@@ -132,9 +140,9 @@ def _is_other_latin(text: str, language: str) -> bool:
 
 
 def _hits(words: set[str], language: str) -> int:
-    small, letters = _small(language), _LETTERS.get(language, "")
-    marked = sum(any(letter in letters for letter in word) for word in words)
-    return sum(word in small for word in words) + marked
+    letters = set(_LETTERS.get(language, ""))
+    marked = sum(not word.isascii() and not letters.isdisjoint(word) for word in words)
+    return len(words & _small(language)) + marked
 
 
 @lru_cache

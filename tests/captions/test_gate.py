@@ -189,6 +189,9 @@ def test_the_same_text_for_many_pictures(
     folder = make_pictures(tmp_path / "photos", 8)
     found = list(client.describe_many(folder, ASKED, ordered=True, progress=False))
     assert sum(outcome.flags == ("same-text",) for outcome in found) == 5
+    for picked in (["same-text"], [*ivl.RULES, NoRed()]):  # each batch begins anew
+        more = list(client.describe_many(folder, ASKED, quality=picked, progress=False))
+        assert sum("same-text" in outcome.flags for outcome in more) == 5
     same = [(str(number), folder / "000000.png") for number in range(8)]
     assert not any(each.flags for each in client.describe_many(same, ASKED, progress=False))
 
