@@ -135,6 +135,7 @@ def test_only_empty_answers_are_a_failure(
     outcome = one(client, tmp_path, on_flag="retry", out=tmp_path / "out.jsonl")
     assert isinstance(outcome.error, ivl.EmptyAnswerError)
     assert outcome.attempts == len(loopback.chats) == 5
+    assert outcome.flags == ("empty",)
     assert len(outcome.tried) == 5
     assert lines(tmp_path / "out.jsonl")[0]["tried"] == list(outcome.tried)
 
