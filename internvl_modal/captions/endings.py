@@ -25,7 +25,7 @@ _CLOSED = re.compile(r"[.!?…。！？।؟:;)\]}>\"”“»」』》'’`*_|~�
 _LISTED = re.compile(r"^\s*(?:[-*•+]|\d+[.)]|\||#|```)", re.M)
 _ADDRESS = re.compile(r"(?:https?://|www\.|@|#)\S+\Z")
 _SENTENCE = re.compile(r"[^\W\d_]{2,}[\"”)]?[.!?](?=\s)|[。！？](?=.)")
-_ENOUGH = 12
+_ENOUGH = 10
 """Words: what is longer than that without an end is no title."""
 
 

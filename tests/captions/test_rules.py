@@ -27,8 +27,8 @@ def test_half_of_the_answers_are_good_and_half_are_held_back() -> None:
     assert len({(row["text"], row["prompt"]) for row in (*shown, *held)}) == 400
     languages = Counter(row["language"] for row in held if row["flags"])
     assert len(languages) >= 5
-    for rule in RULES:
-        assert sum(rule.name in row["flags"] for row in held) >= 6, rule.name
+    for rule in measure("held-back"):
+        assert rule.right + rule.missed >= 6, rule.rule
 
 
 @pytest.mark.parametrize("measured", measure("held-back"), ids=lambda each: each.rule)
@@ -43,7 +43,7 @@ def test_the_page_shows_what_was_measured() -> None:
 
 def test_the_page_names_every_flag() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    for rule in (*RULES, SameText()):
+    for rule in RULES:
         assert re.search(rf"^\| `{rule.name}` \|", page, re.MULTILINE), rule.name
 
 
