@@ -43,6 +43,7 @@ class ServedApp:
         startup: tuple[float, float] | None = None,
         timeout: float | None = None,
         url: str | None = None,
+        revision: str | None = None,
     ) -> None:
         self._app, self._environment = app, environment
         self._key = api_key if isinstance(api_key, SecretStr) else SecretStr(api_key)
@@ -57,6 +58,7 @@ class ServedApp:
             sessions=plan.capacity.sessions if plan else sessions,
             usd_per_hour=plan.cost.per_hour if plan else None,
             startup=plan.startup_seconds if plan else startup,
+            revision=revision or "",
         )
         self._url = url
 
