@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 from internvl_modal.batch.key_table import KeyTable
 from internvl_modal.batch.outcome import Outcome, identity, key_hash
+from internvl_modal.protocol.endpoint import Endpoint
 
 __all__ = ["Callback", "Known", "SeenKeys", "Sink"]
 
@@ -26,6 +27,10 @@ class Sink(Protocol):
 
     def open(self, run: str) -> None:
         """Find what is there, and remove none of it; ``run`` is the fingerprint."""
+        ...
+
+    def told(self, endpoint: Endpoint) -> None:
+        """What is known of the server, before ``open``."""
         ...
 
     def claim(self, key: str, former: str | None = None) -> bool:
@@ -64,7 +69,14 @@ class Known(NamedTuple):
     asked: str = ""
 
 
-class SeenKeys:
+class _Silent:
+    """A sink to which servers are all the same."""
+
+    def told(self, endpoint: Endpoint) -> None:
+        """Nothing of it is written."""
+
+
+class SeenKeys(_Silent):
     """Which keys were seen, in 16 to 48 bytes each.
 
     By 64-bit hashes: the keys themselves would be a hundred bytes and more.
@@ -157,7 +169,7 @@ def _number(content: str) -> int | None:
         return None
 
 
-class Callback:
+class Callback(_Silent):
     """Calls a function with each outcome, from one thread; nothing is remembered."""
 
     def __init__(self, call: Callable[[Outcome], object]) -> None:
