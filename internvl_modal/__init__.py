@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from internvl_modal.deployment.handle import Deployment as Deployment
     from internvl_modal.deployment.managed import Status as Status
     from internvl_modal.deployment.remote_batch import Mapped as Mapped
+    from internvl_modal.errors import AnswerFlaggedError as AnswerFlaggedError
     from internvl_modal.errors import AnswerLostError as AnswerLostError
     from internvl_modal.errors import AuthenticationError as AuthenticationError
     from internvl_modal.errors import ConfigError as ConfigError
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from internvl_modal.errors import RequestRejectedError as RequestRejectedError
     from internvl_modal.errors import ServerError as ServerError
     from internvl_modal.errors import ServerUnavailableError as ServerUnavailableError
+    from internvl_modal.errors import SpendLimitError as SpendLimitError
     from internvl_modal.errors import WeightsError as WeightsError
     from internvl_modal.errors import WeightsInterruptedError as WeightsInterruptedError
     from internvl_modal.planning.api import plan as plan
@@ -81,6 +83,9 @@ if TYPE_CHECKING:
     from internvl_modal.protocol.endpoint import Backend as Backend
     from internvl_modal.protocol.endpoint import Capabilities as Capabilities
     from internvl_modal.protocol.endpoint import Endpoint as Endpoint
+    from internvl_modal.reports.comparison import Comparison as Comparison
+    from internvl_modal.reports.comparison import compare as compare
+    from internvl_modal.reports.gallery import write_gallery as write_gallery
     from internvl_modal.schema.inputs import ImageInputs as ImageInputs
     from internvl_modal.schema.inputs import ImageSource as ImageSource
     from internvl_modal.schema.inputs import Message as Message
@@ -139,6 +144,8 @@ _HOMES = {
     "planning.memory": ["Capacity"],
     "planning.plan": ["Plan"],
     "protocol.endpoint": ["Backend", "Capabilities", "Endpoint"],
+    "reports.comparison": ["Comparison", "compare"],
+    "reports.gallery": ["write_gallery"],
     "schema.inputs": ["ImageInputs", "ImageSource", "Message"],
     "schema.options": ["DescribeOptions", "Detail", "Options"],
     "schema.results": ["Description", "Estimate", "ImageInfo", "Timings", "Usage"],

@@ -15,6 +15,9 @@ from internvl_modal.batch.progress import BatchProgress
 from internvl_modal.batch.prompts import Prompt, Prompts
 from internvl_modal.batch.schemas import Schema, kinds_of, wanted_of
 from internvl_modal.batch.sources.choice import Choice, Part
+from internvl_modal.captions.gate import PASSING, Gate, OnFlag
+from internvl_modal.captions.presets.base import Preset
+from internvl_modal.captions.rules import Rule
 from internvl_modal.errors import ConfigError
 from internvl_modal.flows.typed import Wanted
 from internvl_modal.protocol.structured_output import EXTRACT_PROMPT
@@ -66,6 +69,18 @@ class BatchOptions(Options, total=False):
     """A pydantic model or a JSON schema that answers must fit."""
     repairs: int
     """How often an answer that does not fit is sent back."""
+    quality: bool | Sequence[str | Rule]
+    """Rules that flag answers: True all, False none, or a list."""
+    on_flag: OnFlag
+    """'retry' asks again for what is flagged, 'fail' makes it a failure."""
+    language: str | None
+    """Language that answers must be in, as in 'en'."""
+    preset: str | Preset | None
+    """What the captions are for, as in 'alt-text'."""
+    max_usd: float | None
+    """Most that the machine may cost."""
+    usd_per_hour: float | None
+    """What the machine costs, where that is not known."""
     grace: float
     """Seconds for requests under way when stopped."""
     progress: bool | Callable[[BatchProgress], object] | None
@@ -105,6 +120,19 @@ class BatchSettings(BaseModel):
         None, alias="schema", description="A pydantic model or a JSON schema that answers must fit."
     )
     repairs: int = Field(2, ge=0, description="How often an answer that does not fit is sent back.")
+    quality: Any = Field(
+        True, description="Rules that flag answers: True all, False none, or a list."
+    )
+    on_flag: OnFlag = Field(
+        "record",
+        description="'retry' asks again for what is flagged, 'fail' makes it a failure.",
+    )
+    language: str | None = Field(None, description="Language that answers must be in, as in 'en'.")
+    preset: Any = Field(None, description="What the captions are for, as in 'alt-text'.")
+    max_usd: float | None = Field(None, gt=0, description="Most that the machine may cost.")
+    usd_per_hour: float | None = Field(
+        None, gt=0, description="What the machine costs, where that is not known."
+    )
     # Seconds: what a picture takes, and less than a container gets after SIGTERM.
     grace: float = Field(20.0, ge=0, description="Seconds for requests under way when stopped.")
     progress: Any = Field(None, description="None: a bar on terminals; or a bool or a callable.")
@@ -136,6 +164,8 @@ class Job:
     settings: BatchSettings
     wanted: Wanted[Any] | None = None
     """What an answer must hold, where one is asked for."""
+    gate: Gate = PASSING
+    """What answers in words must pass."""
 
     @property
     def choice(self) -> Choice:
@@ -161,6 +191,8 @@ class Job:
         asked = self.prompts.document
         if self.wanted is not None:
             asked = {"asked": asked, "schema": self.wanted.document}
+        if self.gate.preset is not None:
+            asked = {"asked": asked, "preset": self.gate.preset.mark}
         return fingerprint(asked, self.checked, model)
 
     @classmethod
@@ -178,16 +210,22 @@ class Job:
             raise ConfigError("concurrency is below 1", hint="give a count or 'auto'")
         if settings.limit is not None and settings.sample is not None:
             raise ConfigError("limit= and sample= are given", hint="give one of them")
+        gate = Gate.of(settings.quality, settings.language, settings.on_flag, settings.preset)
+        if gate.preset is not None:
+            options = cast(Options, {**gate.preset.options, **options})
         checked = DescribeOptions.parse(options, names)
         wanted = wanted_of(settings.schema_, settings.repairs)
         if wanted is not None and settings.prompts is not None:
             raise ConfigError(
                 "schema= and prompts= are given", hint="make the prompts fields of the schema"
             )
+        if gate.preset is not None and (wanted is not None or settings.prompts is not None):
+            raise ConfigError("preset= is given, and schema= or prompts=", hint="give one of them")
+        default = EXTRACT_PROMPT if wanted is not None else DEFAULT_PROMPT
         asked = Prompts.parse(
             prompt,
             settings.prompts,
             settings.prompt_column,
-            default=DEFAULT_PROMPT if wanted is None else EXTRACT_PROMPT,
+            default=gate.preset.prompt if gate.preset is not None else default,
         )
-        return cls(asked, options, checked, settings, wanted)
+        return cls(asked, options, checked, settings, wanted, gate)

@@ -33,14 +33,15 @@ from internvl_modal.batch.sources.counting import Counting
 from internvl_modal.batch.sources.inputs import Images, check_choice
 from internvl_modal.batch.sources.keys import Item, Naming
 from internvl_modal.batch.sources.read_ahead import End, items
-from internvl_modal.errors import InternVLError
+from internvl_modal.batch.spending import guard, left_of, price_of
+from internvl_modal.errors import InternVLError, SpendLimitError
 from internvl_modal.flows.core import Core
 from internvl_modal.transport.retry import Retry
 
 __all__ = ["InFlight", "Run"]
 
 COUNT_SECONDS = 10.0
-"""What a projection waits for the count of the whole source, at the end."""
+"""What a projection waits for the count of the whole source."""
 
 THREADS = min(8, (os.cpu_count() or 1) + 2)
 """Pictures in preparation at once: decoding takes memory, fetching takes time."""
@@ -164,7 +165,8 @@ class Run:
                     self._judge.finish()
                 self._done.put_nowait(None)
                 await writing
-                await self._counted()
+                if self._job.part.is_part:
+                    await self._counted()
                 self._meter.close(self._limiter.limit)
         except asyncio.CancelledError:
             raise
@@ -179,7 +181,7 @@ class Run:
     async def _counted(self) -> None:
         """Wait a while for what a projection is made for."""
         counting = self._counting.under_way
-        if self._job.part.is_part and counting is not None and not self._halt.is_set():
+        if counting is not None and not self._halt.is_set():
             await asyncio.wait({asyncio.wrap_future(counting)}, timeout=COUNT_SECONDS)
 
     async def _unless_halted(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -212,8 +214,12 @@ class Run:
         # lag.
         self._window = asyncio.Semaphore(4 * (most + THREADS))
         self._counting.start()
+        if settings.max_usd is not None:
+            await self._counted()
+        whole = job.part.of(self._counting.total)
+        self._requester.spend = guard(job, endpoint, most, left_of(whole, self._sink))
         self._meter = ProgressMeter(
-            settings.progress, lambda: self._counting.total, endpoint.usd_per_hour, job.part
+            settings.progress, lambda: self._counting.total, price_of(job, endpoint), job.part
         )
         self._numbers = lambda: self._meter.now(self._limiter.limit)
         self._requester.on_wait = lambda words: self._meter.wait(words, self._limiter.limit)
@@ -286,6 +292,9 @@ class Run:
                 found = await self._requester.describe(ticket, self._halt)
             except asyncio.CancelledError:
                 raise
+            except SpendLimitError as caught:
+                self._end(caught, self._core.timeout)  # what is under way is paid for
+                return
             except Exception as caught:  # noqa: BLE001 - recorded, that is the point
                 error = caught
             except BaseException as caught:  # noqa: BLE001 - raised where outcomes are taken

@@ -37,6 +37,10 @@ class BatchProgress:
     """Of those, the ones that an earlier run recorded as failed."""
     imported: int = 0
     """Inputs that somebody else has described (``import_=``)."""
+    flagged: int = 0
+    """Of the described ones, those that a rule flags."""
+    asked_again: int = 0
+    """Inputs that were asked about again for their flags or an empty answer."""
     total: int | None = None
     concurrency: int = 0
     pictures_per_second: float = 0.0
@@ -66,6 +70,7 @@ class BatchProgress:
         parts = [self.waiting] if self.waiting else []
         parts += [f"{self.pictures_per_second:.1f}/s"]
         parts += [f"{self.tokens_per_second:.0f} tok/s", f"{self.failed} failed"]
+        parts += [f"{self.flagged} flagged"] if self.flagged else []
         parts += [f"{self.skipped} there"] if self.skipped else []
         parts += [f"{self.imported} imported"] if self.imported else []
         parts += [f"{self.concurrency} at once"]
@@ -96,6 +101,7 @@ class ProgressMeter:
         self._count, self._price, self._part = count, usd_per_hour, part or Part()
         self._imported = 0
         self._described = self._failed = self._skipped = self._failed_before = self._tokens = 0
+        self._flagged = self._asked_again = 0
         self._started = self._last = time.monotonic()
         self._told = self._waited = 0.0
         self._waiting = ""
@@ -108,6 +114,8 @@ class ProgressMeter:
 
     def add(self, outcome: Outcome, concurrency: int) -> None:
         """One more input is settled."""
+        self._flagged += bool(outcome.flags) and outcome.ok
+        self._asked_again += bool(outcome.tried)
         if outcome.imported:
             self._imported += 1
         elif outcome.description is None:
@@ -149,6 +157,8 @@ class ProgressMeter:
             skipped=self._skipped,
             failed_before=self._failed_before,
             imported=self._imported,
+            flagged=self._flagged,
+            asked_again=self._asked_again,
             total=total,
             concurrency=concurrency,
             pictures_per_second=rate,

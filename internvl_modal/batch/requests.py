@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Executor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
@@ -25,7 +26,9 @@ from internvl_modal.batch.limiter import Limiter
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.shrinking import Shrinking
 from internvl_modal.batch.sources.keys import Item
+from internvl_modal.captions.spend import SpendMeter
 from internvl_modal.errors import (
+    EmptyAnswerError,
     ImageError,
     ImageNotSeenError,
     InternVLError,
@@ -72,6 +75,8 @@ class Requester:
     """
 
     limiter: Limiter
+    spend: SpendMeter | None = None
+    """Is asked before each request, where money is limited."""
     on_wait: Callable[[str], object] | None = None
     """Is told what everything waits for while a container starts."""
 
@@ -111,9 +116,9 @@ class Requester:
             options = self._shrinking.options()
             flow = ask(self._core, item, job, options)
             try:
-                answers = await adrive(flow, exchange, self._in_thread)
+                found = await adrive(flow, exchange, self._in_thread)
                 self._shrinking.answered(self.limiter.waits)
-                return answers
+                return found
             except InternVLError as error:
                 if self._shrinking.is_own(options) and _is_refusal(error):
                     self._shrinking.refused()
@@ -136,12 +141,14 @@ class Requester:
         self, step: Exchange[T], ticket: InFlight, halt: asyncio.Event
     ) -> Exchanged[T]:
         """Perform, again where that may help; waiting for a slot costs the deadline nothing."""
-        since, begun = 0.0, 0.0
+        since, begun, tries = 0.0, 0.0, 0
         budget = step.deadline + ticket.waited - time.monotonic()
         idle = time.monotonic()
         while True:
             try:
                 async with self.limiter.slot():
+                    if self.spend is not None and not self.spend.may_send():
+                        raise self.spend.exhausted()
                     if halt.is_set():
                         raise asyncio.CancelledError
                     # Within the slot: a picture that has waited an hour for its turn has all its
@@ -150,14 +157,16 @@ class Requester:
                     ticket.waited += begun - idle
                     since = since or begun
                     ticket.attempts += 1
+                    tries += 1  # of this question: the rule counts each by itself
                     ticket.sending = True
-                    sent = await self._exchange(self._once(step, begun + budget))
+                    with self.spend.request() if self.spend is not None else nullcontext():
+                        sent = await self._exchange(self._once(step, begun + budget))
                 return replace(sent, attempts=ticket.attempts)
             except ServerError as error:
                 # Only the time in which it was being asked counts.
                 idle = time.monotonic()
                 budget -= idle - begun
-                pause = self._pause(step, error, ticket.attempts, since, budget)
+                pause = self._pause(step, error, tries, since, budget)
                 if pause is None:
                     raise
             ticket.sending = False
@@ -172,6 +181,8 @@ class Requester:
         """The rule's, but that what the server only put off counts as no attempt for a while."""
         if budget <= 0 or step.so_far.over:
             return None
+        if isinstance(error, EmptyAnswerError) and self._job.gate.climbs:
+            return None  # the ladder asks in another way
         rule = self._retry
         put_off = isinstance(error, RateLimitedError) or error.status == 503
         patience = self._job.checked.timeout or self._core.timeout

@@ -220,7 +220,7 @@ def chosen(quality: object) -> tuple[Rule, ...]:
     found = []
     for each in quality:
         rule = named.get(each) if isinstance(each, str) else each
-        if not isinstance(rule, Rule):
+        if not isinstance(rule, Rule) or isinstance(rule, type):
             raise ConfigError(
                 f"quality holds {each!r}, which is no rule",
                 hint=f"names are {', '.join(named)}; a rule of your own has a name and a broken()",

@@ -36,6 +36,8 @@ def batch(flags: Flags) -> int:
     with Client(flags.backend, base_url=flags.base_url, model=flags.model) as client:
         done = _report(client.describe_many(source, flags.prompt, **options))
     words = f"{done.described:,} described, {done.failed:,} failed"
+    if done.flagged:
+        words += f", {done.flagged:,} flagged"
     if done.skipped:
         words += f", {done.skipped:,} there before"
     if done.imported:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeAlias, get_type_hints
 
 import typer
 
+from internvl_modal.cli.presets import lora_or
 from internvl_modal.errors import ConfigError
 
 __all__ = ["Flags", "options_of", "taking"]
@@ -57,6 +58,15 @@ class Flags:
     import_: Annotated[Text, _option("Captions of others that are taken as done.", "--import")] = (
         None
     )
+    preset: Annotated[Text, _option("alt-text, caption, dense, tags, ocr or lora.")] = None
+    trigger: Annotated[Text, _option("Trigger word, of --preset lora.")] = None
+    leave_out: Annotated[Texts, _option("What not to name, of --preset lora.")] = None
+    tokens: Annotated[Number, _option("75 or 512, of --preset lora.")] = None
+    quality: Annotated[bool, typer.Option(help="Flag answers that are no good.")] = True
+    on_flag: Annotated[Text, _option("What becomes of those: record, retry or fail.")] = None
+    language: Annotated[Text, _option("Flag answers in another language, as in en.")] = None
+    max_usd: Annotated[float | None, _option("Most that the machine may cost.")] = None
+    usd_per_hour: Annotated[float | None, _option("What it costs, where nobody knows.")] = None
     concurrency: Annotated[str, typer.Option(help="Requests at once: a count or auto.")] = "auto"
     max_concurrency: Annotated[Number, _option("Most that auto may try.")] = None
     resume: Annotated[bool, typer.Option(help="Skip what is there, or start anew.")] = True
@@ -79,7 +89,10 @@ class Flags:
     temperature: Annotated[float | None, _option("0 (greedy) to 2.")] = None
 
 
-_NOT_OPTIONS = ("source", "status", "prompt", "quiet", "backend", "base_url", "model")
+_NOT_OPTIONS = (
+    "source", "status", "prompt", "quiet", "backend", "base_url", "model", "trigger", "leave_out",
+    "tokens",
+)  # fmt: skip
 """What does not go to ``describe_many`` by its own name."""
 
 
@@ -118,6 +131,8 @@ def options_of(flags: Flags) -> dict[str, Any]:
         found["schema"] = _schema(flags.schema)
     if flags.prompts is not None:
         found["prompts"] = _prompts(flags.prompts)
+    if preset := lora_or(flags.preset, flags.trigger, flags.leave_out, flags.tokens):
+        found["preset"] = preset
     return {**found, "progress": not flags.quiet}
 
 

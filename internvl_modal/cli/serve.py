@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import socket
+from ipaddress import ip_address
 from typing import Annotated
 
 import typer
@@ -38,8 +39,10 @@ def serve(
             typer.echo(f"key: {made}", err=True)
         # An IPv6 address in a URL stands in brackets (RFC 3986, 3.2.2).
         shown = f"[{host}]" if ":" in host else host
-        url = f"http://{shown}:{listening.getsockname()[1]}/"
-        typer.echo(_welcome(url, app.state.guests.invite()), err=True)
+        port = listening.getsockname()[1]
+        typer.echo(f"listening on http://{shown}:{port}/", err=True)
+        here = "localhost" if _is_every_address(host) else shown
+        typer.echo(_welcome(f"http://{here}:{port}/", app.state.guests.invite()), err=True)
         _log_requests()
         run(app, listening, client)
 
@@ -47,10 +50,17 @@ def serve(
 def _welcome(url: str, once: str) -> str:
     """What to do now; a browser does not send what stands after the #, so no log has it."""
     return (
-        f"listening on {url}\n"
         f"page: {url}#once={once} (opens it once without the key)\n"
         f'example: curl -H "Authorization: Bearer $KEY" -F image=@photo.jpg {url}'
     )
+
+
+def _is_every_address(host: str) -> bool:
+    """Whether ``host`` stands for all addresses of this machine, and is none to be opened."""
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return not host
 
 
 def _log_requests() -> None:

@@ -17,6 +17,8 @@ from internvl_modal.batch.options import BatchOptions, Job, with_batch_options
 from internvl_modal.batch.prompts import Prompt
 from internvl_modal.batch.sources.inputs import Images
 from internvl_modal.captions.boxes import Located
+from internvl_modal.captions.presets.base import Preset
+from internvl_modal.captions.presets.registry import preset_of
 from internvl_modal.client.base import ClientBase, M, T, of_type
 from internvl_modal.client.streams import AsyncStream
 from internvl_modal.flows import locating
@@ -77,10 +79,18 @@ class AsyncClient(ClientBase):
 
     @with_options
     async def describe(
-        self, image: ImageInputs, prompt: str | None = None, **options: Unpack[Options]
+        self,
+        image: ImageInputs,
+        prompt: str | None = None,
+        *,
+        preset: str | Preset | None = None,
+        **options: Unpack[Options],
     ) -> Description:
-        """Describe a picture, or several together when given a list."""
-        return await self._run(self._core.describe(image, prompt, options))
+        """Describe a picture, or several together when given a list.
+
+        ``preset``: see ``Client.describe``.
+        """
+        return await self._run(self._core.describe(image, prompt, options, preset_of(preset)))
 
     @with_options
     def stream(

@@ -22,6 +22,7 @@ from internvl_modal.batch.options import BatchOptions, with_batch_options
 from internvl_modal.batch.prompts import Prompt
 from internvl_modal.batch.sources.inputs import Images
 from internvl_modal.captions.boxes import Located
+from internvl_modal.captions.presets.base import Preset
 from internvl_modal.client.aio import AsyncClient
 from internvl_modal.client.sync import Client
 from internvl_modal.errors import ConfigError
@@ -92,18 +93,20 @@ def describe(
     *,
     backend: str | Backend | None = None,
     model: str | None = None,
+    preset: str | Preset | None = None,
     **options: Unpack[Options],
 ) -> Description:
     """Describe a picture, or several together when given a list.
 
     ``backend``: a name, a URL or a Backend; None means INTERNVL_MODAL_BASE_URL if set, else a
     small InternVL on this machine. ``model``: what to ask for there; "demo" needs no download.
+    ``preset``: what the text is for, such as "alt-text"; see ``Client.describe``.
     ``options``: ``detail``, ``max_tokens`` and more, see ``help(internvl_modal.Options)``.
     Raises InternVLError and its kinds.
 
     >>> describe("photo.jpg", "What is the dog doing?", detail="high")  # doctest: +SKIP
     """
-    return _client(backend, model).describe(image, prompt, **options)
+    return _client(backend, model).describe(image, prompt, preset=preset, **options)
 
 
 @short_errors
@@ -114,6 +117,7 @@ async def adescribe(
     *,
     backend: str | Backend | None = None,
     model: str | None = None,
+    preset: str | Preset | None = None,
     **options: Unpack[Options],
 ) -> Description:
     """``describe`` to await; for many pictures keep an ``AsyncClient`` instead.
@@ -122,7 +126,7 @@ async def adescribe(
     """
     kept = await asyncio.to_thread(_kept, backend, model)
     async with AsyncClient(kept, model=model) as client:
-        return await client.describe(image, prompt, **options)
+        return await client.describe(image, prompt, preset=preset, **options)
 
 
 @short_errors

@@ -16,6 +16,8 @@ from internvl_modal.batch.options import BatchOptions, Job, with_batch_options
 from internvl_modal.batch.prompts import Prompt
 from internvl_modal.batch.sources.inputs import Images
 from internvl_modal.captions.boxes import Located
+from internvl_modal.captions.presets.base import Preset
+from internvl_modal.captions.presets.registry import preset_of
 from internvl_modal.client.base import ClientBase, M, T, of_type
 from internvl_modal.client.streams import Stream
 from internvl_modal.flows import locating
@@ -78,10 +80,19 @@ class Client(ClientBase):
 
     @with_options
     def describe(
-        self, image: ImageInputs, prompt: str | None = None, **options: Unpack[Options]
+        self,
+        image: ImageInputs,
+        prompt: str | None = None,
+        *,
+        preset: str | Preset | None = None,
+        **options: Unpack[Options],
     ) -> Description:
-        """Describe a picture, or several together when given a list."""
-        return self._run(self._core.describe(image, prompt, options))
+        """Describe a picture, or several together when given a list.
+
+        ``preset``: what the text is for, such as "alt-text". It is asked for again until it keeps
+        the preset's rules; where it never does, AnswerFlaggedError has the text.
+        """
+        return self._run(self._core.describe(image, prompt, options, preset_of(preset)))
 
     @with_options
     def stream(

@@ -148,17 +148,27 @@ def describe_part(part: dict[str, Any]) -> dict[str, int]:
     _log_to_stdout()
     config = ContainerConfig.from_environment()
     from internvl_modal.client.sync import Client
+    from internvl_modal.deployment.map_budget import left_in
+    from internvl_modal.errors import SpendLimitError
 
     pairs = ((key, part["folder"] + key.removeprefix(part["address"])) for key in part["keys"])
-    counts = {"described": 0, "failed": 0}
+    counts = {"described": 0, "failed": 0, "left": len(part["keys"])}
+    paid = left_in(part["budget"])
+    if paid is None:
+        return counts
     with tempfile.TemporaryDirectory() as folder:
         lines = Path(folder, "part.jsonl")
         try:
             with Client(_backend(config), timeout=config.startup_timeout + 600) as client:
                 for outcome in client.describe_many(
-                    pairs, part["prompt"], out=lines, **part["options"]
+                    pairs, part["prompt"], out=lines, **{**part["options"], **paid}
                 ):
                     counts["described" if outcome.ok else "failed"] += 1
+                    counts["left"] -= 1
+        except SpendLimitError:
+            if lines.exists():
+                _put(lines, part["out"], config, with_errors=False)
+            return counts
         # Also when Modal ends the container: what has been answered is paid for and must be kept.
         except BaseException:
             if lines.exists():

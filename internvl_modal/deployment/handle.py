@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 from typing_extensions import Unpack
 
 from internvl_modal._utils.lazy_module import LazyModule
+from internvl_modal._utils.notebook import card, table
 from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.client.aio import AsyncClient
 from internvl_modal.client.sync import Client
@@ -71,6 +73,23 @@ class Deployment(ManagedApp):
     def __repr__(self) -> str:
         dry = ", dry run" if self.dry_run else ""
         return f"<Deployment {self.name!r} of {self.model} on {self.options.gpu}{dry}>"
+
+    def to_dict(self) -> dict[str, object]:
+        """What it is and where, without its key, ready for JSON."""
+        return {
+            "name": self.name,
+            "environment": self.options.environment,
+            "dry_run": self.dry_run,
+            "urls": dict(self.found_urls or {}),
+            "spec": self.spec.to_dict(),
+        }
+
+    def _repr_html_(self) -> str:
+        facts = [self.model, f"{self.spec.cost_per_hour:.2f} USD an hour while it runs"]
+        facts += ["dry run: nothing was deployed"] if self.dry_run else []
+        details = {"where": table(self.found_urls)} if self.found_urls else {}
+        details["what it is made of"] = f"<pre>{escape(str(self.spec))}</pre>"
+        return card(self.name, facts, details=details)
 
     @cached_property
     def spec(self) -> DeploymentSpec:
@@ -173,6 +192,7 @@ class Deployment(ManagedApp):
         part_size: int = 500,
         containers: int = 1,
         bucket_secret: str | None = None,
+        max_usd: float | None = None,
         **options: Unpack[Options],
     ) -> Mapped:
         """Describe pictures of a Volume or bucket on Modal itself, where they need not travel.
@@ -183,7 +203,9 @@ class Deployment(ManagedApp):
         ``containers`` prepare pictures, on CPUs.
 
         Blocks until all parts are done; a part that fails is named at the end, and the same call
-        later describes only what is missing.
+        later describes only what is missing. ``max_usd``: most that all machines may cost, the
+        idle window included; SpendLimitError before anything runs where even the best case is
+        over, and at the end where it was reached.
         """
         self._require_real()
         return outside_loop(
@@ -197,6 +219,7 @@ class Deployment(ManagedApp):
                 part_size=part_size,
                 containers=containers,
                 bucket_secret=bucket_secret,
+                max_usd=max_usd,
             )
         )
 

@@ -156,6 +156,7 @@ class ManagedApp:
         Times such as "08:45" in ``timezone`` ("Europe/Berlin"), ``days`` such as "mon-fri". A
         container begins to load at ``at``; all of the time until ``until`` is paid for. It holds
         until it is set anew, or ``unschedule`` or ``stop``, whatever becomes of this machine.
+        ``containers`` must not be above ``max_containers``.
         """
         self._require_real()
         if containers < 1:

@@ -57,6 +57,8 @@ class ServedApp:
             # The most that a batch tries at once: what fits into the KV cache.
             sessions=plan.capacity.sessions if plan else sessions,
             usd_per_hour=plan.cost.per_hour if plan else None,
+            idle_usd=plan.cost.idle_window if plan else None,
+            start_usd=plan.cost.start[0] if plan else None,
             startup=plan.startup_seconds if plan else startup,
             revision=revision or "",
         )

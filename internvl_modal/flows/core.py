@@ -11,11 +11,14 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from pydantic import BaseModel
 
+from internvl_modal.captions.gate import Gate
+from internvl_modal.captions.presets.base import Preset
 from internvl_modal.errors import ConfigError
+from internvl_modal.flows.checked import checked
 from internvl_modal.flows.discovery import (
     Ready,
     discover,
@@ -25,7 +28,7 @@ from internvl_modal.flows.discovery import (
 )
 from internvl_modal.flows.fleet import Fleet
 from internvl_modal.flows.pictures import Begun, prepare
-from internvl_modal.flows.steps import Blocking, Flow, chat_step, exchange_of, timed
+from internvl_modal.flows.steps import Blocking, Flow, described, exchange_of
 from internvl_modal.flows.turns import (
     checked_messages,
     estimated,
@@ -41,7 +44,7 @@ from internvl_modal.protocol.endpoint import Backend, Capabilities, Endpoint, pr
 from internvl_modal.schema.inputs import ImageInputs, ImageSource, Message
 from internvl_modal.schema.options import DescribeOptions, Options
 from internvl_modal.schema.results import Description, Estimate
-from internvl_modal.transport.exchange import Exchange, Exchanged
+from internvl_modal.transport.exchange import Exchange
 from internvl_modal.transport.retry import Retry
 
 M = TypeVar("M", bound=BaseModel)
@@ -103,10 +106,20 @@ class Core:
         self.backend.stop()
 
     def describe(
-        self, image: ImageInputs, prompt: str | None, options: Options | DescribeOptions
+        self,
+        image: ImageInputs,
+        prompt: str | None,
+        options: Options,
+        preset: Preset | None = None,
     ) -> Flow[Description]:
-        """Describe one picture, or several together."""
-        return (yield from self._ask(one_turn(image, prompt), options))
+        """Describe one picture, or several together; with a preset until its rules are kept."""
+        if preset is None:
+            return (yield from self._ask(one_turn(image, prompt), options))
+        begun, chosen = time.monotonic(), cast(Options, {**preset.options, **options})
+        turn = one_turn(image, prompt or preset.prompt)
+        call, deadline, prepared = yield from self.asked(turn, chosen)
+        ask = partial(described, deadline=deadline, begun=begun, prepared=prepared)
+        return (yield from checked(call, Gate(preset=preset), ask)).answer
 
     def chat(
         self, messages: Sequence[Message | Mapping[str, object]], options: Options
@@ -227,8 +240,7 @@ class Core:
         """One call from messages to description, timed from the first picture to the last byte."""
         begun = time.monotonic()
         call, deadline, prepared = yield from self.asked(messages, options, label)
-        sent: Exchanged[Description] = yield chat_step(call, deadline)
-        return timed(sent, begun, prepared)
+        return (yield from described(call, deadline, begun, prepared))
 
     def asked(
         self,
@@ -262,11 +274,8 @@ class Core:
         # From here on, as a first start may download gigabytes, and monotonic, so that a clock that
         # is set back does not prolong a call.
         deadline = time.monotonic() + (options.timeout or self._patience(endpoint))
-        begun, ready, settled = (
-            Begun(endpoint, deadline),
-            self._ready,
-            self._fleet.settled(endpoint),
-        )
+        begun, ready = Begun(endpoint, deadline), self._ready
+        settled = self._fleet.settled(endpoint)
         if ready is None or ready.endpoint != settled or tiles_question(ready, options.detail):
             return begun
         return prepare(begun, ready, messages, options, label)

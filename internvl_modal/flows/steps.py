@@ -82,6 +82,12 @@ def timed(sent: Exchanged[Description], begun: float, prepared: float) -> Descri
     return sent.value.model_copy(update={"timings": timings})
 
 
+def described(call: ChatCall, deadline: float, begun: float, prepared: float) -> Flow[Description]:
+    """Ask ``call`` once; see ``timed``."""
+    sent: Exchanged[Description] = yield chat_step(call, deadline)
+    return timed(sent, begun, prepared)
+
+
 def drive(flow: Flow[T], perform: Callable[[Exchange[Any]], Exchanged[Any]]) -> T:
     """What ``flow`` returns, each of its steps performed in this thread.
 

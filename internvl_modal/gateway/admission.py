@@ -75,6 +75,11 @@ class Admission:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
+        if {"content-length", "transfer-encoding"} <= set(request.headers):
+            # A proxy in front may go by the other of the two, and take the rest of the body for
+            # somebody's next request (RFC 9112, 6.1).
+            text = "a request has a Content-Length or a Transfer-Encoding, not both"
+            raise RefusedError(400, text, headers={"Connection": "close"})
         if not _is_open(request):
             check_key(request, self._key, self._guests)
         # Everything else has no body and asks no model.

@@ -63,6 +63,6 @@ class Observed:
 
 def _log(request: Request, status: int, seconds: float) -> None:
     """Without the query, which may hold anything, and with no line break in the address."""
-    path = quote(request.url.path)[:LONGEST]
+    path = quote(request.scope["path"])[:LONGEST]
     told = (request.method[:LONGEST], path, status, seconds, request.state.request_id)
     log.info("%s %s %d in %.2f s, request %s", *told)

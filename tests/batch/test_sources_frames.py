@@ -145,9 +145,12 @@ def test_whole_numbers_beside_a_missing_one_are_keys(kind: str) -> None:
     assert found(frame, key="id") == {"1": png(), "row 1": no_key, "3": png(2)}
     assert set(found(frame)) == {"1", "#1", "3"}
     halves = pandas.DataFrame({"id": [1.0, 2.5], "image": [png(), png(1)]})
-    assert set(found(halves)) == {"1.0", "2.5"}
+    assert set(found(halves)) == {"1", "2.5"}
     ends = pandas.DataFrame({"id": [1.0, float("inf")], "image": [png(), png(1)]})
-    assert set(found(ends)) == {"1.0", "inf"}
+    assert set(found(ends)) == {"1", "inf"}
+    frame.to_parquet("a.parquet")
+    assert set(found("a.parquet")) == {"1", "a.parquet#1", "3"}
+    assert set(found(datasets.Dataset.from_pandas(frame))) == {"1", "#1", "3"}
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "polars", "datasets", "rows"])

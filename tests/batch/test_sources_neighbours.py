@@ -101,3 +101,10 @@ def test_pipes_and_devices_among_pictures() -> None:
     for name in ("/dev/zero", "/dev/null"):
         with pytest.raises(ivl.ImageError, match="not a regular file"):
             prepare(name)
+
+
+def test_a_whole_number_with_a_point_is_the_key_of_before() -> None:
+    """0.1.0 called it 1.0."""
+    Path("a.jsonl").write_text('{"image": "a.png", "key": 1.0}\n')
+    (each,) = items("a.jsonl")
+    assert (each.key, each.former) == ("1", "1.0")

@@ -75,6 +75,8 @@ def test_the_rest_endpoint(machine: Machine) -> None:
         answer = http.post(
             url, json=body, headers={"Authorization": f"Bearer {key_of(machine, APP)}"}
         )
+        page = [http.get(f"{url}{name}") for name in ("", "page/page.js", "page/page.css")]
+    assert all(one.status_code == 200 and one.text for one in page)
     assert refused.status_code == 401
     assert answer.json()["description"] == "A picture."
 

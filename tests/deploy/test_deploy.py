@@ -143,6 +143,7 @@ def test_the_package_is_mounted_whole(deployed: Plane) -> None:
     names = {file.filename for mount in deployed.mounts.values() for file in mount.files}
     package = PurePosixPath("/root", "internvl_modal")  # where Modal mounts an app's packages
     wanted = {package / "deployment" / "containers.py", package / "weights" / "cache.py"}
+    wanted.add(package / "gateway" / "page" / "index.html")
     assert wanted < set(map(PurePosixPath, names))
 
 

@@ -61,6 +61,12 @@ def test_prewarming(deployed: Machine, plane: Plane) -> None:
     assert (schedule.app, schedule.containers, schedule.minimum) == (APP, 2, 0)
 
 
+def test_no_container_at_all(deployed: Machine) -> None:
+    call = f"connect({APP!r}).prewarm(at='8:45', until='18:00', containers=0)"
+    said = deployed.python(f"attempt(lambda: {call})")
+    assert said[:2] == ["ConfigError", "containers = 0: it must be at least 1"]
+
+
 def test_stopping(deployed: Machine, plane: Plane) -> None:
     deployed.python(
         f"connect({APP!r}).stop_after(idle=1800, at='22:30', timezone='Europe/Berlin')\nsay(1)"

@@ -143,6 +143,8 @@ def record(outcome: Outcome, run: str, content: str = "") -> dict[str, object]:
     found |= {"imported": True} if outcome.imported else {}
     if outcome.prompt:
         found |= {"prompt": outcome.prompt, "asked": asked_digest(outcome.prompt)}
+    found |= {"flags": list(outcome.flags)} if outcome.flags or outcome.ok else {}
+    found |= {"tried": list(outcome.tried)} if outcome.tried else {}
     end = {"attempts": outcome.attempts, "seconds": round(outcome.seconds, 3), "run": run}
     held = {"content": content} if content and outcome.ok else {}
     return {"key": outcome.key, **found, **held, **end}

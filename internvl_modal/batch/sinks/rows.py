@@ -15,6 +15,7 @@ _TEXTS = (
     "key", "text", "model", "finish_reason", "error_type", "error_message", "run", "seen",
     "request_id", "content", "prompt", "asked", "error_text",
 )  # fmt: skip
+_LISTS = ("warnings", "flags", "tried")
 _COUNTS = ("prompt_tokens", "completion_tokens", "attempts")
 
 
@@ -30,7 +31,8 @@ def schema(arrow: Any, more: Mapping[str, str]) -> Any:
     return arrow.schema(
         [(name, arrow.string()) for name in _TEXTS]
         + [(name, arrow.int64()) for name in _COUNTS]
-        + [("seconds", arrow.float64()), ("warnings", arrow.list_(arrow.string()))]
+        + [("seconds", arrow.float64())]
+        + [(name, arrow.list_(arrow.string())) for name in _LISTS]
         + [(name, arrow.list_(arrow.int64())) for name in ("tiles", "tokens")]
         + [(name, kinds[kind]) for name, kind in more.items()]
     )
@@ -63,7 +65,7 @@ def flat(document: dict[str, Any]) -> dict[str, Any]:
     row = {
         **document,
         **usage,
-        "warnings": [utf8(text) for text in document.get("warnings") or []] or None,
+        **{name: [utf8(text) for text in document.get(name) or []] or None for name in _LISTS},
         "error_type": error.get("type"),
         "error_message": error.get("message"),
         "error_text": error.get("text"),

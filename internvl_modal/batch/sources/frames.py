@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, TypeAlias
 
-from internvl_modal.batch.sources.rows import Row, is_missing
+from internvl_modal.batch.sources.rows import Row
 from internvl_modal.errors import ConfigError
 
 ROWS = 64
@@ -120,9 +120,5 @@ def _pandas_rows(images: Any) -> Iterator[Row]:
     if not images.columns.is_unique:  # a dict would keep the last of them
         twice = ", ".join(map(str, images.columns[images.columns.duplicated()].unique()))
         raise ConfigError(f"a DataFrame has several columns {twice}", hint="rename them")
-    # A missing number makes floats of a column of whole ones, and 1.0 of the key 1.
-    floats = [name for name, kind in images.dtypes.items() if getattr(kind, "kind", "") == "f"]
-    whole = [name for name in floats if (images[name].dropna() % 1 == 0).all()]
     for start in range(0, len(images), ROWS):
-        for row in images.iloc[start : start + ROWS].to_dict("records"):
-            yield row | {name: int(row[name]) for name in whole if not is_missing(row[name])}
+        yield from images.iloc[start : start + ROWS].to_dict("records")

@@ -170,6 +170,9 @@ class Table:
             # The column of pictures cannot name them as well.
             if column in columns[:1] or is_missing(value):
                 continue
+            # A missing number makes floats of pandas' whole ones, in what it writes too.
+            if isinstance(value, float) and value.is_integer():
+                value = int(value)
             return os.fsdecode(value) if isinstance(value, bytes) else str(value)
         return None
 

@@ -38,6 +38,13 @@ class Preset:
     again: str = ""
     """Said when it is asked again; {text} is the answer, {characters} its length."""
     tries: int = 3
+    extra: str = ""
+    """What else makes its captions others than those of the same prompt, such as a trigger word."""
+
+    @property
+    def mark(self) -> list[str]:
+        """What a run is known by: with another one, pictures are asked about again."""
+        return [self.name, self.extra]
 
     def checked(self, answer: Answer) -> tuple[str, ...]:
         """The rules that a finished answer breaks."""

