@@ -13,7 +13,7 @@ import internvl_modal
 from internvl_modal.engines.llamacpp import Engine
 from internvl_modal.engines.llamacpp_process import LlamaCppServer
 from internvl_modal.engines.lmdeploy import LMDeployOptions
-from internvl_modal.engines.lmdeploy_process import LMDeployServer
+from internvl_modal.engines.server_process import EngineServer
 from internvl_modal.errors import ServerUnavailableError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -65,7 +65,7 @@ def test_lmdeploy_gets_the_variables_that_it_needs(
     options = LMDeployOptions.parse(
         model="m", server_name="127.0.0.1", server_port=_free_port(), api_keys=["k"]
     )
-    server = LMDeployServer(options, executable=str(command))
+    server = EngineServer(options, executable=str(command))
     with pytest.raises(ServerUnavailableError, match="ended with code 0"):
         server.start(60)
     told = server.tail(200)

@@ -447,6 +447,46 @@ def test_a_pattern_takes_no_time(client: OpenAI, loopback: Loopback) -> None:
     assert answer.choices[0].message.content == '{"a": "a"}'
 
 
+DOUBLING: Any = {
+    "$defs": {f"d{n}": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)}
+    | {"d40": {"type": "string"}},
+    "properties": {"a": {"$ref": "#/$defs/d0"}},
+}
+"""A terabyte of branches in a few KB."""
+ALIKE = {"a": [{"x": n} for n in range(20_000)]}
+
+
+@pytest.mark.parametrize(
+    ("document", "found", "fits"),
+    [
+        (DOUBLING, {"a": 1}, False),
+        ({"properties": {"a": {"uniqueItems": True}}}, ALIKE, True),
+        ({"properties": {"a": {"uniqueItems": True}}}, {"a": [[1], [1]]}, False),
+    ],
+    ids=["references that double", "items that are unique", "items that are not"],
+)
+def test_an_answer_is_checked_in_bounded_steps(
+    client: OpenAI, loopback: Loopback, document: Any, found: Any, fits: bool
+) -> None:
+    loopback.will(Reply(body=completion(json.dumps(found))), Reply(body=completion("{}")))
+    answer = ask(client, response_format=schema(type="object", **document))
+    assert json.loads(answer.choices[0].message.content) == (found if fits else {})
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {f"p{n}": {"type": "string"} for n in range(2001)},
+        {f"p{n}": {"pattern": f"a{n}.*(b|c){{1,500}}"} for n in range(101)},
+    ],
+    ids=["parts", "patterns"],
+)
+def test_a_schema_that_is_too_large(client: OpenAI, loopback: Loopback, properties: Any) -> None:
+    with pytest.raises(openai.BadRequestError, match="more than 2000 parts, or 100 patterns"):
+        ask(client, response_format=schema(type="object", properties=properties))
+    assert not loopback.chats
+
+
 def test_a_message_may_be_one_text(client: OpenAI, loopback: Loopback) -> None:
     url = f"{client.base_url}chat/completions"
     body = {"model": "m", "messages": "Hello."}

@@ -33,14 +33,12 @@ _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "
 def short_errors(door: T) -> T:
     """A function, or a class with its public methods, whose errors end at the caller's line.
 
-    >>> @short_errors
-    ... def look() -> None:
-    ...     raise InternVLError("nothing there") from OSError("deep inside")
+    >>> from internvl_modal import describe
     >>> try:
-    ...     look()
+    ...     describe("no-such.jpg", model="demo")
     ... except InternVLError as error:
-    ...     print(error, error.__cause__, repr(error.__context__))
-    nothing there None OSError('deep inside')
+    ...     print(error.__cause__, type(error.__context__).__name__)
+    None FileNotFoundError
     """
     if not isinstance(door, type):
         shortened: T = _shortened(door)

@@ -24,7 +24,7 @@ from internvl_modal.flows.turns import one_turn
 from internvl_modal.flows.typed import Wanted
 from internvl_modal.protocol.call import ChatCall
 from internvl_modal.protocol.structured_output import first_prompt, invalid
-from internvl_modal.schema.options import DescribeOptions, Options
+from internvl_modal.schema.options import DescribeOptions
 from internvl_modal.schema.results import Description, Usage
 
 
@@ -39,7 +39,7 @@ class Answer(NamedTuple):
     tried: tuple[str, ...] = ()
 
 
-def ask(core: Core, item: Item, job: Job, options: Options | DescribeOptions) -> Flow[list[Answer]]:
+def ask(core: Core, item: Item, job: Job, options: DescribeOptions) -> Flow[list[Answer]]:
     """The answer to each prompt of an input, in their order.
 
     A single one raises its error. Of several a refusal is one's own; where the server does not
@@ -57,6 +57,8 @@ def ask(core: Core, item: Item, job: Job, options: Options | DescribeOptions) ->
         try:
             found.append((yield from asking.answer(name, text)))
         except ServerError as error:
+            if not found and options is not job.checked:  # the batch's own wish may be at fault
+                raise
             found.append(Answer(name, error=error))
             if is_unanswered(error) or is_fatal(error):
                 break

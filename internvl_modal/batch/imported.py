@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import Outcome, key_hash
@@ -34,19 +34,21 @@ class Imported:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - see close
+        self._spool: IO[bytes] | None = None
         self._places: dict[int, tuple[int, int]] = {}
         self._end = 0
 
     def close(self) -> None:
         """Forget."""
-        self._spool.close()
+        if self._spool is not None:
+            self._spool.close()
 
     def load(self) -> None:
         """Read what ``import_=`` names; raises ConfigError where there is nothing in it."""
         given = self._job.settings.import_
         if given is None:
             return
+        self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - see close
         empty = True
         for marks, row in _rows(given):
             empty = False
@@ -58,7 +60,7 @@ class Imported:
     def find(self, found: Item) -> Outcome | None:
         """The outcome of an input that somebody has described; None for one to be asked about."""
         place = next((p for m in _marks(found) if (p := self._places.get(m)) is not None), None)
-        if place is None:
+        if place is None or self._spool is None:
             return None
         self._spool.seek(place[0])
         row: dict[str, Any] = json.loads(self._spool.read(place[1]))
@@ -85,6 +87,7 @@ class Imported:
 
     def _keep(self, marks: Iterable[int], row: Mapping[str, Any]) -> None:
         data = json.dumps({name: _plain(value) for name, value in row.items()}).encode()
+        assert self._spool is not None  # made by ``load``
         self._spool.seek(self._end)
         self._spool.write(data)
         for mark in marks:

@@ -6,7 +6,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from textwrap import shorten
 
+from pydantic import BaseModel
+
+from internvl_modal._utils.notebook import card
 from internvl_modal.schema.inputs import ImageSource
 from internvl_modal.schema.options import DescribeOptions
 from internvl_modal.schema.results import Description
@@ -71,6 +75,35 @@ class Outcome:
     def text(self) -> str | None:
         """The description's text; of several answers all, with an empty line between them."""
         return self.description.text if self.description else None
+
+    def __repr__(self) -> str:
+        told = self.error if self.error is not None else shorten(self.text or "", 60)
+        return f"Outcome({self.key!r}, {told!r})"
+
+    def _repr_html_(self) -> str:
+        from internvl_modal.captions.thumbnails import thumbnail  # which needs Pillow
+
+        facts = [self.key, f"{self.seconds:.2f} s"]
+        lead = self.text if self.error is None else f"{type(self.error).__name__}: {self.error}"
+        return card(lead or "", facts, warnings=self.flags, picture=thumbnail(self.source))
+
+    def to_dict(self) -> dict[str, object]:
+        """What a line of an output has of it, ready for JSON; the picture is left out."""
+        return {
+            "key": self.key,
+            "text": self.text,
+            "error": None if self.error is None else f"{type(self.error).__name__}: {self.error}",
+            "description": self.description and self.description.to_dict(),
+            "answers": {name: each.to_dict() for name, each in self.answers.items()},
+            "value": self.value.model_dump(mode="json")
+            if isinstance(self.value, BaseModel)
+            else self.value,
+            "attempts": self.attempts,
+            "seconds": self.seconds,
+            "flags": list(self.flags),
+            "tried": list(self.tried),
+            "imported": self.imported,
+        }
 
     @property
     def identity(self) -> str:

@@ -200,6 +200,7 @@ class Run:
         ready = await self._requester.ready()
         run = job.run(ready.model)
         loop = asyncio.get_running_loop()
+        self._sink.told(ready.endpoint)
         await loop.run_in_executor(self._writer, self._sink.open, run)
         await loop.run_in_executor(self._writer, self._imported.load)
         fixed = None if settings.concurrency == "auto" else settings.concurrency

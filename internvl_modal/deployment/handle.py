@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 from typing_extensions import Unpack
 
 from internvl_modal._utils.lazy_module import LazyModule
+from internvl_modal._utils.notebook import card, table
 from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.client.aio import AsyncClient
 from internvl_modal.client.sync import Client
@@ -72,6 +74,23 @@ class Deployment(ManagedApp):
         dry = ", dry run" if self.dry_run else ""
         return f"<Deployment {self.name!r} of {self.model} on {self.options.gpu}{dry}>"
 
+    def to_dict(self) -> dict[str, object]:
+        """What it is and where, without its key, ready for JSON."""
+        return {
+            "name": self.name,
+            "environment": self.options.environment,
+            "dry_run": self.dry_run,
+            "urls": dict(self.found_urls or {}),
+            "spec": self.spec.to_dict(),
+        }
+
+    def _repr_html_(self) -> str:
+        facts = [self.model, f"{self.spec.cost_per_hour:.2f} USD an hour while it runs"]
+        facts += ["dry run: nothing was deployed"] if self.dry_run else []
+        details = {"where": table(self.found_urls)} if self.found_urls else {}
+        details["what it is made of"] = f"<pre>{escape(str(self.spec))}</pre>"
+        return card(self.name, facts, details=details)
+
     @cached_property
     def spec(self) -> DeploymentSpec:
         """All of it, as plain data; asks the Hub for a model that is not in the catalog."""
@@ -126,6 +145,7 @@ class Deployment(ManagedApp):
             plan=self._known_plan,
             timeout=self._patience,
             url=url,
+            revision=self.options.revision,
         )
 
     def client(self, **arguments: Any) -> Client:

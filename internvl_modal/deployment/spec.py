@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from html import escape
 
+from internvl_modal._utils.notebook import card
 from internvl_modal.deployment.container_config import ContainerConfig
 from internvl_modal.deployment.container_images import ImageSpec
 from internvl_modal.deployment.options import DeployOptions
@@ -166,6 +168,29 @@ class DeploymentSpec:
             *_cheapest_lines(self.plan),
         ]
         return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<DeploymentSpec {self.app!r} of {self.container.model} on {self.options.gpu}>"
+
+    def to_dict(self) -> dict[str, object]:
+        """All of it ready for JSON, variables that hold secrets masked."""
+        variables = self.container.env.items()
+        return {
+            "app": self.app,
+            "environment": self.environment,
+            "model": self.container.model,
+            "revision": self.container.revision,
+            "engine": self.container.engine,
+            "command": self.argv,
+            "variables": {name: shown(name, value) for name, value in variables},
+            "functions": [asdict(function) for function in self.functions],
+            "usd_per_hour": self.cost_per_hour,
+            "plan": self.plan.to_dict(),
+        }
+
+    def _repr_html_(self) -> str:
+        facts = [self.container.model, f"{self.cost_per_hour:.2f} USD an hour while it runs"]
+        return card(self.app, facts, details={"all of it": f"<pre>{escape(str(self))}</pre>"})
 
 
 def shown(name: str, value: str) -> str:

@@ -275,10 +275,8 @@ class Core:
         # is set back does not prolong a call.
         deadline = time.monotonic() + (options.timeout or self._patience(endpoint))
         begun, ready = Begun(endpoint, deadline), self._ready
-        # Several servers may have become one more, or one less.
-        if endpoint.others or ready is None or ready.endpoint != endpoint:
-            return begun
-        if tiles_question(ready, options.detail):
+        settled = self._fleet.settled(endpoint)
+        if ready is None or ready.endpoint != settled or tiles_question(ready, options.detail):
             return begun
         return prepare(begun, ready, messages, options, label)
 
@@ -288,7 +286,7 @@ class Core:
         if endpoint.others:
             endpoint = yield from self._fleet.of(endpoint, model, deadline)
             if self._ready is not None and self._ready.endpoint.base_url == endpoint.base_url:
-                self._ready = self._ready._replace(endpoint=endpoint)  # one more, or one less
+                self._ready = self._ready._replace(endpoint=endpoint)  # one server more
         if self._ready is None or self._ready.endpoint != endpoint:
             known = self._capabilities or endpoint.capabilities
             self._ready = yield from discover(endpoint, model, known, deadline)

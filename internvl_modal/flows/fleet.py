@@ -39,6 +39,12 @@ class Fleet:
         self._known: list[str] = []
         self._asked_at: dict[str, float] = {}
 
+    def settled(self, endpoint: Endpoint) -> Endpoint:
+        """The same without asking; ``endpoint`` itself where one is to be asked what it is."""
+        urls = (endpoint.base_url, *endpoint.others)
+        due = endpoint != self._declared or any(map(self._is_due, urls))
+        return endpoint if due or not self._known else self._told(endpoint)
+
     def of(self, endpoint: Endpoint, model: str | None, deadline: float) -> Flow[Endpoint]:
         """The endpoint with those of its servers that are the same model.
 
@@ -49,14 +55,20 @@ class Fleet:
             self._known, self._asked_at = [], {}
         urls = (endpoint.base_url, *endpoint.others)
         for url in urls:
-            now = time.monotonic()
-            if url in self._known or self._asked_at.get(url, -AGAIN) + AGAIN > now:
-                continue
-            self._asked_at[url] = now  # before it is asked: others need not ask as well
-            yield from self._ask(endpoint, url, model, deadline)
+            if self._is_due(url):
+                self._asked_at[url] = time.monotonic()  # before: others need not ask as well
+                yield from self._ask(endpoint, url, model, deadline)
         if not self._known:  # patiently, as a single server is asked that may be starting
             yield from self._identify(endpoint, urls[0], model, deadline, patient=True)
+        return self._told(endpoint)
+
+    def _told(self, endpoint: Endpoint) -> Endpoint:
         return replace(endpoint, base_url=self._known[0], others=tuple(self._known[1:]))
+
+    def _is_due(self, url: str) -> bool:
+        asked_at = self._asked_at.get(url)
+        late = asked_at is None or asked_at + AGAIN <= time.monotonic()
+        return url not in self._known and late
 
     def _ask(self, endpoint: Endpoint, url: str, model: str | None, deadline: float) -> Flow[None]:
         until = min(deadline, time.monotonic() + PATIENCE)

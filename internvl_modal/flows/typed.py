@@ -9,10 +9,11 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from internvl_modal.errors import EngineError, RequestRejectedError
-from internvl_modal.flows.steps import Flow, chat_step
+from internvl_modal.flows.steps import Blocking, Flow, chat_step
 from internvl_modal.protocol import structured_output
 from internvl_modal.protocol.answer_warnings import cut_off
 from internvl_modal.protocol.call import ChatCall
@@ -65,7 +66,9 @@ class TypedAnswers:
             spent = answer.usage.after(spent)
             answer = answer.model_copy(update={"usage": spent})
             try:
-                return Typed(structured_output.read_answer(answer.text, wanted.read), answer)
+                # In a thread, where there is an event loop: a schema can ask for much.
+                read = partial(structured_output.read_answer, answer.text, wanted.read)
+                return Typed((yield Blocking(read)), answer)
             except ValueError as error:
                 why = str(error)
             if answer.finish_reason == "length":  # and would be again

@@ -75,6 +75,11 @@ class Admission:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
+        if {"content-length", "transfer-encoding"} <= set(request.headers):
+            # A proxy in front may go by the other of the two, and take the rest of the body for
+            # somebody's next request (RFC 9112, 6.1).
+            text = "a request has a Content-Length or a Transfer-Encoding, not both"
+            raise RefusedError(400, text, headers={"Connection": "close"})
         if not _is_open(request):
             check_key(request, self._key, self._guests)
         # Everything else has no body and asks no model.
@@ -176,8 +181,10 @@ class _Body:
 
 
 def _is_open(request: Request) -> bool:
-    path, reads = _path(request.scope), request.method in ("GET", "HEAD")
-    return path in OPEN or (path == "/" and reads and wants_page(request))
+    """Whether it needs no key; what has a body always does, or strangers would fill the memory."""
+    path = _path(request.scope)
+    reads = request.method in ("GET", "HEAD")
+    return reads and (path in OPEN or (path == "/" and wants_page(request)))
 
 
 def _path(scope: Scope) -> str:

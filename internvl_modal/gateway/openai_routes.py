@@ -121,7 +121,8 @@ class _Question:
 
     async def answer(self, body: ChatBody) -> Response:
         """The whole answer, or the stream of it."""
-        wanted = _wanted(body)
+        # A schema can take a second to check; nobody else shall wait for it.
+        wanted = await asyncio.to_thread(_wanted, body)
         # Before the pictures: what the server takes depends on what it is.
         ready = await self._model.ready()
         model = _served(body.model, ready.model)

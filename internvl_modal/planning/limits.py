@@ -42,6 +42,8 @@ def _too_much(
     head_dim, bits = spec.llm.head_dim, request.quant_policy
     if engine == "vllm" and bits == 4:
         yield "vLLM has no KV cache of 4 bits, 8 is the least"
+    if engine == "vllm" and request.vision_max_batch_size > 1:
+        yield "vLLM itself decides how many pictures go through its ViT in one pass"
     if engine != "vllm" and bits and head_dim != 128:
         yield f"TurboMind quantises the KV cache of 128-wide heads, and these are {head_dim} wide"
     if session_len > spec.context:

@@ -6,7 +6,9 @@ to URLs), not run for ever (regular expressions) and not be more than a schema o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -27,6 +29,13 @@ from referencing.exceptions import Unresolvable
 from internvl_modal.protocol.http import Json
 
 MOST_TOLD = 10
+MOST_NODES = 2000
+"""Objects and lists in one schema."""
+MOST_PATTERNS = 100
+MOST_STEPS = 50_000
+"""Keywords that are looked at for one answer: a short schema can ask for billions, by references
+that double at each step.
+"""
 
 
 def reader(schema: Json) -> Callable[[Json], Json]:
@@ -40,8 +49,11 @@ def reader(schema: Json) -> Callable[[Json], Json]:
     if schema.get("type", "object") != "object":
         raise ConfigError("the schema's type must be 'object'", hint="put it into a property")
     try:
+        patterns = list(_patterns(schema))
+        if len(patterns) > MOST_PATTERNS or _nodes(schema) > MOST_NODES:
+            raise ValueError(f"more than {MOST_NODES} parts, or {MOST_PATTERNS} patterns")
         Draft202012Validator.check_schema(schema)
-        for pattern in _patterns(schema):
+        for pattern in patterns:
             _linear(pattern)
     except (SchemaError, PatternError, RecursionError, ValueError) as error:
         text = getattr(error, "message", None) or str(error)
@@ -50,6 +62,7 @@ def reader(schema: Json) -> Callable[[Json], Json]:
     validator = _Validator(schema, registry=Registry())
 
     def read(found: Json) -> Json:
+        _steps.set(iter(range(MOST_STEPS)))
         try:
             # Lazily: a large answer can be wrong in a million places.
             wrong = list(islice(validator.iter_errors(found), MOST_TOLD))
@@ -89,9 +102,40 @@ def _pattern(_: Any, pattern: str, found: Any, __: Any) -> Iterator[ValidationEr
         yield ValidationError(f"{found!r:.60} does not match {pattern!r}")
 
 
+def _unique(_: Any, wanted: bool, found: Any, __: Any) -> Iterator[ValidationError]:
+    """The keyword ``uniqueItems``, in linear time: jsonschema's compares each with each."""
+    if wanted and isinstance(found, list):
+        seen = {json.dumps(item, sort_keys=True) for item in found}
+        if len(seen) < len(found):
+            yield ValidationError("it has an item twice")
+
+
+_steps: ContextVar[Iterator[int]] = ContextVar("steps")
+"""Those that are left for the answer that is being read."""
+
+
+def _counted(keyword: Callable[..., Any]) -> Callable[..., Iterator[ValidationError]]:
+    """``keyword`` as long as there are steps left; raises ValueError then."""
+
+    def look(*given: Any) -> Iterator[ValidationError]:
+        if next(_steps.get(), None) is None:
+            raise ValueError(f"checking it takes more than {MOST_STEPS:,} steps")
+        yield from keyword(*given) or ()
+
+    return look
+
+
+_KEYWORDS = {**Draft202012Validator.VALIDATORS, "pattern": _pattern, "uniqueItems": _unique}
 _Validator = validators.extend(  # type: ignore[no-untyped-call] # in its stubs
-    Draft202012Validator, {"pattern": _pattern}
+    Draft202012Validator, {name: _counted(keyword) for name, keyword in _KEYWORDS.items()}
 )
+
+
+def _nodes(node: object) -> int:
+    """Objects and lists in ``node``, itself included."""
+    if not isinstance(node, dict | list):
+        return 0
+    return 1 + sum(map(_nodes, node.values() if isinstance(node, dict) else node))
 
 
 def _patterns(node: object) -> Iterator[str]:

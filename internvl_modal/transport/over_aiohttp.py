@@ -7,9 +7,10 @@ httpx 0.28 takes 9 to 12, because of a quadratic scan in httpcore 1.0.9.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
@@ -51,6 +52,7 @@ class Pool:
     def __init__(self) -> None:
         self._sessions: dict[tuple[str | None, bool], aiohttp.ClientSession] = {}
         self._trusted: ssl.SSLContext | None = None
+        self._looked_up: set[str] = set()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -69,6 +71,8 @@ class Pool:
         large = len(hop.body) > PIECE
         if large:
             headers["content-length"] = str(len(hop.body))
+        if socks:
+            await self._look_up(URL(socks).host, None if _remote(socks) else url.host)
         with _told():
             response = await session.request(
                 hop.method,
@@ -107,6 +111,18 @@ class Pool:
         self._sessions[socks, once] = session
         return session
 
+    async def _look_up(self, *names: str | None) -> None:
+        """Wait until the names that a SOCKS proxy needs are known, or known to be none.
+
+        aiohttp_socks asks in the loop's own threads, which the program's end waits for: it must
+        not be the first to ask a name server that never answers.
+        """
+        for name in names:
+            if name is not None and name not in self._looked_up:
+                with suppress(OSError):  # told by the connection itself
+                    await Resolver().resolve(name, family=socket.AF_UNSPEC)
+                self._looked_up.add(name)
+
     def _trust(self, url: URL, proxy: str | None) -> ssl.SSLContext | bool:
         """Certificates; a server on this machine has none that the environment could break."""
         if url.scheme == "http" and not (proxy and proxy.startswith("https")):
@@ -135,12 +151,15 @@ def _socks_connector(proxy: str) -> aiohttp.BaseConnector:
             "a variable such as ALL_PROXY names a SOCKS proxy",
             hint="pip install 'internvl-modal[socks]', or unset it",
         ) from None
-    # With these the proxy resolves names; with socks5 this machine does, as curl has it.
-    remote = proxy.startswith(("socks5h", "socks4"))
     made: aiohttp.BaseConnector = ProxyConnector.from_url(
-        proxy.replace("socks5h", "socks5", 1), rdns=remote, limit=0
+        proxy.replace("socks5h", "socks5", 1), rdns=_remote(proxy), limit=0
     )
     return made
+
+
+def _remote(proxy: str) -> bool:
+    """Whether the proxy resolves names; with socks5 this machine does, as curl has it."""
+    return proxy.startswith(("socks5h", "socks4"))
 
 
 async def _pieces(body: bytes) -> AsyncIterator[bytes]:

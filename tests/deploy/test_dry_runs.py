@@ -115,6 +115,19 @@ def test_engine_args_are_the_engines(arguments: list[str], said: str) -> None:
     deploy("internvl2_5-8b", engine_args=["--communicator", "nccl"], dry_run=True)
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"vision_max_batch_size": 4}, "vLLM itself decides how many pictures"),
+        ({"quant_policy": 4}, "vLLM has no KV cache of 4 bits"),
+    ],
+)
+def test_options_that_an_engine_has_not(option: dict[str, int], said: str) -> None:
+    with pytest.raises(PlanError, match=said):
+        deploy("internvl3-8b", engine="vllm", dry_run=True, **option)  # type: ignore[arg-type]
+    assert deploy("internvl3-8b", dry_run=True, **option).plan.fits  # type: ignore[arg-type]
+
+
 MACHINES = [
     {"gpu": "H100:2", "memory": 79 * 2**30},
     {"gpu": "A100-80GB:2", "memory": 79 * 2**30},

@@ -144,7 +144,7 @@ def workspace(engine: str, folder: Path) -> Iterator[Plane]:
     place = folder / "py3" / "bin" / program
     place.parent.mkdir(parents=True)
     if engine == "vllm":
-        python = ensure("vllm", REPOSITORY / "tests" / "vllm" / "requirements.txt")
+        python = ensure("vllm")
         standin = str(REPOSITORY / "tests" / "vllm" / "standin")
         place.write_text(VLLM.format(python=python, standin=standin))
     else:

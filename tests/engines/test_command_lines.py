@@ -12,7 +12,7 @@ from internvl_modal.engines.base import EngineOptions
 from internvl_modal.engines.lmdeploy import LMDeploy018Options, LMDeployOptions
 from internvl_modal.engines.registry import ENGINES
 from internvl_modal.engines.vllm import VLLMOptions
-from tests.conformance.environment import HERE, standin
+from tests.conformance.environment import standin
 from tests.environments import REPOSITORY, ensure
 
 LMDEPLOY = """
@@ -86,12 +86,12 @@ def parsed(engine: type[EngineOptions], lines: list[list[str]]) -> list[object]:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     if engine is VLLMOptions:
         folder = REPOSITORY / "tests" / "vllm"
-        python = ensure("vllm", folder / "requirements.txt")
+        python = ensure("vllm")
         environment["PYTHONPATH"] = str(folder / "standin")
         command = [str(python), "-c", VLLM]
     else:
         version = {"lmdeploy-0.7.3": "0.7.3", "lmdeploy": "0.18.0"}[engine.engine]
-        python = ensure(f"lmdeploy-{version}", HERE / f"requirements-{version}.txt")
+        python = ensure(f"lmdeploy-{version}")
         command = [str(python), "-c", LMDEPLOY, str(standin(version) / "lmdeploy_standin.py")]
     done = subprocess.run(
         command,

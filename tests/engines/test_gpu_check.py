@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.environment import HERE
 from tests.environments import REPOSITORY, ensure
 
 ENABLED = "INTERNVL_MODAL_TEST_CONFORMANCE"
@@ -33,7 +32,7 @@ pytestmark = [
 
 
 def figures(*arguments: str) -> list[dict[str, Any]]:
-    python = ensure("lmdeploy-0.18.0", HERE / "requirements-0.18.0.txt")
+    python = ensure("lmdeploy-0.18.0")
     done = subprocess.run(
         [str(python), "-c", RUN, *arguments],
         cwd=REPOSITORY,

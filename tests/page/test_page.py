@@ -261,3 +261,18 @@ def test_the_same_call_as_python_and_curl(demo: Gateway, tmp_path: Path) -> None
     assert text
     assert [str(one) for one in said] == [text]
     assert f'"description":"{text}"' in done.stdout
+
+
+def test_what_a_model_writes_is_text(told: Gateway, loopback: Loopback, tmp_path: Path) -> None:
+    wrong = "<img src=x onerror=document.title=1><script>document.title=1</script>"
+    loopback.will(Reply(chunks=stream_events(wrong, prompt_tokens=3700)))
+    page = told.open()
+    name = tmp_path / "<b>bold.png"
+    name.write_bytes(SCENE.read_bytes())
+    page.set_input_files("#file", name)
+    page.click("#ask")
+    expect(page.locator("#entries li")).to_have_count(1)
+    expect(page.locator("#text")).to_have_text(wrong)
+    expect(page.locator("#name")).to_contain_text("<b>bold.png")
+    assert page.locator("#text *, #name *, #entries span *").count() == 0
+    expect(page).to_have_title("Describe a picture")

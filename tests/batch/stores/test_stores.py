@@ -112,7 +112,7 @@ def test_a_repository_of_the_hub(ask: Ask) -> None:
 
 def stores() -> Path:
     """The interpreter that has s3fs, gcsfs and moto."""
-    return ensure("stores", Path(__file__).parent / "requirements.txt")
+    return ensure("stores")
 
 
 @contextmanager
