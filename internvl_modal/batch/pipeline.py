@@ -10,7 +10,6 @@ what lies before it, and a folder of a million files is never a list.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -24,7 +23,7 @@ from internvl_modal.batch.limiter import Limiter
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import Outcome, fingerprint
 from internvl_modal.batch.progress import BatchProgress, ProgressMeter
-from internvl_modal.batch.requests import Perform, Requester, contained
+from internvl_modal.batch.requests import THREADS, Perform, Requester, contained
 from internvl_modal.batch.sinks.base import SYNC_SECONDS, SeenKeys
 from internvl_modal.batch.sinks.choose import sink_for
 from internvl_modal.batch.sources.inputs import Images, check_choice, size_of
@@ -36,8 +35,6 @@ from internvl_modal.transport.retry import Retry
 
 __all__ = ["Run"]
 
-THREADS = min(8, (os.cpu_count() or 1) + 2)
-"""Pictures in preparation at once: decoding takes memory, fetching takes time."""
 MOST = 64
 """Requests at once that "auto" may reach where nothing else says how many.
 
