@@ -25,7 +25,7 @@ REPO = "benchmark/InternVL2_5-1B"
 SERVE = """
 import sys, time
 from pathlib import Path
-from loopback_hub import LoopbackHub
+from tests.loopback_hub import LoopbackHub
 folder = Path(sys.argv[1])
 with LoopbackHub() as hub:
     hub.commit("{repo}", {{p.name: p for p in folder.iterdir()}})
@@ -143,10 +143,10 @@ def main() -> None:
         for index in range(1, options.files + 1):
             shard = f"model-{index:05}-of-{options.files:05}.safetensors"
             (work / "repo" / shard).write_bytes(os.urandom(size))
-        tests = str(Path(__file__).parents[1] / "tests")
+        root = str(Path(__file__).parents[1])
         with subprocess.Popen(
             [sys.executable, "-c", SERVE.format(repo=REPO), str(work / "repo")],
-            env={**os.environ, "PYTHONPATH": tests},
+            env={**os.environ, "PYTHONPATH": root},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -24,11 +24,21 @@ if TYPE_CHECKING:
     from internvl_modal.batch.outcome import Outcome as Outcome
     from internvl_modal.batch.progress import BatchProgress as BatchProgress
     from internvl_modal.batch.progress import Progress as Progress
+    from internvl_modal.captions.answer import Answer as Answer
+    from internvl_modal.captions.boxes import Box as Box
+    from internvl_modal.captions.boxes import Located as Located
+    from internvl_modal.captions.presets.base import Preset as Preset
+    from internvl_modal.captions.presets.lora import lora as lora
+    from internvl_modal.captions.presets.registry import PRESETS as PRESETS
+    from internvl_modal.captions.rules import RULES as RULES
+    from internvl_modal.captions.rules import Rule as Rule
     from internvl_modal.client.aio import AsyncClient as AsyncClient
     from internvl_modal.client.shortcuts import adescribe as adescribe
     from internvl_modal.client.shortcuts import adescribe_many as adescribe_many
+    from internvl_modal.client.shortcuts import alocate as alocate
     from internvl_modal.client.shortcuts import describe as describe
     from internvl_modal.client.shortcuts import describe_many as describe_many
+    from internvl_modal.client.shortcuts import locate as locate
     from internvl_modal.client.streams import AsyncStream as AsyncStream
     from internvl_modal.client.streams import Stream as Stream
     from internvl_modal.client.sync import Client as Client
@@ -36,9 +46,13 @@ if TYPE_CHECKING:
     from internvl_modal.deployment.api import adeploy as adeploy
     from internvl_modal.deployment.api import connect as connect
     from internvl_modal.deployment.api import deploy as deploy
+    from internvl_modal.deployment.billing import Billed as Billed
+    from internvl_modal.deployment.billing import DeploymentCost as DeploymentCost
+    from internvl_modal.deployment.billing import Stats as Stats
     from internvl_modal.deployment.handle import Deployment as Deployment
-    from internvl_modal.deployment.handle import Status as Status
+    from internvl_modal.deployment.managed import Status as Status
     from internvl_modal.deployment.remote_batch import Mapped as Mapped
+    from internvl_modal.errors import AnswerFlaggedError as AnswerFlaggedError
     from internvl_modal.errors import AnswerLostError as AnswerLostError
     from internvl_modal.errors import AuthenticationError as AuthenticationError
     from internvl_modal.errors import ConfigError as ConfigError
@@ -58,16 +72,20 @@ if TYPE_CHECKING:
     from internvl_modal.errors import RequestRejectedError as RequestRejectedError
     from internvl_modal.errors import ServerError as ServerError
     from internvl_modal.errors import ServerUnavailableError as ServerUnavailableError
+    from internvl_modal.errors import SpendLimitError as SpendLimitError
     from internvl_modal.errors import WeightsError as WeightsError
     from internvl_modal.errors import WeightsInterruptedError as WeightsInterruptedError
     from internvl_modal.planning.api import plan as plan
     from internvl_modal.planning.cost import Cost as Cost
     from internvl_modal.planning.cost import Prices as Prices
-    from internvl_modal.planning.plan import Capacity as Capacity
+    from internvl_modal.planning.memory import Capacity as Capacity
     from internvl_modal.planning.plan import Plan as Plan
     from internvl_modal.protocol.endpoint import Backend as Backend
     from internvl_modal.protocol.endpoint import Capabilities as Capabilities
     from internvl_modal.protocol.endpoint import Endpoint as Endpoint
+    from internvl_modal.reports.comparison import Comparison as Comparison
+    from internvl_modal.reports.comparison import compare as compare
+    from internvl_modal.reports.gallery import write_gallery as write_gallery
     from internvl_modal.schema.inputs import ImageInputs as ImageInputs
     from internvl_modal.schema.inputs import ImageSource as ImageSource
     from internvl_modal.schema.inputs import Message as Message
@@ -98,18 +116,36 @@ _HOMES = {
     "batch.options": ["BatchOptions"],
     "batch.outcome": ["Outcome"],
     "batch.progress": ["BatchProgress", "Progress"],
+    "captions.answer": ["Answer"],
+    "captions.boxes": ["Box", "Located"],
+    "captions.presets.base": ["Preset"],
+    "captions.presets.lora": ["lora"],
+    "captions.presets.registry": ["PRESETS"],
+    "captions.rules": ["RULES", "Rule"],
     "client.aio": ["AsyncClient"],
-    "client.shortcuts": ["adescribe", "adescribe_many", "describe", "describe_many"],
+    "client.shortcuts": [
+        "adescribe",
+        "adescribe_many",
+        "alocate",
+        "describe",
+        "describe_many",
+        "locate",
+    ],
     "client.streams": ["AsyncStream", "Stream"],
     "client.sync": ["Client"],
     "deployment.api": ["aconnect", "adeploy", "connect", "deploy"],
-    "deployment.handle": ["Deployment", "Status"],
+    "deployment.billing": ["Billed", "DeploymentCost", "Stats"],
+    "deployment.handle": ["Deployment"],
+    "deployment.managed": ["Status"],
     "deployment.remote_batch": ["Mapped"],
     "errors": errors.__all__,
     "planning.api": ["plan"],
     "planning.cost": ["Cost", "Prices"],
-    "planning.plan": ["Capacity", "Plan"],
+    "planning.memory": ["Capacity"],
+    "planning.plan": ["Plan"],
     "protocol.endpoint": ["Backend", "Capabilities", "Endpoint"],
+    "reports.comparison": ["Comparison", "compare"],
+    "reports.gallery": ["write_gallery"],
     "schema.inputs": ["ImageInputs", "ImageSource", "Message"],
     "schema.options": ["DescribeOptions", "Detail", "Options"],
     "schema.results": ["Description", "Estimate", "ImageInfo", "Timings", "Usage"],

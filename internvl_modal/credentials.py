@@ -7,6 +7,8 @@ without being shown.
 
 from __future__ import annotations
 
+import os
+
 from pydantic import SecretStr
 
 from internvl_modal.errors import (
@@ -38,6 +40,34 @@ def proxy_token(settings: Settings) -> tuple[SecretStr, SecretStr] | None:
     key = checked_key(settings.modal_key, variable_name("modal_key"))
     secret = checked_key(settings.modal_secret, variable_name("modal_secret"))
     return (key, secret) if key and secret else None
+
+
+LOGIN_SOURCE = "INTERNVL_MODAL_HUB_LOGIN_SOURCE"
+"""Says in a container where its Hugging Face token was, which the token itself does not."""
+
+
+def hub_token_source(token: SecretStr | None, *, given: bool) -> str:
+    """Where a Hugging Face token comes from, for messages; "" for none.
+
+    ``given``: by a caller, and not found by huggingface_hub.
+    """
+    if token is None:
+        return ""
+    if told := os.environ.get(LOGIN_SOURCE):
+        return told
+    value = token.get_secret_value()
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        if os.environ.get(name, "").strip() == value:
+            return f"the variable {name}"
+    return _given_from(value) if given else "the login of huggingface_hub"
+
+
+def _given_from(value: str) -> str:
+    try:
+        known = checked_key(Settings.load().hf_token)
+    except ConfigError:  # of another setting
+        known = None
+    return "HF_TOKEN in .env" if known and known.get_secret_value() == value else "token="
 
 
 PROXY_VARIABLES = ("INTERNVL_MODAL_MODAL_KEY", "INTERNVL_MODAL_MODAL_SECRET")

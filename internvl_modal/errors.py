@@ -8,6 +8,7 @@ InternVLError                  .hint says what to do next; .retryable
 |- WeightsError                model files cannot be had; .files names them, .destination the folder
 |  `- WeightsInterruptedError  Ctrl-C stopped a download; it is a KeyboardInterrupt as well
 |- PlanError                   a deployment cannot work as asked
+|- SpendLimitError             max_usd is reached, or would be; .spent .max_usd
 |- DeployError                 a deployment failed or does not exist
 `- ServerError                 .status .body .request_id .retry_after .text
    |- AuthenticationError      401, 403
@@ -20,38 +21,26 @@ InternVLError                  .hint says what to do next; .retryable
    |- EngineError              the engine failed while it answered
    |  `- EmptyAnswerError      it answered without a text; .reasoning is what it wrote instead
    |- ImageNotSeenError        .expected .actual prompt tokens: the picture was not read
-   `- OutputInvalidError       .text: the answer does not fit the schema asked for
+   |- OutputInvalidError       .text: the answer does not fit the schema asked for
+   `- AnswerFlaggedError       .text .flags: the answer breaks rules that it must keep
 """
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 __all__ = [
-    "AnswerLostError",
-    "AuthenticationError",
-    "ConfigError",
-    "ContextLengthError",
-    "DeadlineExceededError",
-    "DeployError",
-    "EmptyAnswerError",
-    "EngineError",
-    "ImageError",
-    "ImageNotSeenError",
-    "InternVLError",
-    "MissingExtraError",
-    "OutOfResourcesError",
-    "OutputInvalidError",
-    "PlanError",
-    "RateLimitedError",
-    "RequestRejectedError",
-    "ServerError",
-    "ServerUnavailableError",
-    "WeightsError",
-    "WeightsInterruptedError",
-]
+    "AnswerFlaggedError", "AnswerLostError", "AuthenticationError", "ConfigError",
+    "ContextLengthError", "DeadlineExceededError", "DeployError", "EmptyAnswerError",
+    "EngineError", "ImageError", "ImageNotSeenError", "InternVLError", "MissingExtraError",
+    "OutOfResourcesError", "OutputInvalidError", "PlanError", "RateLimitedError",
+    "RequestRejectedError", "ServerError", "ServerUnavailableError", "SpendLimitError",
+    "WeightsError", "WeightsInterruptedError",
+]  # fmt: skip
 
 
 class InternVLError(Exception):
@@ -80,6 +69,16 @@ class InternVLError(Exception):
     def __reduce__(self) -> tuple[Callable[..., object], tuple[Any, ...]]:
         fields = dict(self.__dict__)
         return (partial(_rebuild, type(self)), (fields,))
+
+    def _render_traceback_(self) -> list[str]:
+        """What notebooks show: IPython asks an exception for it, where it would print every frame.
+
+        The caller's line, the message, and what to do next on a line of its own.
+        """
+        ours = str(Path(__file__).parent)
+        frames = traceback.extract_tb(self.__traceback__)
+        places = [f"{f.name}, line {f.lineno}: {f.line}" for f in frames if ours not in f.filename]
+        return [*places[-1:], f"{type(self).__name__}: {self.message}", *filter(None, [self.hint])]
 
 
 def _rebuild(cls: type[InternVLError], fields: dict[str, Any]) -> InternVLError:
@@ -163,6 +162,18 @@ class PlanError(InternVLError):
     """
 
 
+class SpendLimitError(InternVLError):
+    """``max_usd`` is reached, or would be; ``spent`` in USD, what is under way included.
+
+    All that was answered is written. Nothing was sent where ``spent`` is 0.
+    """
+
+    def __init__(self, message: str, *, spent: float, max_usd: float, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.spent = spent
+        self.max_usd = max_usd
+
+
 class DeployError(InternVLError):
     """A deployment failed or does not exist.
 
@@ -181,6 +192,8 @@ class ServerError(InternVLError):
     lost: bool = False
     """Whether the engine may have worked for an answer that nobody has: asking again costs twice,
     and is done as often as ``Retry.resend`` says."""
+    tried: tuple[str, ...] = ()
+    """What came of each try, where an answer was asked for again."""
 
     def __init__(
         self,
@@ -310,3 +323,19 @@ class ImageNotSeenError(ServerError):
 
 class OutputInvalidError(ServerError):
     """The answer does not fit the schema asked for; ``text`` is the raw answer."""
+
+
+class AnswerFlaggedError(ServerError):
+    """No answer kept the rules that it must keep; ``text`` is the best of them, ``flags`` its own.
+
+    Those of a preset, after its tries, or any with ``on_flag="fail"``.
+    """
+
+    def __init__(self, text: str, flags: tuple[str, ...]) -> None:
+        super().__init__(
+            f"the answer is flagged: {', '.join(flags)}",
+            hint="its text is kept; ask in other words, or another model",
+            status=200,
+            text=text,
+        )
+        self.flags = flags

@@ -52,8 +52,8 @@ class Settings(BaseModel):
         extra="ignore", frozen=True, populate_by_name=True, hide_input_in_errors=True
     )
 
-    base_url: str | None = Field(
-        None, repr=False, description="URL of an OpenAI-compatible server."
+    base_url: str | tuple[str, ...] | None = Field(
+        None, repr=False, description="URL of an OpenAI-compatible server, or several of one model."
     )  # may hold a password
     api_key: SecretStr | None = Field(None, description="Key of that server, sent as a bearer.")
     model: str | None = Field(None, description="Model to ask for, or to run locally.")

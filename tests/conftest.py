@@ -70,6 +70,13 @@ def loopback() -> Iterator[Loopback]:
         yield server
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """In CI a failure is told when it happens: a run that is ended from outside tells no others."""
+    if CI and report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        sys.__stdout__.write(f"\n{report.nodeid}, {report.when}:\n{report.longreprtext}\n")
+        sys.__stdout__.flush()
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """In CI a skipped test is a failure: whatever it needs must be installed there."""

@@ -2,6 +2,7 @@
 
 Each is made once from its pinned requirements, into the folder named by
 ``INTERNVL_MODAL_TEST_CACHE``, by default ``.cache`` in the repository, and kept while they stay.
+``python -m tests.environments`` makes all of them, which takes minutes that no test has to wait.
 """
 
 from __future__ import annotations
@@ -21,16 +22,27 @@ WANTED = (3, 11)
 """The Python that every pinned requirement has a wheel for."""
 
 
+ENVIRONMENTS = {
+    "gateway-clients": "tests/gateway_clients/requirements.txt",
+    "lmdeploy-0.7.3": "tests/conformance/requirements-0.7.3.txt",
+    "lmdeploy-0.18.0": "tests/conformance/requirements-0.18.0.txt",
+    "stores": "tests/batch/stores/requirements.txt",
+    "vllm": "tests/vllm/requirements.txt",
+}
+"""Requirements by name."""
+
+
 class CannotInstall(RuntimeError):
     """The environment cannot be made here; the message says why."""
 
 
-def ensure(name: str, requirements: Path) -> Path:
+def ensure(name: str) -> Path:
     """The ``python`` of the environment ``name``, which is made where it is missing or outdated.
 
     ``torch`` is asked for by its plain version: give pip an index of CPU builds, or it fetches one
     for CUDA. Every requirement is pinned and installed without its dependencies.
     """
+    requirements = REPOSITORY / ENVIRONMENTS[name]
     folder = _cache_folder() / name
     folder.mkdir(parents=True, exist_ok=True)
     stamp = hashlib.sha256(requirements.read_bytes()).hexdigest()
@@ -73,3 +85,8 @@ def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise CannotInstall(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+
+
+if __name__ == "__main__":
+    for name in ENVIRONMENTS:
+        print(ensure(name), flush=True)

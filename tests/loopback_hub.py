@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tests.hub_tree import entries
+
 BLOCK = 64 * 1024
 
 
@@ -73,6 +75,7 @@ class LoopbackHub:
     def __init__(self, *, token: str | None = None, rate: float | None = None) -> None:
         self.token, self.rate = token, rate
         self.gated: set[str] = set()
+        self.refused: set[str] = set()
         self.commits: dict[str, dict[str, dict[str, HubFile]]] = {}
         self.branches: dict[str, dict[str, str]] = {}
         self.faults: list[Fault] = []
@@ -203,11 +206,17 @@ class _Handler(BaseHTTPRequestHandler):
         if fault and fault.then:
             fault.then()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            if fault and fault.status:
+            if self.headers.get("Authorization", "").removeprefix("Bearer ") in self.hub.refused:
+                self._text(
+                    401, "", {"X-Error-Message": "Invalid credentials in Authorization header"}
+                )
+            elif fault and fault.status:
                 self._text(fault.status, fault.body, dict(fault.headers))
-            elif found := re.match(r"/api/models/([^/]+/[^/]+)(?:/([\w-]+))?(?:/([^/]+))?", path):
-                self._api(found[1], found[2], found[3] or "main")
-            elif found := re.match(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            elif found := re.match(
+                r"/api/(?:models|datasets)/([^/]+/[^/]+)(?:/([\w-]+))?(?:/([^/]+))?(?:/(.+))?", path
+            ):
+                self._api(found[1], found[2], found[3] or "main", found[4] or "")
+            elif found := re.match(r"(?:/datasets)?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
                 self._resolve(found[1], found[2], found[3], start, fault)
             elif found := re.match(r"/cdn/([^/]+/[^/]+)/(\w+)/(.+)", path):
                 self._content(self.hub.commits[found[1]][found[2]][found[3]], path, start, fault)
@@ -235,7 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
             return False
         return True
 
-    def _api(self, repo: str, verb: str | None, revision: str) -> None:
+    def _api(self, repo: str, verb: str | None, revision: str, folder: str) -> None:
         if self._refused(repo):
             return
         if verb == "xet-read-token":
@@ -249,11 +258,10 @@ class _Handler(BaseHTTPRequestHandler):
         siblings = self.hub.siblings(repo, commit)
         answer: object = {"id": repo, "sha": commit, "siblings": siblings, "private": False}
         if verb == "tree":
-            answer = [
-                {"type": "file", "path": s["rfilename"], "size": s["size"], "oid": s["blobId"]}
-                | ({"lfs": {**s["lfs"], "oid": s["lfs"]["sha256"]}} if "lfs" in s else {})
-                for s in siblings
-            ]
+            answer = entries(siblings, folder, deep="recursive=true" in self.path.lower())
+            if answer is None:
+                self._text(404, "", {"X-Error-Code": "EntryNotFound"})
+                return
         self._text(200, json.dumps(answer), {"Content-Type": "application/json"})
 
     def _resolve(

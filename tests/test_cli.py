@@ -249,6 +249,20 @@ def test_plan() -> None:
     assert planned["capacity"]["request_tokens"] > 2 * 13 * 256
 
 
+def test_plan_of_a_budget_alone() -> None:
+    """The best model that it pays for, and all the others that it does."""
+    shown = run("plan", "--budget", "3", "--engine", "vllm", "--json")
+    made = json.loads(shown.stdout)
+    assert made["engine"] == "vllm"
+    assert made["cost"]["per_hour"] <= 3
+    assert made["alternatives"][0]["model"] == made["model"]
+    assert all(each["quality"]["source"] for each in made["alternatives"])
+    table = run("plan", "--budget", "3", "--engine", "vllm").stdout
+    assert "What the budget pays for" in table
+    assert all(each["model"] in table for each in made["alternatives"])
+    assert run("plan", "--budget", "0.5").returncode == 1
+
+
 def test_plan_lists_the_catalog() -> None:
     assert run("plan", "--list").stdout == f"{models_text()}\n"
     assert json.loads(run("plan", "--list", "--json").stdout) == list(MODELS)
@@ -261,7 +275,7 @@ def test_plan_takes_what_the_call_takes() -> None:
 
     command, call = defaults(plan.plan), defaults(internvl_modal.plan)
     assert {**call, **command} == {**command, **call}
-    assert set(command) - set(call) == {"list_", "as_json"}
+    assert set(command) - set(call) == {"context", "list_", "as_json"}
     assert set(call) - set(command) == {"prices"}
 
 

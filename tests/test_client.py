@@ -798,7 +798,9 @@ def test_every_async_call_does_what_its_twin_does(loopback: Loopback, tmp_path: 
     ],
 )
 def test_help_names_every_option(options: Any, models: list[type[BaseModel]]) -> None:
-    fields = {name: info for model in models for name, info in model.model_fields.items()}
+    fields = {
+        info.alias or name: info for model in models for name, info in model.model_fields.items()
+    }
     assert options.__annotations__.keys() - {"model_config"} >= set(fields)
     for name, info in fields.items():
         assert f"\n{name} ({info.default!r}): {info.description}" in options.__doc__

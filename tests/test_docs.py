@@ -26,6 +26,7 @@ def answer(heard: Heard) -> Reply:
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
     shutil.copy(ROOT / "examples" / "images" / "coffee.jpg", tmp_path / "photo.jpg")
+    shutil.copytree(ROOT / "examples" / "images", tmp_path / "examples" / "images")
     write_video(tmp_path / "clip.mp4", seconds=1)
     with Loopback() as loopback:
         loopback.will(answer)

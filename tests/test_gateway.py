@@ -47,7 +47,7 @@ PICTURE = base64.b64encode(picture()).decode()
 
 @pytest.fixture
 def gateway(loopback: Loopback) -> Iterator[httpx.Client]:
-    backend = FixedBackend(loopback.url, "upstream-key", "internvl2_5-78b")
+    backend = FixedBackend(loopback.url, "upstream-key", "internvl2_5-78b", "lmdeploy-0.7.3")
     client = AsyncClient(backend, retry=Retry(attempts=1))
     app = create_app(client, api_key=KEY, max_body=1_000_000)
     with serving(app) as url, httpx.Client(base_url=url, timeout=60) as http:
@@ -112,7 +112,10 @@ def test_a_form_with_a_field_twice(loopback: Loopback, gateway: httpx.Client) ->
 def test_a_large_picture_as_a_field_of_a_form(loopback: Loopback) -> None:
     data = base64.b64encode(noise(1000, 800)).decode()
     assert len(data) > 2**20, "more than Starlette takes by default"
-    app = create_app(AsyncClient(FixedBackend(loopback.url, "k", "internvl2_5-78b")), api_key=KEY)
+    app = create_app(
+        AsyncClient(FixedBackend(loopback.url, "k", "internvl2_5-78b", "lmdeploy-0.7.3")),
+        api_key=KEY,
+    )
     with serving(app) as url:
         form = {"image_data": (None, data), "detail": (None, "1")}
         answer = httpx.post(url, files=form, headers=BEARER, timeout=60)
@@ -258,7 +261,7 @@ def test_a_picture_whose_decoder_is_missing(
     [("GET", "/nothing", 404), ("GET", "/", 405), ("PUT", "/v1/models", 405)],
 )
 def test_errors_have_one_form(gateway: httpx.Client, method: str, path: str, status: int) -> None:
-    answer = gateway.request(method, path, headers=BEARER)
+    answer = gateway.request(method, path, headers={**BEARER, "Accept": "application/json"})
     assert answer.status_code == status
     error = answer.json()["error"]
     assert error.keys() == {"message", "type", "param", "code", "request_id"}
@@ -302,7 +305,9 @@ def test_an_error_that_nobody_expected(capfd: pytest.CaptureFixture[str]) -> Non
 def test_what_is_wrong_with_the_gateways_own_client_is_not_the_callers(
     loopback: Loopback, capfd: pytest.CaptureFixture[str], path: str, body: dict[str, Any]
 ) -> None:
-    client = AsyncClient(FixedBackend(loopback.url, "upstream-key", "internvl2_5-78b"))
+    client = AsyncClient(
+        FixedBackend(loopback.url, "upstream-key", "internvl2_5-78b", "lmdeploy-0.7.3")
+    )
     asyncio.run(client.aclose())
     with serving(create_app(client, api_key=KEY)) as url:
         answer = httpx.post(f"{url}{path}", json=body, headers=BEARER, timeout=60)

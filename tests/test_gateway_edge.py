@@ -12,10 +12,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
+import uvicorn
 
 from internvl_modal.client.aio import AsyncClient
 from internvl_modal.deployment.served_app import FixedBackend
@@ -31,7 +32,7 @@ CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello."}]}
 
 
 def app(loopback: Loopback, **settings: Any) -> Any:
-    backend = FixedBackend(loopback.url, "upstream-key", "internvl2_5-78b")
+    backend = FixedBackend(loopback.url, "upstream-key", "internvl2_5-78b", "lmdeploy-0.7.3")
     return create_app(AsyncClient(backend, retry=Retry(attempts=1)), api_key=KEY, **settings)
 
 
@@ -203,6 +204,45 @@ def test_a_head_that_trickles_in_ends(loopback: Loopback) -> None:
         for _ in range(600):
             caller.sendall(b"G")
             time.sleep(0.05)
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/chat/completions", "/health"])
+def test_a_request_of_two_lengths(loopback: Loopback, path: str) -> None:
+    """A proxy that goes by the other one would take what follows for another caller's request."""
+    hidden = f"GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\r\n"
+    two = head(path, 4).replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n")
+    with serving(app(loopback), http=GuardedConnection) as url, connect(url) as caller:
+        caller.sendall(two + b"0\r\n\r\n" + hidden.encode())
+        answer = rest(caller)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+class Noted(GuardedConnection):
+    delays: ClassVar[list[bool]] = []
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        option = transport.get_extra_info("socket").getsockopt(
+            socket.IPPROTO_TCP, socket.TCP_NODELAY
+        )
+        self.delays.append(not option)
+
+
+def test_a_body_does_not_wait_for_its_heads_acknowledgement(loopback: Loopback) -> None:
+    """Over a socket that was bound beforehand, as ``serve`` has it: asyncio would let it wait."""
+    config = uvicorn.Config(app(loopback), http=Noted, log_level="warning", ws="none")
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        serving_it = threading.Thread(target=server.run, args=([listening],))
+        serving_it.start()
+        try:
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}/health"
+            assert httpx.get(url, timeout=60).is_success
+        finally:
+            server.should_exit = True
+            serving_it.join(60)
+    assert Noted.delays == [False]
 
 
 def test_a_request_under_way_is_not_ended(loopback: Loopback) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+from base64 import b64decode
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,12 +15,13 @@ from openai import OpenAI
 from pydantic import BaseModel
 
 from internvl_modal.client.aio import AsyncClient
+from internvl_modal.client.sync import Client
 from internvl_modal.gateway import create_app
 from internvl_modal.protocol.endpoint import Capabilities, Endpoint
 from internvl_modal.transport.retry import Retry
 from tests.asgi import serving
-from tests.loopback import Loopback, Reply, completion
-from tests.test_gateway import BEARER, KEY
+from tests.loopback import Loopback, Reply, completion, event
+from tests.test_gateway import BEARER, KEY, PICTURE
 
 HELLO: Any = [{"role": "user", "content": "Hello."}]
 SET_BY_NOBODY = {
@@ -143,6 +145,51 @@ def test_what_the_engine_takes_is_passed_on(
     list(answer) if stream else None
     sent = loopback.chats[0].json
     assert {name: sent.get(name) for name in SENT} == SENT
+
+
+THOUGHT = [
+    {"content": "A cat.", "reasoning_content": "Fur, whiskers."},
+    {"content": "A cat.", "reasoning": "Fur, whiskers."},
+    {"content": "<think>Fur, whiskers.</think>A cat."},
+]
+"""One answer, as LMDeploy, vLLM and a server without a parser for thoughts say it."""
+
+
+@pytest.mark.parametrize("message", THOUGHT)
+@pytest.mark.parametrize("stream", [False, True])
+def test_thoughts_are_told_apart(
+    client: OpenAI, loopback: Loopback, message: dict[str, str], stream: bool
+) -> None:
+    if stream:
+        deltas = [{"delta": {name: text[:4]}} for name, text in message.items()]
+        deltas += [{"delta": {name: text[4:]}} for name, text in message.items()]
+        # The thought comes first.
+        events = [event({"choices": [one]}) for one in sorted(deltas, key=_spoken)]
+        end = event({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+        loopback.will(Reply(chunks=[*events, end, b"data: [DONE]\n\n"]))
+        said = [chunk.choices[0].delta.model_dump() for chunk in ask(client, stream=True)]
+    else:
+        answer = completion()
+        answer["choices"][0]["message"] = {"role": "assistant", **message}
+        loopback.will(Reply(body=answer))
+        said = [ask(client).choices[0].message.model_dump()]
+    assert "".join(one.get("content") or "" for one in said) == "A cat."
+    assert "".join(one.get("reasoning_content") or "" for one in said) == "Fur, whiskers."
+
+
+def _spoken(choice: dict[str, dict[str, str]]) -> bool:
+    return "content" in choice["delta"]
+
+
+@pytest.mark.parametrize("grounding", [None, True])
+def test_grounding_is_meant_where_it_is_said(
+    loopback: Loopback, client: OpenAI, grounding: bool | None
+) -> None:
+    marked = "Where is <ref>the cat</ref>?"
+    with Client(base_url=str(client.base_url), api_key=KEY) as ours:
+        ours.describe(b64decode(PICTURE), marked, grounding=bool(grounding))
+    assert (marked in str(loopback.chats[0].json["messages"])) is bool(grounding)
+    assert "grounding" not in loopback.chats[0].json
 
 
 @pytest.mark.parametrize(
@@ -398,6 +445,46 @@ def test_a_pattern_takes_no_time(client: OpenAI, loopback: Loopback) -> None:
         client, response_format=schema(type="object", properties={"a": {"pattern": "^(a+)+$"}})
     )
     assert answer.choices[0].message.content == '{"a": "a"}'
+
+
+DOUBLING: Any = {
+    "$defs": {f"d{n}": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)}
+    | {"d40": {"type": "string"}},
+    "properties": {"a": {"$ref": "#/$defs/d0"}},
+}
+"""A terabyte of branches in a few KB."""
+ALIKE = {"a": [{"x": n} for n in range(20_000)]}
+
+
+@pytest.mark.parametrize(
+    ("document", "found", "fits"),
+    [
+        (DOUBLING, {"a": 1}, False),
+        ({"properties": {"a": {"uniqueItems": True}}}, ALIKE, True),
+        ({"properties": {"a": {"uniqueItems": True}}}, {"a": [[1], [1]]}, False),
+    ],
+    ids=["references that double", "items that are unique", "items that are not"],
+)
+def test_an_answer_is_checked_in_bounded_steps(
+    client: OpenAI, loopback: Loopback, document: Any, found: Any, fits: bool
+) -> None:
+    loopback.will(Reply(body=completion(json.dumps(found))), Reply(body=completion("{}")))
+    answer = ask(client, response_format=schema(type="object", **document))
+    assert json.loads(answer.choices[0].message.content) == (found if fits else {})
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {f"p{n}": {"type": "string"} for n in range(2001)},
+        {f"p{n}": {"pattern": f"a{n}.*(b|c){{1,500}}"} for n in range(101)},
+    ],
+    ids=["parts", "patterns"],
+)
+def test_a_schema_that_is_too_large(client: OpenAI, loopback: Loopback, properties: Any) -> None:
+    with pytest.raises(openai.BadRequestError, match="more than 2000 parts, or 100 patterns"):
+        ask(client, response_format=schema(type="object", properties=properties))
+    assert not loopback.chats
 
 
 def test_a_message_may_be_one_text(client: OpenAI, loopback: Loopback) -> None:

@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from internvl_modal.backends.lmdeploy import how_to_install
-from tests.conformance.environment import HERE, OLD, standin
+from tests.conformance.environment import OLD, standin
 from tests.environments import ensure
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +56,7 @@ class TestAgainstTheIndex:
         ],
     )
     def test_it_starts_beside_a_cpu_torch(self, code: str) -> None:
-        python = ensure(f"lmdeploy-{OLD}", HERE / f"requirements-{OLD}.txt")
+        python = ensure(f"lmdeploy-{OLD}")
         argv = [str(python), "-c", code, "serve", "api_server", "--help"]
         done = subprocess.run(
             argv,
@@ -83,5 +83,7 @@ def test_where_no_lmdeploy_can_be_installed() -> None:
     assert how_to_install((3, 12)) == "pip install 'internvl-modal[lmdeploy]'"
     told = how_to_install((3, 14))
     assert "needs a Python below 3.13, and this is 3.14" in told
+    for engine in ("lmdeploy", "vllm"):
+        assert "environment of its own" in how_to_install(engine=engine)
     here = how_to_install()
     assert ("below" in here) == (sys.version_info >= (3, 13))

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from internvl_modal.backends.lmdeploy import LMDeployBackend
 from internvl_modal.client.resolve import resolve
 from internvl_modal.engines.lmdeploy import LMDeployOptions
-from internvl_modal.engines.lmdeploy_process import LMDeployServer
+from internvl_modal.engines.server_process import EngineServer
 from internvl_modal.errors import ConfigError, MissingExtraError, ServerUnavailableError
 from internvl_modal.settings import Settings
 
@@ -81,7 +81,7 @@ def test_keys_are_in_the_command_line_and_nowhere_else() -> None:
     [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]"), ("10.0.0.7", "10.0.0.7")],
 )
 def test_where_it_is_reached(name: str, host: str) -> None:
-    server = LMDeployServer(LMDeployOptions(model="m", server_name=name))
+    server = EngineServer(LMDeployOptions(model="m", server_name=name))
     assert server.base_url == f"http://{host}:23333/v1"
     assert server.poll() is None
     assert server.tail() == ""
@@ -95,7 +95,7 @@ def test_a_taken_port_is_refused_before_anything_starts() -> None:
         port = taken.getsockname()[1]
         options = LMDeployOptions(model="m", server_name="127.0.0.1", server_port=port)
         with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1 port {port}: Address"):
-            LMDeployServer(options, executable="sh").start()
+            EngineServer(options, executable="sh").start()
 
 
 STAND_IN = """
@@ -203,7 +203,7 @@ def test_the_key_is_in_no_list_of_processes(tmp_path: Path, first: str | None) -
     options = LMDeployOptions.parse(model="m", server_name="127.0.0.1", api_keys=["s3cret"])
     port = options.model_copy(update={"server_port": free_port()})
     with pytest.raises(ServerUnavailableError, match="ended with code 0"):
-        LMDeployServer(port, executable=str(command), engine_args=["--dtype", "float16"]).start(60)
+        EngineServer(port, executable=str(command), engine_args=["--dtype", "float16"]).start(60)
     key, listed = json.loads(Path("seen").read_text())
     assert key == "s3cret"
     assert listed[-3:-1] == ["--dtype", "float16"]
@@ -227,4 +227,4 @@ def free_port() -> int:
 )
 def test_further_options_are_lmdeploys(arguments: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        LMDeployServer(LMDeployOptions(model="m"), engine_args=arguments)
+        EngineServer(LMDeployOptions(model="m"), engine_args=arguments)

@@ -7,34 +7,39 @@ import pickle
 from itertools import pairwise
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from internvl_modal.engines.lmdeploy import LMDeployOptions
 from internvl_modal.errors import ConfigError, PlanError
-from internvl_modal.models.catalogue import MODELS, VIT_6B
+from internvl_modal.models.catalogue import MODELS
+from internvl_modal.models.llms import VITS
 from internvl_modal.models.shapes import LlmShape, ModelSpec
+from internvl_modal.models.support import ENGINES
+from internvl_modal.planning.footprint import Work
 from internvl_modal.planning.gpus import COUNTS, GPUS, parse_gpu
 from internvl_modal.planning.memory import MARGIN, MIB, measure
-from internvl_modal.planning.plan import Plan, Request
+from internvl_modal.planning.plan import Plan
 from internvl_modal.planning.planner import make_plan
 from internvl_modal.planning.prices import CATALOGUE_PRICES
+from internvl_modal.planning.ranking import best_within
+from internvl_modal.planning.request import Request
 from internvl_modal.planning.throughput import BEST, WORST, Load, request_seconds
 
 A100 = GPUS["A100-80GB"]
 
 # InternVL2-40B and -76B, which the published table lists as 38B and 78B.
-YI = LlmShape("Yi-34B", 60, 7168, 20480, 56, 8, 64009, "LlamaForCausalLM")
-LLAMA = LlmShape("Llama-3-70B", 80, 8192, 28672, 64, 8, 128265, "LlamaForCausalLM")
+YI = LlmShape("Yi-34B", 60, 7168, 20480, 56, 8, 128, 64009, "LlamaForCausalLM")
+LLAMA = LlmShape("Llama-3-70B", 80, 8192, 28672, 64, 8, 128, 128265, "LlamaForCausalLM")
 MEASURED = {
     "8B": MODELS["internvl2_5-8b"],
     "8B-AWQ": MODELS["internvl2_5-8b-awq"],
     "26B": MODELS["internvl2_5-26b"],
     "26B-AWQ": MODELS["internvl2_5-26b-awq"],
-    "40B": ModelSpec("40b", "40B", YI, VIT_6B, ""),
-    "40B-AWQ": ModelSpec("40b-awq", "40B-AWQ", YI, VIT_6B, "", awq=True),
-    "76B": ModelSpec("76b", "76B", LLAMA, VIT_6B, ""),
-    "76B-AWQ": ModelSpec("76b-awq", "76B-AWQ", LLAMA, VIT_6B, "", awq=True),
+    "40B": ModelSpec("40b", "40B", YI, VITS["6B"], ""),
+    "40B-AWQ": ModelSpec("40b-awq", "40B-AWQ", YI, VITS["6B"], "", quantization="awq"),
+    "76B": ModelSpec("76b", "76B", LLAMA, VITS["6B"], ""),
+    "76B-AWQ": ModelSpec("76b-awq", "76B-AWQ", LLAMA, VITS["6B"], "", quantization="awq"),
 }
 # MiB on each A100-80GB by GPUs and cache_max_entry_count; None: it ran out of memory or gave no
 # output. https://internvl.readthedocs.io/en/latest/internvl2.0/deployment.html
@@ -90,8 +95,8 @@ def planned(model: str | ModelSpec, gpu: str | None = None, **request: object) -
 def test_published_memory_is_reproduced(row, count, ratio, used):
     """That image had flash-attn, batches of 128, and one picture to describe."""
     spec, gpu = MEASURED[row], GPUS["A100-80GB"]
-    how = {"tp": count, "batch": 128, "session_len": 3456, "tiles": 13, "ratio": ratio}
-    memory = measure(spec, gpu.memory, **how, flash_attention=True)
+    work = Work(count, batch=128, session_len=3456, tiles=13, flash_attention=True)
+    memory = measure(spec, gpu.memory, work, ratio=ratio)
     tokens = memory.kv * count // spec.kv_bytes_per_token(0)
     assert (memory.spare < MARGIN or tokens < 3456) == (used is None)
     if used is not None:
@@ -113,12 +118,49 @@ def test_published_memory_is_reproduced(row, count, ratio, used):
         ("internvl2_5-8b", "L4", True),
         ("internvl2_5-8b", "T4", False),
         ("internvl2_5-1b", "T4", True),
+        # InternVL's own deployment pages of 3 and 3.5 (tp 2 for 38B, 4 for 78B; up to 30B on one
+        # A100-80GB, 38B on two, 241B on eight), and vllm#16749.
+        ("internvl3-38b", "A100-80GB:2", True),
+        ("internvl3-78b", "A100-80GB:4", True),
+        ("internvl3_5-30b-a3b", "A100-80GB", True),
+        ("internvl3_5-38b", "A100-80GB", False),
+        ("internvl3_5-38b", "A100-80GB:2", True),
+        ("internvl3_5-241b-a28b", "A100-80GB:4", False),
+        ("internvl3_5-241b-a28b", "A100-80GB:8", True),
     ],
 )
 def test_known_outcomes(model, gpu, fits):
     plan = planned(model, gpu)
     assert plan.fits == fits, plan.reason
     assert gpu in [choice.gpu_string for choice in plan.choices] or not fits
+
+
+@pytest.mark.parametrize(
+    ("model", "gpu", "fits"),
+    [
+        ("internvl3-78b", "A100-40GB:4", False),  # vllm#16749: out of memory
+        ("internvl3-78b-fp8-dynamic", "A100-80GB:2", True),
+        ("internvl3_5-8b", "L4", False),
+        ("internvl3_5-8b-fp8-dynamic", "L4", True),
+        ("internvl3_5-gpt-oss-20b-a4b-preview", "A100-80GB", True),
+        ("internvl3_5-gpt-oss-20b-a4b-preview", "A100-40GB", False),
+    ],
+)
+def test_known_outcomes_of_vllm(model, gpu, fits):
+    plan = planned(model, gpu, engine="vllm")
+    assert plan.fits == fits, plan.reason
+
+
+def test_experts_lie_in_memory_and_only_some_are_read():
+    spec = MODELS["internvl3_5-30b-a3b"]
+    assert spec.llm.params / 1e9 == pytest.approx(30.5, rel=0.002)
+    assert spec.llm.active_params + spec.llm.embedding_params == pytest.approx(3.03e9, rel=0.01)
+    assert planned(spec, "H100").memory.llm / 1e9 == pytest.approx(61.1, rel=0.01)
+    dense = planned("internvl3_5-38b-fp8-dynamic", "H100")
+    assert planned(spec, "H100").cost.per_1000[0] < dense.cost.per_1000[0]
+    # One token reads its own eight experts, a batch nearly all of them.
+    assert spec.read_bytes(1) < spec.llm_bytes / 8
+    assert spec.llm_bytes * 0.98 < spec.read_bytes(64) < spec.llm_bytes
 
 
 def test_78b_does_not_fit_on_two_80gb_gpus_with_any_session():
@@ -153,6 +195,11 @@ def test_a_b200_has_the_memory_but_the_engine_lacks_its_kernels():
         ("internvl2_5-8b", "H100", {"session_len": 3000}, "one request takes 3,636 tokens"),
         ("internvl2_5-8b", "T4", {}, "nothing is left for the KV cache"),
         ("internvl2_5-8b", "L4", {"cache_max_entry_count": 0.9}, "a cache share of 0.9"),
+        ("internvl2_5-8b", "H100", {"engine": "vllm", "quant_policy": 4}, "8 is the least"),
+        ("internvl2_5-8b", "A100", {"engine": "vllm", "quant_policy": 8}, "A100-40GB (sm_80) has"),
+        ("internvl2_5-8b-awq", "H100", {"engine": "vllm"}, "not known to load AWQ"),
+        ("internvl3_5-8b", "H100", {"engine": "lmdeploy-0.7.3"}, "no reader for Qwen3ForCausalLM"),
+        ("internvl3_5-1b-flash", "H100", {"engine": "vllm"}, "LMDeploy 0.18 does"),
     ],
 )
 def test_refusals_name_the_numbers(model, gpu, request_, reason):
@@ -164,8 +211,10 @@ def test_refusals_name_the_numbers(model, gpu, request_, reason):
 
 
 def test_heads_of_other_widths_are_refused():
-    llm = LlmShape("odd", 24, 1920, 4096, 24, 8, 92553, "LlamaForCausalLM")
-    assert "these are 80 wide" in planned(ModelSpec("odd", "odd", llm, VIT_6B, ""), "H100").reason
+    llm = LlmShape("odd", 24, 1920, 4096, 24, 8, 80, 92553, "LlamaForCausalLM")
+    assert (
+        "these are 80 wide" in planned(ModelSpec("odd", "odd", llm, VITS["6B"], ""), "H100").reason
+    )
 
 
 def test_require_names_the_nearest_choices_first():
@@ -195,6 +244,88 @@ def test_a_budget_leaves_out_what_costs_more_an_hour():
         none.require()
 
 
+def test_over_the_budget_the_cheapest_hour_is_named():
+    spec = MODELS["internvl2_5-78b"]
+    hours = {p.gpu_string: p.cost.per_hour for p in planned(spec).choices}
+    cheapest = min(hours, key=hours.get)
+    for gpu in (None, parse_gpu("H200:2")):
+        over = make_plan(spec, Request(), CATALOGUE_PRICES, gpu=gpu, budget=2)
+        assert over.over_budget
+        assert gpu or over.gpu_string == cheapest
+        with pytest.raises(PlanError) as caught:
+            over.require()
+        told = f"lmdeploy-0.7.3 on {cheapest}, {hours[cheapest]:.2f} USD an hour"
+        assert caught.value.hint == f"without budget=2: {told}"
+
+
+def test_an_engine_that_does_not_run_the_model_is_refused_with_what_does():
+    with pytest.raises(PlanError, match="no reader for Qwen3ForCausalLM") as caught:
+        planned("internvl3_5-8b", engine="lmdeploy-0.7.3").require()
+    hours = {p.gpu_string: p.cost.per_hour for p in planned("internvl3_5-8b").choices}
+    cheapest = min(hours, key=hours.get)
+    told = f"lmdeploy on {cheapest}, {hours[cheapest]:.2f} USD an hour"
+    assert caught.value.hint == f"without engine=lmdeploy-0.7.3: {told}"
+
+
+# -- which model --------------------------------------------------------------------------------
+
+
+def test_a_budget_alone_is_spent_on_the_best_model():
+    best = best_within(3.0, Request(), CATALOGUE_PRICES)
+    assert best.fits
+    assert best.cost.per_hour <= 3
+    first, *others = best.alternatives
+    assert (first.spec, first.gpu_string) == (best.spec, best.gpu_string)
+    assert all(other.fits and other.cost.per_hour <= 3 for other in others)
+    assert all(best.quality.score >= other.quality.score for other in others)
+    # Each model once, by its cheapest picture that the budget pays for.
+    assert len({plan.spec.name for plan in best.alternatives}) == len(best.alternatives)
+    for plan in best.alternatives:
+        alone = make_plan(plan.spec, Request(), CATALOGUE_PRICES, budget=3.0)
+        assert (alone.gpu_string, alone.engine) == (plan.gpu_string, plan.engine)
+
+
+def value(plan: Plan) -> tuple[float, float]:
+    return plan.quality.score, -sum(plan.cost.per_1000)
+
+
+@given(st.floats(0.1, 40), st.sampled_from([None, *ENGINES]), st.integers(1, 24))
+@settings(max_examples=25)
+def test_a_ranking_is_by_quality_and_what_is_beaten_comes_last(budget, engine, tiles):
+    best = best_within(budget, Request(engine=engine, max_tiles=tiles), CATALOGUE_PRICES)
+    ranking = best.alternatives
+    if not ranking:
+        assert best.over_budget
+        assert f"over the budget of {budget:.2f}" in best.reason
+        return
+    assert {plan.engine for plan in ranking} <= {engine or plan.engine for plan in ranking}
+    beaten = [
+        any(a != b and all(x >= y for x, y in zip(a, b, strict=True)) for a in map(value, ranking))
+        for b in map(value, ranking)
+    ]
+    assert beaten == sorted(beaten)
+    scores = [plan.quality.score for plan in ranking]
+    last = beaten.count(False)
+    assert scores[:last] == sorted(scores[:last], reverse=True)
+    assert scores[last:] == sorted(scores[last:], reverse=True)
+    prices = [sum(plan.cost.per_1000) for plan in ranking[:last]]
+    assert prices == sorted(prices, reverse=True)  # the better, the dearer: nobody beats them
+
+
+def test_a_larger_budget_never_buys_a_worse_model():
+    scores = [
+        best_within(budget, Request(), CATALOGUE_PRICES).quality.score
+        for budget in (1.5, 2, 3, 5, 8, 13, 30)
+    ]
+    assert scores == sorted(scores)
+
+
+def test_what_no_model_can_answer_is_refused_by_name():
+    plan = best_within(3.0, Request(images_per_request=40), CATALOGUE_PRICES)
+    with pytest.raises(PlanError, match="one request takes"):
+        plan.require()
+
+
 def test_nothing_works_for_a_request_longer_than_the_context():
     plan = planned("internvl2_5-8b", images_per_request=12)
     assert not plan.fits
@@ -209,7 +340,8 @@ def test_a_session_too_short_is_no_gpus_fault():
         plan.require()
     assert not any(gpu in caught.value.message for gpu in GPUS)
     working = planned("internvl2_5-8b")
-    best = f"{working.gpu_string}, {working.cost.per_hour:.2f} USD an hour"
+    cheapest = min(working.choices, key=lambda choice: choice.cost.per_hour)
+    best = f"lmdeploy-0.7.3 on {cheapest.gpu_string}, {cheapest.cost.per_hour:.2f} USD an hour"
     assert caught.value.hint == f"without session_len=1000: {best}"
     assert "cannot be served so" in str(plan)
 
@@ -250,13 +382,24 @@ def test_recommended_settings_have_the_names_of_lmdeploys_options():
     assert planned("internvl2_5-78b", "L4").settings["cache_max_entry_count"] == 0.05
 
 
+VLLMS_NAMES = {
+    "model_name": "--served-model-name",
+    "tp": "--tensor-parallel-size",
+    "session_len": "--max-model-len",
+    "max_batch_size": "--max-num-seqs",
+}
+
+
 @pytest.mark.parametrize("model", sorted(MODELS))
 def test_the_command_carries_the_recommended_settings(model):
     plan = planned(model)
-    argv = plan.argv
-    assert argv[:4] == ["lmdeploy", "serve", "api_server", plan.spec.repo]
+    argv, vllm = plan.argv, plan.engine == "vllm"
+    begin = ["vllm", "serve"] if vllm else ["lmdeploy", "serve", "api_server"]
+    assert argv[: len(begin) + 1] == [*begin, plan.spec.repo]
     for name, value in plan.settings.items():
-        flag = f"--{name.replace('_', '-')}"
+        flag = (VLLMS_NAMES if vllm else {}).get(name, f"--{name.replace('_', '-')}")
+        if vllm and name == "quant_policy":
+            continue
         if name != "model" and value is not None:
             assert argv[argv.index(flag) + 1] == str(value)
         assert value is not None or flag not in argv
@@ -361,12 +504,13 @@ models = st.sampled_from(sorted(MODELS))
 gpus = st.sampled_from(sorted(GPUS))
 
 
-@given(models, gpus, st.sampled_from([0, 4, 8]), st.integers(1, 6))
-def test_more_gpus_never_plan_less_capacity(model, gpu, quant_policy, images):
-    plans = [
-        planned(model, f"{gpu}:{n}", quant_policy=quant_policy, images_per_request=images)
-        for n in COUNTS
-    ]
+engines = st.sampled_from(ENGINES)
+
+
+@given(models, engines, gpus, st.sampled_from([0, 4, 8]), st.integers(1, 6))
+def test_more_gpus_never_plan_less_capacity(model, engine, gpu, quant_policy, images):
+    how = {"engine": engine, "quant_policy": quant_policy, "images_per_request": images}
+    plans = [planned(model, f"{gpu}:{n}", **how) for n in COUNTS]
     shared = [plan for plan in plans if plan.count <= plan.spec.llm.kv_heads]  # not repeated
     working = [plan for plan in shared if plan.fits]
     for fewer, more in pairwise(working):
@@ -374,20 +518,28 @@ def test_more_gpus_never_plan_less_capacity(model, gpu, quant_policy, images):
         assert more.capacity.sessions >= fewer.capacity.sessions
 
 
-@given(models, gpus, st.sampled_from(COUNTS), st.integers(4000, 32000), st.integers(1, 10000))
-def test_a_larger_session_never_fits_more(model, gpu, count, session, more):
+@given(
+    models,
+    engines,
+    gpus,
+    st.sampled_from(COUNTS),
+    st.integers(4000, 32000),
+    st.integers(1, 10000),
+)
+def test_a_larger_session_never_fits_more(model, engine, gpu, count, session, more):
     assume(session + more <= 32768)
-    small = planned(model, f"{gpu}:{count}", session_len=session)
-    large = planned(model, f"{gpu}:{count}", session_len=session + more)
+    small = planned(model, f"{gpu}:{count}", engine=engine, session_len=session)
+    large = planned(model, f"{gpu}:{count}", engine=engine, session_len=session + more)
     assert large.capacity.sessions <= small.capacity.sessions
     assert small.fits or not large.fits
 
 
-@given(models, gpus, st.integers(1, 40), st.integers(1, 40), st.integers(1, 2000))
-def test_a_larger_request_never_fits_more(model, gpu, tiles, more_tiles, output):
+@given(models, engines, gpus, st.integers(1, 40), st.integers(1, 40), st.integers(1, 2000))
+def test_a_larger_request_never_fits_more(model, engine, gpu, tiles, more_tiles, output):
     assume(tiles + more_tiles <= 40)
-    small = planned(model, gpu, max_tiles=tiles, output_tokens=output)
-    large = planned(model, gpu, max_tiles=tiles + more_tiles, output_tokens=output + 1)
+    small = planned(model, gpu, engine=engine, max_tiles=tiles, output_tokens=output)
+    more = {"max_tiles": tiles + more_tiles, "output_tokens": output + 1}
+    large = planned(model, gpu, engine=engine, **more)
     assert large.capacity.sessions <= small.capacity.sessions
 
 
@@ -399,8 +551,9 @@ def test_a_larger_request_never_fits_more(model, gpu, tiles, more_tiles, output)
 )
 def test_awq_never_needs_more_than_bf16(model, gpu, count, ratio):
     total = GPUS[gpu].memory
+    work = Work(count, batch=64, session_len=8192, tiles=13)
     awq, bf16 = (
-        measure(MODELS[name], total, tp=count, batch=64, session_len=8192, tiles=13, ratio=ratio)
+        measure(MODELS[name], total, work, ratio=ratio)
         for name in (model, model.removesuffix("-awq"))
     )
     assert awq.used - awq.kv <= bf16.used - bf16.kv
@@ -409,10 +562,46 @@ def test_awq_never_needs_more_than_bf16(model, gpu, count, ratio):
         assert planned(model, f"{gpu}:{count}").fits
 
 
-@given(models, gpus, st.sampled_from(COUNTS))
-def test_a_plan_that_fits_keeps_its_margin_and_its_promise(model, gpu, count):
-    plan = planned(model, f"{gpu}:{count}")
+@given(models, engines, gpus, st.sampled_from(COUNTS))
+def test_a_plan_that_fits_keeps_its_margin_and_its_promise(model, engine, gpu, count):
+    plan = planned(model, f"{gpu}:{count}", engine=engine)
     assume(plan.fits)
     assert plan.memory.spare >= MARGIN
     assert plan.capacity.kv_tokens >= plan.capacity.session_len >= plan.capacity.request_tokens
-    assert 0 < plan.memory.ratio <= 0.8
+    if engine == "vllm":
+        assert plan.settings["gpu_memory_utilization"] <= 0.92
+        assert plan.settings["gpu_memory_utilization"] * plan.memory.total >= plan.memory.used
+    else:
+        assert 0 < plan.memory.ratio <= 0.8
+
+
+@given(
+    st.sampled_from(sorted(name for name in MODELS if name.endswith("-fp8-dynamic"))),
+    gpus,
+    st.sampled_from(COUNTS),
+)
+def test_fp8_weights_never_plan_less_than_bf16(model, gpu, count):
+    fp8, bf16 = (
+        planned(name, f"{gpu}:{count}", engine="vllm")
+        for name in (model, model.removesuffix("-fp8-dynamic"))
+    )
+    assert fp8.memory.llm < bf16.memory.llm
+    assert fp8.memory.vision == bf16.memory.vision
+    assert fp8.fits or not bf16.fits
+    assert fp8.capacity.kv_tokens >= bf16.capacity.kv_tokens
+
+
+@given(models, st.sampled_from(["lmdeploy", "vllm"]), gpus, st.sampled_from(COUNTS))
+def test_a_tensor_parallel_vit_lies_between_a_share_and_the_whole(model, engine, gpu, count):
+    spec, memory = MODELS[model], planned(model, f"{gpu}:{count}", engine=engine).memory
+    assert spec.vision_bytes / count <= memory.vision <= spec.vision_bytes
+    if count == 1:
+        assert memory.vision == spec.vision_bytes
+
+
+@given(models, gpus, st.sampled_from(COUNTS))
+def test_an_fp8_cache_holds_twice_the_tokens(model, gpu, count):
+    full = planned(model, f"{gpu}:{count}", engine="vllm")
+    half = planned(model, f"{gpu}:{count}", engine="vllm", quant_policy=8)
+    assert half.memory == full.memory
+    assert 0 <= half.capacity.kv_tokens - 2 * full.capacity.kv_tokens <= 32

@@ -251,5 +251,9 @@ def test_options_are_keywords_of_the_signature_each_with_a_line() -> None:
         ]
         keys = [each for each in tree.body if isinstance(each, ast.AnnAssign)]
         assert len(told) == len(keys), kind
-        known = {name: info.description for m in models for name, info in m.model_fields.items()}
+        known = {
+            info.alias or name: info.description
+            for m in models
+            for name, info in m.model_fields.items()
+        }
         assert {name: known[name] for name, _ in told} == dict(told)

@@ -62,8 +62,7 @@ CANNOT = {
     "lmstudio": "say which engine runs, so that its tiles are a guess",
     "llama-swap": "say what stands behind it, so that its tiles are a guess",
     "openai": "say what it is, so that its tiles are a guess",
-    "gateway": "label the frames of a video as frames; mean `<ref>` and `<box>` "
-    "(`grounding=True`); take more than 16 pictures at once",
+    "gateway": "label the frames of a video as frames; take more than 16 pictures at once",
 }
 """What the suites found."""
 

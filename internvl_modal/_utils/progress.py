@@ -47,22 +47,49 @@ class _Call(Generic[P_contra]):
 
 
 class Bar(Generic[P_contra]):
-    """A bar of tqdm: how much of it is ``done``, and what the ``note`` at its end says."""
+    """A bar of tqdm: how much of it is ``done``, and what the ``note`` at its end says.
+
+    ``total``: of what is counted meanwhile, and ``forms`` how the bar looks before and after.
+    """
 
     every = BAR_SECONDS
 
     def __init__(
-        self, done: Callable[[P_contra], int], note: Callable[[P_contra], str], **bar: Any
+        self,
+        done: Callable[[P_contra], int],
+        note: Callable[[P_contra], str],
+        *,
+        total: int | Callable[[P_contra], int | None] | None,
+        forms: tuple[str, str] | None = None,
+        **bar: Any,
     ) -> None:
         from tqdm.auto import tqdm
 
-        self._done, self._note, self._bar = done, note, tqdm(**bar)
+        self._total = total if callable(total) else None
+        self._forms = forms
+        if forms is not None:
+            bar["bar_format"] = forms[0]
+        self._done, self._note = done, note
+        self._bar = tqdm(total=None if callable(total) else total, **bar)
 
     def update(self, progress: P_contra, /) -> None:
         """Draw it anew."""
         with suppress(OSError, ValueError):  # the terminal may be gone, the work goes on
+            self._count(progress)
             self._bar.update(self._done(progress) - self._bar.n)
             self._bar.set_postfix_str(self._note(progress))
+
+    def _count(self, progress: P_contra) -> None:
+        """Show the total once it is known."""
+        total = self._total(progress) if self._total is not None else None
+        if total is None or total == self._bar.total:
+            return
+        if hasattr(self._bar, "container"):  # a notebook's bar cannot be given an end later
+            self._bar.reset(total)
+            self._bar.update(self._done(progress))
+        self._bar.total = total
+        if self._forms is not None:
+            self._bar.bar_format = self._forms[1]
 
     def close(self) -> None:
         """Leave it as it is."""

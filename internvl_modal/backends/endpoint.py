@@ -7,6 +7,7 @@ from a provider's page, or holds a password.
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -21,6 +22,9 @@ from internvl_modal.settings import Settings
 class EndpointBackend:
     """The server at ``base_url``; a URL without a path gets ``/v1``.
 
+    Several URLs are servers of the same model: the least busy one is asked. They have one key, and
+    differ in nothing but their address.
+
     A query is sent with every request (Azure's ``?api-version=``), and a user name with its
     password as basic authentication. Raises ConfigError for anything but an http(s) URL, for a
     key that cannot be sent, and for a key beside a user name: both are the one ``Authorization``.
@@ -32,9 +36,14 @@ class EndpointBackend:
     name = "endpoint"
 
     def __init__(
-        self, base_url: str, *, api_key: SecretStr | str | None = None, model: str | None = None
+        self,
+        base_url: str | Sequence[str],
+        *,
+        api_key: SecretStr | str | None = None,
+        model: str | None = None,
     ) -> None:
-        self._url = _parsed(base_url)
+        self._url, *others = _several([base_url] if isinstance(base_url, str) else base_url)
+        self._others = tuple(each.base for each in others)
         self._api_key = checked_key(api_key)
         self._model = model
         # Either could be meant, and the other would be dropped in silence.
@@ -61,13 +70,16 @@ class EndpointBackend:
             headers["authorization"] = f"Bearer {self._api_key.get_secret_value()}"
         if self._url.basic is not None:
             headers["authorization"] = f"Basic {self._url.basic.get_secret_value()}"
-        return Endpoint(self._url.base, self._model, headers, query=self._url.query)
+        return Endpoint(
+            self._url.base, self._model, headers, query=self._url.query, others=self._others
+        )
 
     def stop(self) -> None:
         """Do nothing: the server is not ours."""
 
     def __repr__(self) -> str:
-        return f"EndpointBackend({self._url.base!r}, model={self._model!r})"
+        urls = self._url.base if not self._others else [self._url.base, *self._others]
+        return f"EndpointBackend({urls!r}, model={self._model!r})"
 
 
 class _Url(NamedTuple):
@@ -76,6 +88,21 @@ class _Url(NamedTuple):
     base: str
     query: str
     basic: SecretStr | None
+
+
+def _several(base_urls: Sequence[str]) -> list[_Url]:
+    """Each URL taken apart; raises ConfigError where one is there twice, or has its own secrets."""
+    if not base_urls or not all(isinstance(each, str) for each in base_urls):
+        raise ConfigError("base_url holds no URL", hint=_HINT)
+    found = list(dict.fromkeys(map(_parsed, base_urls)))
+    if len(found) < len(base_urls):
+        raise ConfigError("base_url holds a URL twice", hint="give each server once")
+    if len(found) > 1 and any(each.basic or each.query for each in found):
+        raise ConfigError(
+            "one of several base URLs holds a user name or a query",
+            hint="they share one api_key=; put a proxy in front of servers that need more",
+        )
+    return found
 
 
 def _parsed(base_url: str) -> _Url:

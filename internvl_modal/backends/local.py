@@ -31,15 +31,8 @@ DEMO = "demo"
 """3 MB inside the package, trained on generated scenes: it proves an installation, offline, and is
 no use for pictures.
 """
-HUB_MODELS = (
-    "internvl2_5-1b",
-    "internvl2_5-4b",
-    "internvl3-1b",
-    "internvl3-2b",
-    "internvl3-8b",
-    "internvl3-14b",
-)
-"""Those with Q8_0 files for llama.cpp on the Hub; smaller quantisations are prone to loops."""
+HUB_MODELS = tuple(spec.name for spec in MODELS.values() if spec.gguf)
+"""Those with files for llama.cpp on the Hub."""
 
 DEMO_NOTICE = (
     "the demo model knows only generated scenes of one to three shapes; "
@@ -70,9 +63,9 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 class LocalBackend:
     """InternVL on this machine through llama.cpp; needs the extra ``local``.
 
-    ``model``: "demo" (bundled), a name from the Hub ("internvl2_5-1b", the default,
-    "internvl2_5-4b", "internvl3-1b", "-2b", "-8b", "-14b") or a pair of GGUF paths: the model
-    and its mmproj. ``start`` downloads what is missing, raising WeightsError; the engine is
+    ``model``: "demo" (bundled), a name from the Hub ("internvl2_5-1b", the default, and every model
+    that ``internvl-modal plan --list`` calls local) or a pair of GGUF paths: the model and its
+    mmproj. ``start`` downloads what is missing, raising WeightsError; the engine is
     shared by every backend of this process and ends with the last one or with the process.
     """
 
@@ -201,8 +194,8 @@ class LocalBackend:
         """Which files are wanted and where they would lie."""
         spec = find_model(str(self.model))
         repo = spec.gguf if spec and spec.gguf else str(self.model)
-        stem = repo.rpartition("/")[2].removesuffix("-GGUF")
-        files = f"{stem}-Q8_0.gguf and mmproj-{stem}-Q8_0.gguf"
+        stem = repo.rpartition("/")[2].removesuffix("-GGUF").removesuffix("-gguf")
+        files = f"{stem}-*.gguf and mmproj-{stem}-*.gguf"
         return f"{files} are missing in {self._cache_dir / repo}"
 
 

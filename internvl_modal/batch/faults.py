@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 from typing import TypeGuard
 
+from internvl_modal._utils.causes import causes
 from internvl_modal.errors import (
     AuthenticationError,
     ConfigError,
@@ -54,7 +55,7 @@ def is_shortage(error: BaseException | None) -> bool:
         isinstance(cause, MemoryError)
         or (isinstance(cause, OSError) and cause.errno in _SHORTAGES)
         or (isinstance(cause, RuntimeError) and "can't start new thread" in str(cause))
-        for cause in _causes(error)
+        for cause in causes(error)
     )
 
 
@@ -63,23 +64,13 @@ def local_trouble(error: Exception) -> OutOfResourcesError | None:
     full = any(
         isinstance(cause, OutOfResourcesError)
         or (isinstance(cause, OSError) and cause.errno in _NO_ROOM)
-        for cause in _causes(error)
+        for cause in causes(error)
     )
     if not full and not is_shortage(error):
         return None
     message = error.message if isinstance(error, InternVLError) else str(error) or "out of memory"
     hint = "this machine has run out of something; the same call goes on once there is more"
     return OutOfResourcesError(message, hint=hint)
-
-
-def _causes(error: BaseException | None) -> list[BaseException]:
-    """An error and what it came of."""
-    # Python's own rules of what caused what, ``raise ... from None`` included.
-    found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return found
 
 
 def is_unanswered(error: Exception | None) -> TypeGuard[ServerError]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from typing_extensions import Self
 
 from internvl_modal._utils.lazy_module import LazyModule
 from internvl_modal._utils.loop_thread import LoopThread
+from internvl_modal._utils.short_errors import short_errors
+from internvl_modal.batch.notebook import SHOWN, batch_html, kept
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import Outcome
 from internvl_modal.batch.progress import BatchProgress
@@ -50,6 +53,8 @@ class _State:
 
     run: pipeline.Run | None = None
     last: BatchProgress | None = None
+    taken: deque[Outcome] = field(default_factory=lambda: deque(maxlen=SHOWN))
+    """The last ones, for a notebook to show."""
 
 
 class _Numbers:
@@ -71,7 +76,12 @@ class _Numbers:
             raise ConfigError("the batch has not ended", hint="iterate over it, or close it, first")
         return self._state.last
 
+    def _repr_html_(self) -> str:
+        """The last pictures with their captions, for notebooks."""
+        return batch_html(self._state.taken, self.progress)
 
+
+@short_errors
 class Batch(_Numbers, Iterator[Outcome]):
     """Outcomes as they come; ``progress`` meanwhile, ``summary`` afterwards.
 
@@ -96,7 +106,9 @@ class Batch(_Numbers, Iterator[Outcome]):
         return self
 
     def __next__(self) -> Outcome:
-        return next(self._outcomes)
+        outcome = next(self._outcomes)
+        self._state.taken.append(kept(outcome))
+        return outcome
 
     def close(self) -> None:
         """Give up what is under way; what is done is written already or is now."""
@@ -115,6 +127,7 @@ class Batch(_Numbers, Iterator[Outcome]):
         self.close()
 
 
+@short_errors
 class AsyncBatch(_Numbers, AsyncIterator[Outcome]):
     """``Batch`` for ``async for`` and ``async with``, in the caller's event loop.
 
@@ -134,10 +147,12 @@ class AsyncBatch(_Numbers, AsyncIterator[Outcome]):
 
     async def __anext__(self) -> Outcome:
         try:
-            return await anext(self._outcomes)
+            outcome = await anext(self._outcomes)
         except BaseException:
             await self._end()
             raise
+        self._state.taken.append(kept(outcome))
+        return outcome
 
     async def aclose(self) -> None:
         """Give up what is under way; what is done is written already or is now."""

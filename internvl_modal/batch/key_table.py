@@ -26,6 +26,9 @@ class KeyTable:
         self._count = 0
         self._resize([array("Q") for _ in range(1 + columns)], _SMALLEST)
 
+    def __len__(self) -> int:
+        return self._count
+
     def __contains__(self, key: int) -> bool:
         # 0 marks an empty place.
         return self._keys[self._place(key or 1)] != 0

@@ -78,8 +78,8 @@ class Limiter:
     Of one event loop. What is admitted may be in memory, what has a slot is at the server.
     """
 
-    def __init__(self, concurrency: int | None, most: int, ahead: int) -> None:
-        self._climber = AimdLimit(START, most) if concurrency is None else None
+    def __init__(self, concurrency: int | None, most: int, ahead: int, servers: int = 1) -> None:
+        self._climber = AimdLimit(START * servers, most) if concurrency is None else None
         self._fixed = concurrency or most
         self._ahead = ahead
         self._admitted = self._active = 0

@@ -12,28 +12,35 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any
 
+from internvl_modal.batch.answers import Answer, outcome_of
+from internvl_modal.batch.imported import Imported
 from internvl_modal.batch.judge import Judge
 from internvl_modal.batch.limiter import Limiter
 from internvl_modal.batch.options import Job
-from internvl_modal.batch.outcome import Outcome, fingerprint
+from internvl_modal.batch.outcome import Outcome
 from internvl_modal.batch.progress import BatchProgress, ProgressMeter
-from internvl_modal.batch.requests import THREADS, Perform, Requester, contained
+from internvl_modal.batch.prompts import Filler
+from internvl_modal.batch.requests import THREADS, InFlight, Perform, Requester, contained
 from internvl_modal.batch.sinks.base import SYNC_SECONDS, SeenKeys
 from internvl_modal.batch.sinks.choose import sink_for
-from internvl_modal.batch.sources.inputs import Images, check_choice, size_of
+from internvl_modal.batch.sources.counting import Counting
+from internvl_modal.batch.sources.inputs import Images, check_choice
 from internvl_modal.batch.sources.keys import Item, Naming
 from internvl_modal.batch.sources.read_ahead import End, items
-from internvl_modal.errors import InternVLError
+from internvl_modal.batch.spending import guard, left_of, price_of
+from internvl_modal.errors import InternVLError, SpendLimitError
 from internvl_modal.flows.core import Core
 from internvl_modal.transport.retry import Retry
 
-__all__ = ["Run"]
+__all__ = ["InFlight", "Run"]
+
+COUNT_SECONDS = 10.0
+"""What a projection waits for the count of the whole source."""
 
 MOST = 64
 """Requests at once that "auto" may reach where nothing else says how many.
@@ -47,19 +54,6 @@ GATHER = 0.02
 preparing a small picture, and so there is one for all of them."""
 
 
-@dataclass
-class InFlight:
-    """A picture on its way.
-
-    Of one task; ``sending`` decides whether a stop waits for it or gives it up.
-    """
-
-    index: int
-    item: Item
-    attempts: int = 0
-    sending: bool = False
-
-
 class Run:
     """One batch, in the event loop it was made in: ``take`` until it is empty, then ``close``.
 
@@ -70,8 +64,10 @@ class Run:
         self, core: Core, exchange: Perform, retry: Retry, images: Images, job: Job
     ) -> None:
         self._core, self._images, self._job = core, images, job
-        check_choice(images, job.settings.choice)
-        self._sink = sink_for(job.settings, images)
+        check_choice(images, job.choice)
+        self._counting = Counting(images, job.choice)
+        self._imported = Imported(job)
+        self._sink = sink_for(job, images)
         self._threads = ThreadPoolExecutor(THREADS, "internvl-prepare")
         self._requester = Requester(core, exchange, retry, job, self._threads)
         # One thread: sinks need no locks, and lines are written in one piece.
@@ -135,6 +131,8 @@ class Run:
             task.cancel()
         if self._main is not None:
             await asyncio.wait({self._main})
+        self._counting.close()
+        self._imported.close()
         self._requester.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._writer.shutdown(wait=False)
@@ -164,6 +162,8 @@ class Run:
                     self._judge.finish()
                 self._done.put_nowait(None)
                 await writing
+                if self._job.part.is_part:
+                    await self._counted()
                 self._meter.close(self._limiter.limit)
         except asyncio.CancelledError:
             raise
@@ -174,6 +174,12 @@ class Run:
                 await loop.run_in_executor(self._writer, self._sink.close)
             except Exception as error:  # noqa: BLE001 - the same
                 self._error = self._error or error
+
+    async def _counted(self) -> None:
+        """Wait a while for what a projection is made for."""
+        counting = self._counting.under_way
+        if counting is not None and not self._halt.is_set():
+            await asyncio.wait({asyncio.wrap_future(counting)}, timeout=COUNT_SECONDS)
 
     async def _unless_halted(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """The task of ``work``, at its end; cancelled where something ended the batch before."""
@@ -189,18 +195,29 @@ class Run:
         """Learn what answers, and what of the output is there."""
         job, settings = self._job, self._job.settings
         ready = await self._requester.ready()
-        run = fingerprint(job.prompt, job.checked, ready.model)
-        await asyncio.get_running_loop().run_in_executor(self._writer, self._sink.open, run)
+        run = job.run(ready.model)
+        loop = asyncio.get_running_loop()
+        self._sink.told(ready.endpoint)
+        await loop.run_in_executor(self._writer, self._sink.open, run)
+        await loop.run_in_executor(self._writer, self._imported.load)
         fixed = None if settings.concurrency == "auto" else settings.concurrency
         endpoint = ready.endpoint
         known = [most for most in (settings.max_concurrency, endpoint.sessions) if most]
         # The caller's limit or the server's own, whichever is less.
-        most = fixed or min(known, default=MOST)
-        self._limiter = self._requester.limiter = Limiter(fixed, most, THREADS)
+        servers = 1 + len(endpoint.others)
+        most = fixed or min(known, default=MOST * servers)
+        self._limiter = self._requester.limiter = Limiter(fixed, most, THREADS, servers)
         # Four times what can be under way: order can be restored over so many, and the caller may
         # lag.
         self._window = asyncio.Semaphore(4 * (most + THREADS))
-        self._meter = ProgressMeter(settings.progress, size_of(self._images), endpoint.usd_per_hour)
+        self._counting.start()
+        if settings.max_usd is not None:
+            await self._counted()
+        whole = job.part.of(self._counting.total)
+        self._requester.spend = guard(job, endpoint, most, left_of(whole, self._sink))
+        self._meter = ProgressMeter(
+            settings.progress, lambda: self._counting.total, price_of(job, endpoint), job.part
+        )
         self._numbers = lambda: self._meter.now(self._limiter.limit)
         self._requester.on_wait = lambda words: self._meter.wait(words, self._limiter.limit)
 
@@ -225,20 +242,27 @@ class Run:
         """Admit one picture after the other, then wait for all of them."""
         index, job, error = 0, self._job, None
         naming = Naming(
-            job.settings.choice, max_pixels=job.checked.max_pixels, digests=self.remembers
+            job.choice,
+            max_pixels=job.checked.max_pixels,
+            digests=self.remembers,
+            filler=Filler(job.prompts),
         )
-        async with aclosing(items(self._images, job.settings.choice, naming)) as found:
+        async with aclosing(self._items(naming)) as found:
             async for item in found:
                 if isinstance(item, End):
                     error = item.error
                     break
-                if self._sink.differs(item.key, item.content):
-                    item = item.clashing()  # noqa: PLW2901
+                if first := self._sink.other(item.identity, item.content):
+                    item = item.clashing(first)  # noqa: PLW2901
                 # Before it is admitted: skipping a million settled keys must not wait for slots.
-                if self._sink.claim(item.key, item.former):
-                    self._meter.skip(failed=self._sink.has_failed(item.key))
+                if self._sink.claim(item.identity, item.former):
+                    self._meter.skip(failed=self._sink.has_failed(item.identity))
                     continue
                 await self._window.acquire()
+                if (done := self._imported.find(item)) is not None:
+                    self._done.put_nowait((index, done))
+                    index += 1
+                    continue
                 await self._limiter.admit()
                 ticket = InFlight(index, item)
                 task = asyncio.create_task(self._process(ticket))
@@ -251,23 +275,30 @@ class Run:
         if error is not None:
             self._end(error)
 
+    def _items(self, naming: Naming) -> AsyncGenerator[Item | End, None]:
+        job = self._job
+        return items(self._images, job.choice, naming, job.part, self._counting.tell)
+
     async def _process(self, ticket: InFlight) -> None:
         """Make one outcome, whatever happens, unless it ends the batch."""
         begun = time.monotonic()
-        description, error = None, None
+        found: list[Answer] = []
+        error = None
         try:
             try:
-                description = await self._requester.describe(ticket, self._halt)
+                found = await self._requester.describe(ticket, self._halt)
             except asyncio.CancelledError:
                 raise
+            except SpendLimitError as caught:
+                self._end(caught, self._core.timeout)  # what is under way is paid for
+                return
             except Exception as caught:  # noqa: BLE001 - recorded, that is the point
                 error = caught
             except BaseException as caught:  # noqa: BLE001 - raised where outcomes are taken
                 self._end(caught)
                 return
             seconds = time.monotonic() - begun
-            item, attempts = ticket.item, ticket.attempts
-            outcome = Outcome(item.key, item.source, description, error, attempts, seconds)
+            outcome = outcome_of(ticket.item, self._job, found, error, ticket.attempts, seconds)
             self._judge(ticket.index, outcome, full=self._window.locked())
         finally:
             await self._limiter.dismiss()

@@ -15,17 +15,21 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Executor
-from dataclasses import replace
-from typing import Any, Protocol, TypeAlias, TypeVar
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, TypeVar
 
 from internvl_modal._utils.daemon_thread import in_daemon
 from internvl_modal.batch.answer_cache import AnswerCache
+from internvl_modal.batch.answers import Answer, ask
 from internvl_modal.batch.faults import is_shortage
 from internvl_modal.batch.limiter import Limiter
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.shrinking import Shrinking
 from internvl_modal.batch.sources.keys import Item
+from internvl_modal.captions.spend import SpendMeter
 from internvl_modal.errors import (
+    EmptyAnswerError,
     ImageError,
     ImageNotSeenError,
     InternVLError,
@@ -37,7 +41,6 @@ from internvl_modal.errors import (
 from internvl_modal.flows.core import Core
 from internvl_modal.flows.discovery import Ready
 from internvl_modal.flows.steps import adrive
-from internvl_modal.schema.results import Description
 from internvl_modal.transport.exchange import Exchange, Exchanged
 from internvl_modal.transport.retry import Retry
 
@@ -52,13 +55,20 @@ THREADS = min(8, (os.cpu_count() or 1) + 2)
 _ONCE = Retry(attempts=1)
 
 
-class InFlight(Protocol):
-    """What the pipeline wants to know of a picture on its way."""
+@dataclass
+class InFlight:
+    """An input on its way; of one task."""
 
+    index: int
     item: Item
-    attempts: int
-    sending: bool
-    """From the moment a request is sent until its answer is recorded or it is put off."""
+    attempts: int = 0
+    waited: float = 0.0
+    """Seconds in which it was not being asked, and which cost its deadline nothing."""
+    sending: bool = False
+    """From the moment a request is sent until its answer is recorded or it is put off.
+
+    Decides whether a stop waits for it or gives it up.
+    """
 
 
 class Requester:
@@ -68,6 +78,8 @@ class Requester:
     """
 
     limiter: Limiter
+    spend: SpendMeter | None = None
+    """Is asked before each request, where money is limited."""
     on_wait: Callable[[str], object] | None = None
     """Is told what everything waits for while a container starts."""
 
@@ -91,8 +103,8 @@ class Requester:
         """
         return await adrive(self._core.ready(), self._exchange, _in_daemon)
 
-    async def describe(self, ticket: InFlight, halt: asyncio.Event) -> Description:
-        """Describe one picture; nothing more is sent once ``halt`` is set."""
+    async def describe(self, ticket: InFlight, halt: asyncio.Event) -> list[Answer]:
+        """Ask all prompts about one picture; nothing more is sent once ``halt`` is set."""
 
         async def exchange(step: Exchange[Any]) -> Exchanged[Any]:
             if self._known is None or not step.request.body:
@@ -105,11 +117,13 @@ class Requester:
         # A new flow each time: what ran out may have stopped it anywhere.
         for attempt in itertools.count(1):
             options = self._shrinking.options()
-            flow = self._core.describe(item.source, job.prompt, options)
+            flow = ask(self._core, item, job, options)
             try:
-                description = await adrive(flow, exchange, self._in_thread)
-                self._shrinking.answered(description.timings.prepare, self.limiter.waits)
-                return description
+                found = await adrive(flow, exchange, self._in_thread)
+                first = found[0].description
+                prepared = first.timings.prepare if first is not None else 0.0
+                self._shrinking.answered(prepared, self.limiter.waits)
+                return found
             except InternVLError as error:
                 if self._shrinking.is_own(options) and _is_refusal(error):
                     self._shrinking.refused()
@@ -132,24 +146,32 @@ class Requester:
         self, step: Exchange[T], ticket: InFlight, halt: asyncio.Event
     ) -> Exchanged[T]:
         """Perform, again where that may help; waiting for a slot costs the deadline nothing."""
-        since, begun, budget = 0.0, 0.0, step.deadline - time.monotonic()
+        since, begun, tries = 0.0, 0.0, 0
+        budget = step.deadline + ticket.waited - time.monotonic()
+        idle = time.monotonic()
         while True:
             try:
                 async with self.limiter.slot():
+                    if self.spend is not None and not self.spend.may_send():
+                        raise self.spend.exhausted()
                     if halt.is_set():
                         raise asyncio.CancelledError
                     # Within the slot: a picture that has waited an hour for its turn has all its
                     # time left.
                     begun = time.monotonic()
+                    ticket.waited += begun - idle
                     since = since or begun
                     ticket.attempts += 1
+                    tries += 1  # of this question: the rule counts each by itself
                     ticket.sending = True
-                    sent = await self._exchange(self._once(step, begun + budget))
+                    with self.spend.request() if self.spend is not None else nullcontext():
+                        sent = await self._exchange(self._once(step, begun + budget))
                 return replace(sent, attempts=ticket.attempts)
             except ServerError as error:
                 # Only the time in which it was being asked counts.
-                budget -= time.monotonic() - begun
-                pause = self._pause(step, error, ticket.attempts, since, budget)
+                idle = time.monotonic()
+                budget -= idle - begun
+                pause = self._pause(step, error, tries, since, budget)
                 if pause is None:
                     raise
             ticket.sending = False
@@ -164,6 +186,8 @@ class Requester:
         """The rule's, but that what the server only put off counts as no attempt for a while."""
         if budget <= 0 or step.so_far.over:
             return None
+        if isinstance(error, EmptyAnswerError) and self._job.gate.climbs:
+            return None  # the ladder asks in another way
         rule = self._retry
         put_off = isinstance(error, RateLimitedError) or error.status == 503
         patience = self._job.checked.timeout or self._core.timeout

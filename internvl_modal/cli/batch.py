@@ -4,87 +4,60 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from internvl_modal.cli.batch_flags import Flags, options_of, taking
 from internvl_modal.cli.common import say
 from internvl_modal.errors import ConfigError
 
 if TYPE_CHECKING:
     from internvl_modal.batch.iterate import Batch
     from internvl_modal.batch.progress import BatchProgress
+    from internvl_modal.batch.sources.inputs import Sources
 
 __all__ = ["batch"]
 
-# Help texts stand apart, so that a signature fits on a line and can be read.
-_SOURCE = (
-    "A folder, a glob, a .txt, .jsonl, .csv or .parquet, a tar, a PDF, or an address of these."
-)
-_BACKEND = "local, endpoint, lmdeploy, modal or a URL."
-_DETAIL = "low, medium, high, auto or a tile count 1-40."
-_STATUS = "Only say what this .jsonl, or folder of texts, holds."
-_RETRY = "Try again what failed before."
 
-Text: TypeAlias = str | None
-
-
-def batch(
-    source: Annotated[str | None, typer.Argument(help=_SOURCE, show_default=False)] = None,
-    out: Annotated[Text, typer.Option(help="A .jsonl, a .parquet, or a folder/ of texts.")] = None,
-    status: Annotated[Path | None, typer.Option(help=_STATUS)] = None,
-    prompt: Annotated[Text, typer.Option(help="What to ask.")] = None,
-    concurrency: Annotated[str, typer.Option(help="Requests at once: a count or auto.")] = "auto",
-    max_concurrency: Annotated[int | None, typer.Option(help="Most that auto may try.")] = None,
-    resume: Annotated[bool, typer.Option(help="Skip what is there, or start anew.")] = True,
-    retry_errors: Annotated[bool, typer.Option("--retry-errors", help=_RETRY)] = False,
-    dedupe: Annotated[bool, typer.Option("--dedupe", help="Ask about equal bytes once.")] = False,
-    column: Annotated[Text, typer.Option(help="Column that holds the pictures.")] = None,
-    key: Annotated[Text, typer.Option(help="Column that holds the keys.")] = None,
-    delimiter: Annotated[Text, typer.Option(help="What divides a CSV.")] = None,
-    pages: Annotated[Text, typer.Option(help="Pages of a PDF: 1-20.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
-    backend: Annotated[Text, typer.Option(help=_BACKEND)] = None,
-    base_url: Annotated[Text, typer.Option(help="URL of an OpenAI-compatible server.")] = None,
-    model: Annotated[Text, typer.Option(help="Model there.")] = None,
-    detail: Annotated[Text, typer.Option(help=_DETAIL)] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Most tokens to write.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 (greedy) to 2.")] = None,
-) -> int:
+@taking
+def batch(flags: Flags) -> int:
     """Describe many pictures; run it again to go on where it stopped. Exit code 1: some failed."""
     # The other arguments mean nothing then: no client is made and nothing is asked.
-    if status is not None:
-        return show_status(status)
-    if source is None or out is None:
+    if flags.status is not None:
+        return show_status(flags.status)
+    if not flags.source or flags.out is None:
         raise ConfigError("SOURCE and --out are needed", hint="or --status OUT")
     from internvl_modal.client.sync import Client
 
-    given: dict[str, Any] = {
-        # typer knows no "a number or a word": what is no number is checked as a word by ``Job``.
-        "concurrency": int(concurrency) if concurrency.isdecimal() else concurrency,
-        "max_concurrency": max_concurrency,
-        "column": column,
-        "key": key,
-        "delimiter": delimiter,
-        "pages": pages,
-        "detail": int(detail) if detail is not None and detail.isdecimal() else detail,
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-    }
-    # None leaves an option out, so that defaults stand in one place.
-    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    options |= {"resume": resume, "retry_errors": retry_errors, "dedupe": dedupe}
-    with Client(backend, base_url=base_url, model=model) as client:
-        done = _report(client.describe_many(source, prompt, out=out, progress=not quiet, **options))
+    options, source = options_of(flags), _source(flags.source)
+    with Client(flags.backend, base_url=flags.base_url, model=flags.model) as client:
+        done = _report(client.describe_many(source, flags.prompt, **options))
     words = f"{done.described:,} described, {done.failed:,} failed"
+    if done.flagged:
+        words += f", {done.flagged:,} flagged"
     if done.skipped:
         words += f", {done.skipped:,} there before"
+    if done.imported:
+        words += f", {done.imported:,} imported"
     if done.failed_before:
         words += f" ({done.failed_before:,} failed: --retry-errors asks again)"
-    say(f"{words} -> {out}")
+    say(f"{words} -> {flags.out}")
+    if done.projection is not None:
+        say(str(done.projection))
     # Scripts see that something failed, also when this run has only skipped it.
     return 1 if done.failed or done.failed_before else 0
+
+
+def _source(names: Sequence[str]) -> str | Sources:
+    """One name, or several as a shell gives them."""
+    from internvl_modal.batch.sources.inputs import STANDARD_INPUT, Sources
+
+    if len(names) == 1 and names[0] != STANDARD_INPUT:
+        return names[0]
+    return Sources(tuple(names))
 
 
 def _report(batch: Batch) -> BatchProgress:

@@ -10,7 +10,7 @@ import io
 import json
 import os
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,8 +65,11 @@ def say(text: str, *, err: bool = False) -> None:
     aloud.
     """
     stream = sys.stderr if err else sys.stdout
+    # Above a bar and not on it: tqdm takes its bars away meanwhile, where it shows any.
+    bars = getattr(sys.modules.get("tqdm.std"), "tqdm", None)
     try:
-        print(text, file=stream, flush=True)
+        with nullcontext() if bars is None else bars.external_write_mode(file=stream):
+            print(text, file=stream, flush=True)
     except OSError:
         with suppress(OSError):  # flushed again at the end
             # Python flushes again when it ends, and would print a traceback then.

@@ -26,7 +26,12 @@ def deploy(
             help="A name of the catalog (plan --list) or owner/name; internvl2_5-78b by default."
         ),
     ] = None,
-    gpu: Annotated[str | None, typer.Option(help="Modal's GPU string: A100-80GB:4.")] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="Modal's GPU string: A100-80GB:4; several with commas.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="lmdeploy-0.7.3, lmdeploy (0.18) or vllm; by the model.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the app.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be made.")] = False,
     wait: Annotated[bool, typer.Option(help="Wait until the model answers.")] = True,
@@ -45,6 +50,7 @@ def deploy(
     # ``-o`` values stay text: pydantic reads them as it reads the environment.
     others: dict[str, Any] = dict(_pair(text) for text in option or [])
     others |= {"gpu": gpu, "name": name, "wait": wait, "keep": keep, "force": force}
+    others |= {"engine": engine} if engine else {}  # or it is among the ``-o``
     made = make(model, dry_run=dry_run, **others)
     if dry_run:
         typer.echo(made.spec)

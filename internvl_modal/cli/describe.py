@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import internvl_modal
+from internvl_modal.captions.presets.registry import preset_of
 from internvl_modal.cli.common import (
     Backend,
     BaseUrl,
@@ -21,6 +22,7 @@ from internvl_modal.cli.common import (
     exit_code,
     fail,
 )
+from internvl_modal.cli.presets import lora_or
 from internvl_modal.errors import ConfigError, InternVLError, WeightsError
 
 
@@ -45,6 +47,14 @@ def describe(
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Most tokens to write.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 (greedy) to 2.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="alt-text, caption, dense, tags, ocr or lora.")
+    ] = None,
+    trigger: Annotated[str | None, typer.Option(help="Trigger word, of --preset lora.")] = None,
+    leave_out: Annotated[
+        list[str] | None, typer.Option(help="What not to name, of --preset lora.")
+    ] = None,
+    tokens: Annotated[int | None, typer.Option(help="75 or 512, of --preset lora.")] = None,
     allow_private_urls: Annotated[
         bool, typer.Option("--allow-private-urls", help="Fetch from private addresses too.")
     ] = False,
@@ -59,6 +69,10 @@ def describe(
     options["allow_private_urls"] = allow_private_urls
     # Before the backend starts: a typo should not cost a download or a GPU's start.
     internvl_modal.DescribeOptions.parse(options)  # type: ignore[arg-type] # checked there
+    if chosen := preset_of(lora_or(preset, trigger, leave_out, tokens)):
+        if stream:
+            raise ConfigError("--preset and --stream", hint="a preset judges whole answers")
+        options["preset"] = chosen
     with _client(backend, base_url, model) as client:
         # The worst of the exit codes; each picture is done before the next is begun.
         return max(
@@ -94,7 +108,7 @@ def _describe_one(
         raise
     except InternVLError as error:
         # ``describe photo.jpg What is this?`` without quotes or ``--prompt`` is the usual mistake.
-        if isinstance(error.__cause__, FileNotFoundError) and (" " in image or image[-1:] == "?"):
+        if isinstance(error.__context__, FileNotFoundError) and (" " in image or image[-1:] == "?"):
             hint = f"is it the prompt? that goes after --prompt; {error.hint}"
             error = InternVLError(error.message, hint=hint)
         if as_json:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import internvl_modal
-from internvl_modal.cli import batch, deploy, describe, doctor, plan, serve, weights
+from internvl_modal.cli import batch, deploy, describe, doctor, gallery, plan, serve, weights
 from internvl_modal.cli.common import fail, failed, mend_console, misused, typer_app
 from internvl_modal.errors import InternVLError, WeightsInterruptedError
 
@@ -90,6 +90,7 @@ for command in (
     plan.plan,
     doctor.doctor,
     batch.batch,
+    gallery.gallery,
     deploy.deploy,
     deploy.status,
     deploy.logs,

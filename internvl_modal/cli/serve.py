@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import socket
+from ipaddress import ip_address
 from typing import Annotated
 
 import typer
@@ -37,8 +39,34 @@ def serve(
             typer.echo(f"key: {made}", err=True)
         # An IPv6 address in a URL stands in brackets (RFC 3986, 3.2.2).
         shown = f"[{host}]" if ":" in host else host
-        typer.echo(f"listening on http://{shown}:{listening.getsockname()[1]}/", err=True)
+        port = listening.getsockname()[1]
+        typer.echo(f"listening on http://{shown}:{port}/", err=True)
+        here = "localhost" if _is_every_address(host) else shown
+        typer.echo(_welcome(f"http://{here}:{port}/", app.state.guests.invite()), err=True)
+        _log_requests()
         run(app, listening, client)
+
+
+def _welcome(url: str, once: str) -> str:
+    """What to do now; a browser does not send what stands after the #, so no log has it."""
+    return (
+        f"page: {url}#once={once} (opens it once without the key)\n"
+        f'example: curl -H "Authorization: Bearer $KEY" -F image=@photo.jpg {url}'
+    )
+
+
+def _is_every_address(host: str) -> bool:
+    """Whether ``host`` stands for all addresses of this machine, and is none to be opened."""
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return not host
+
+
+def _log_requests() -> None:
+    """A line on standard error for each request, and what the package itself has to say."""
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("internvl_modal").setLevel(logging.INFO)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -11,11 +11,17 @@ import anyio.to_thread
 from typing_extensions import Self, Unpack
 
 from internvl_modal._utils.lazy_module import LazyModule
+from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.batch.iterate import AsyncBatch
 from internvl_modal.batch.options import BatchOptions, Job, with_batch_options
+from internvl_modal.batch.prompts import Prompt
 from internvl_modal.batch.sources.inputs import Images
+from internvl_modal.captions.boxes import Located
+from internvl_modal.captions.presets.base import Preset
+from internvl_modal.captions.presets.registry import preset_of
 from internvl_modal.client.base import ClientBase, M, T, of_type
 from internvl_modal.client.streams import AsyncStream
+from internvl_modal.flows import locating
 from internvl_modal.flows.steps import Flow, adrive
 from internvl_modal.protocol.endpoint import Backend, Capabilities
 from internvl_modal.schema.inputs import ImageInputs, ImageSource, Message
@@ -30,6 +36,7 @@ else:  # imported only for those who bring a client of their own
     httpx = LazyModule("httpx")
 
 
+@short_errors
 class AsyncClient(ClientBase):
     """``Client`` for asyncio: the same names, to await; close it with ``aclose`` or ``async with``.
 
@@ -47,7 +54,7 @@ class AsyncClient(ClientBase):
         self,
         backend: str | Backend | None = None,
         *,
-        base_url: str | None = None,
+        base_url: str | Sequence[str] | None = None,
         api_key: str | None = None,
         model: str | None = None,
         timeout: float | None = None,
@@ -72,10 +79,18 @@ class AsyncClient(ClientBase):
 
     @with_options
     async def describe(
-        self, image: ImageInputs, prompt: str | None = None, **options: Unpack[Options]
+        self,
+        image: ImageInputs,
+        prompt: str | None = None,
+        *,
+        preset: str | Preset | None = None,
+        **options: Unpack[Options],
     ) -> Description:
-        """Describe a picture, or several together when given a list."""
-        return await self._run(self._core.describe(image, prompt, options))
+        """Describe a picture, or several together when given a list.
+
+        ``preset``: see ``Client.describe``.
+        """
+        return await self._run(self._core.describe(image, prompt, options, preset_of(preset)))
 
     @with_options
     def stream(
@@ -117,6 +132,11 @@ class AsyncClient(ClientBase):
         return await self._run(self._core.extract(image, schema, prompt, repairs, options))
 
     @with_options
+    async def locate(self, image: ImageSource, what: str, **options: Unpack[Options]) -> Located:
+        """Where ``what`` is in a picture; see ``Client.locate``."""
+        return await self._run(locating.locate(self._core, image, what, options))
+
+    @with_options
     async def describe_video(
         self,
         path: str | Path,
@@ -132,7 +152,7 @@ class AsyncClient(ClientBase):
 
     @with_batch_options
     def describe_many(
-        self, images: Images, prompt: str | None = None, **options: Unpack[BatchOptions]
+        self, images: Images, prompt: Prompt | None = None, **options: Unpack[BatchOptions]
     ) -> AsyncBatch:
         """Describe any number of pictures, for ``async for``; see ``Client.describe_many``.
 

@@ -16,14 +16,18 @@ import weakref
 
 from typing_extensions import Unpack
 
+from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.batch.iterate import AsyncBatch, Batch
 from internvl_modal.batch.options import BatchOptions, with_batch_options
+from internvl_modal.batch.prompts import Prompt
 from internvl_modal.batch.sources.inputs import Images
+from internvl_modal.captions.boxes import Located
+from internvl_modal.captions.presets.base import Preset
 from internvl_modal.client.aio import AsyncClient
 from internvl_modal.client.sync import Client
 from internvl_modal.errors import ConfigError
 from internvl_modal.protocol.endpoint import Backend, Endpoint, preview
-from internvl_modal.schema.inputs import ImageInputs
+from internvl_modal.schema.inputs import ImageInputs, ImageSource
 from internvl_modal.schema.options import Options, with_options
 from internvl_modal.schema.results import Description
 from internvl_modal.settings import Settings
@@ -81,6 +85,7 @@ class _Lent:
         return preview(self._there())
 
 
+@short_errors
 @with_options
 def describe(
     image: ImageInputs,
@@ -88,20 +93,23 @@ def describe(
     *,
     backend: str | Backend | None = None,
     model: str | None = None,
+    preset: str | Preset | None = None,
     **options: Unpack[Options],
 ) -> Description:
     """Describe a picture, or several together when given a list.
 
     ``backend``: a name, a URL or a Backend; None means INTERNVL_MODAL_BASE_URL if set, else a
     small InternVL on this machine. ``model``: what to ask for there; "demo" needs no download.
+    ``preset``: what the text is for, such as "alt-text"; see ``Client.describe``.
     ``options``: ``detail``, ``max_tokens`` and more, see ``help(internvl_modal.Options)``.
     Raises InternVLError and its kinds.
 
     >>> describe("photo.jpg", "What is the dog doing?", detail="high")  # doctest: +SKIP
     """
-    return _client(backend, model).describe(image, prompt, **options)
+    return _client(backend, model).describe(image, prompt, preset=preset, **options)
 
 
+@short_errors
 @with_options
 async def adescribe(
     image: ImageInputs,
@@ -109,6 +117,7 @@ async def adescribe(
     *,
     backend: str | Backend | None = None,
     model: str | None = None,
+    preset: str | Preset | None = None,
     **options: Unpack[Options],
 ) -> Description:
     """``describe`` to await; for many pictures keep an ``AsyncClient`` instead.
@@ -117,13 +126,50 @@ async def adescribe(
     """
     kept = await asyncio.to_thread(_kept, backend, model)
     async with AsyncClient(kept, model=model) as client:
-        return await client.describe(image, prompt, **options)
+        return await client.describe(image, prompt, preset=preset, **options)
 
 
+@short_errors
+@with_options
+def locate(
+    image: ImageSource,
+    what: str,
+    *,
+    backend: str | Backend | None = None,
+    model: str | None = None,
+    **options: Unpack[Options],
+) -> Located:
+    """Where ``what`` is in a picture: boxes in its own pixels, and ``draw()``.
+
+    ``backend``, ``model`` and ``options`` as in ``describe``; it takes an InternVL that was trained
+    to locate.
+
+    >>> locate("table.jpg", "the red cup").draw().save("found.png")  # doctest: +SKIP
+    """
+    return _client(backend, model).locate(image, what, **options)
+
+
+@short_errors
+@with_options
+async def alocate(
+    image: ImageSource,
+    what: str,
+    *,
+    backend: str | Backend | None = None,
+    model: str | None = None,
+    **options: Unpack[Options],
+) -> Located:
+    """``locate`` to await."""
+    kept = await asyncio.to_thread(_kept, backend, model)
+    async with AsyncClient(kept, model=model) as client:
+        return await client.locate(image, what, **options)
+
+
+@short_errors
 @with_batch_options
 def describe_many(
     images: Images,
-    prompt: str | None = None,
+    prompt: Prompt | None = None,
     *,
     backend: str | Backend | None = None,
     model: str | None = None,
@@ -136,10 +182,11 @@ def describe_many(
     return Client(_kept(backend, model), model=model).describe_many(images, prompt, **options)
 
 
+@short_errors
 @with_batch_options
 def adescribe_many(
     images: Images,
-    prompt: str | None = None,
+    prompt: Prompt | None = None,
     *,
     backend: str | Backend | None = None,
     model: str | None = None,

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, TypeAlias
 from typing_extensions import Self
 
 from internvl_modal._utils.lazy_module import LazyModule
+from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.errors import ConfigError, EngineError
 from internvl_modal.flows.core import Opened
 from internvl_modal.flows.steps import Flow
 from internvl_modal.schema.results import Description, Timings
 from internvl_modal.transport.exchange import Exchanged
+from internvl_modal.transport.failures import translated
 
 if TYPE_CHECKING:
     from internvl_modal.transport import aio, sync
@@ -37,7 +39,7 @@ class _Collected:
         self._opened: Opened | None = None
         self._description: Description | None = None
         self._first: float | None = None
-        self._closed = False
+        self._closed = self._ended = False
 
     def logprobs(self) -> dict[str, list[object] | None] | None:
         """Those since the last call, for the gateway; None where the server gives none."""
@@ -46,6 +48,10 @@ class _Collected:
         told = {"content": list(found), "refusal": None}
         found.clear()
         return told
+
+    def thoughts(self) -> str:
+        """Those since the last call, for the gateway."""
+        return "" if self._opened is None else self._opened.collected.thoughts()
 
     @property
     def description(self) -> Description:
@@ -69,9 +75,13 @@ class _Collected:
         return flow
 
     def _feed(self, opened: Opened, chunk: bytes) -> Iterator[str]:
-        for text in opened.collected.feed(chunk):
-            self._first = self._first or time.monotonic()
-            yield text
+        self._ended = not chunk
+        pieces = opened.collected.feed(chunk)
+        del chunk  # it may repeat a key, and whoever keeps an error may keep variables
+        with translated(opened.step):
+            for text in pieces:
+                self._first = self._first or time.monotonic()
+                yield text
 
     def _finish(self, opened: Opened, begun: Exchanged[str | None]) -> None:
         """Check the whole answer and time it; raises what a whole answer would."""
@@ -82,10 +92,12 @@ class _Collected:
             attempts=begun.attempts,
             resent=begun.resent,
         )
-        found = opened.collected.finish()
+        with translated(opened.step):
+            found = opened.collected.finish()
         self._description = found.model_copy(update={"timings": timings})
 
 
+@short_errors
 class Stream(_Collected):
     """Pieces of text as they come; ``.description`` afterwards.
 
@@ -108,8 +120,8 @@ class Stream(_Collected):
         opened.collected.request_id = stream.begun.value
         try:
             # The server may keep the connection open after its last event.
-            while not opened.collected.done and (chunk := stream.next()):
-                yield from self._feed(opened, chunk)
+            while not opened.collected.done and not self._ended:
+                yield from self._feed(opened, stream.next())
             stream.finish()
         # Closing it from another thread breaks the connection, which is no fault then.
         except EngineError:
@@ -138,6 +150,7 @@ class Stream(_Collected):
         self.close()
 
 
+@short_errors
 class AsyncStream(_Collected):
     """Pieces of text as they come, for ``async for``; ``.description`` afterwards.
 
@@ -154,8 +167,8 @@ class AsyncStream(_Collected):
         self._under_way = stream = await self._transport.stream(opened.step)
         opened.collected.request_id = stream.begun.value
         try:
-            while not opened.collected.done and (chunk := await stream.next()):
-                for text in self._feed(opened, chunk):
+            while not opened.collected.done and not self._ended:
+                for text in self._feed(opened, await stream.next()):
                     yield text
             await stream.finish()
         except EngineError:

@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING
 from typing_extensions import Self, Unpack
 
 from internvl_modal._utils.lazy_module import LazyModule
+from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.batch.iterate import Batch
 from internvl_modal.batch.options import BatchOptions, Job, with_batch_options
+from internvl_modal.batch.prompts import Prompt
 from internvl_modal.batch.sources.inputs import Images
+from internvl_modal.captions.boxes import Located
+from internvl_modal.captions.presets.base import Preset
+from internvl_modal.captions.presets.registry import preset_of
 from internvl_modal.client.base import ClientBase, M, T, of_type
 from internvl_modal.client.streams import Stream
+from internvl_modal.flows import locating
 from internvl_modal.flows.steps import Flow, drive
 from internvl_modal.protocol.endpoint import Backend, Capabilities
 from internvl_modal.schema.inputs import ImageInputs, ImageSource, Message
@@ -29,15 +35,17 @@ else:  # imported only for those who bring a client of their own
     httpx = LazyModule("httpx")
 
 
+@short_errors
 class Client(ClientBase):
     """Describes pictures through one backend; thread-safe, close it or use ``with``.
 
     ``backend``: a name ("local", "lmdeploy", "modal"), a URL or a Backend; None means
-    INTERNVL_MODAL_BASE_URL if set, else "local". ``timeout``: seconds for a whole call, retries
-    included, once the backend has started. ``capabilities``: what the server can do and how its
-    model sees pictures, where that cannot be found out. ``http_client``: your own ``httpx.Client``,
-    which is not closed. Every method raises InternVLError and its kinds, see
-    ``internvl_modal.errors``; ``options`` are those of ``help(internvl_modal.Options)``.
+    INTERNVL_MODAL_BASE_URL if set, else "local". ``base_url``: of a server, or a list of those of
+    several servers of the same model, of which the least busy one is asked. ``timeout``: seconds
+    for a whole call, retries included, once the backend has started. ``capabilities``: what the
+    server can do and how its model sees pictures, where that cannot be found out. ``http_client``:
+    your own ``httpx.Client``, which is not closed. Every method raises InternVLError and its kinds,
+    see ``internvl_modal.errors``; ``options`` are those of ``help(internvl_modal.Options)``.
 
     >>> with Client(base_url="http://localhost:8000") as client:  # doctest: +SKIP
     ...     answer = client.describe(["before.jpg", "after.jpg"], "What has changed?")
@@ -48,7 +56,7 @@ class Client(ClientBase):
         self,
         backend: str | Backend | None = None,
         *,
-        base_url: str | None = None,
+        base_url: str | Sequence[str] | None = None,
         api_key: str | None = None,
         model: str | None = None,
         timeout: float | None = None,
@@ -72,10 +80,19 @@ class Client(ClientBase):
 
     @with_options
     def describe(
-        self, image: ImageInputs, prompt: str | None = None, **options: Unpack[Options]
+        self,
+        image: ImageInputs,
+        prompt: str | None = None,
+        *,
+        preset: str | Preset | None = None,
+        **options: Unpack[Options],
     ) -> Description:
-        """Describe a picture, or several together when given a list."""
-        return self._run(self._core.describe(image, prompt, options))
+        """Describe a picture, or several together when given a list.
+
+        ``preset``: what the text is for, such as "alt-text". It is asked for again until it keeps
+        the preset's rules; where it never does, AnswerFlaggedError has the text.
+        """
+        return self._run(self._core.describe(image, prompt, options, preset_of(preset)))
 
     @with_options
     def stream(
@@ -125,6 +142,16 @@ class Client(ClientBase):
         return self._run(self._core.extract(image, schema, prompt, repairs, options))
 
     @with_options
+    def locate(self, image: ImageSource, what: str, **options: Unpack[Options]) -> Located:
+        """Where ``what`` is in a picture: boxes in its own pixels, and ``draw()``.
+
+        Raises OutputInvalidError where the model's numbers are no boxes of 0 to 1000.
+
+        >>> client.locate("table.jpg", "the red cup").boxes  # doctest: +SKIP
+        """
+        return self._run(locating.locate(self._core, image, what, options))
+
+    @with_options
     def describe_video(
         self,
         path: str | Path,
@@ -144,7 +171,7 @@ class Client(ClientBase):
 
     @with_batch_options
     def describe_many(
-        self, images: Images, prompt: str | None = None, **options: Unpack[BatchOptions]
+        self, images: Images, prompt: Prompt | None = None, **options: Unpack[BatchOptions]
     ) -> Batch:
         """Describe any number of pictures, several at once; see ``docs/batches.md``.
 

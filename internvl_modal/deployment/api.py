@@ -8,12 +8,14 @@ client must not hold an event loop up.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 from typing_extensions import Unpack
 
 from internvl_modal._utils.daemon_thread import in_daemon
+from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.credentials import checked_key, proxy_token
 from internvl_modal.deployment import modal_api, modal_build
 from internvl_modal.deployment.design import make_spec
@@ -22,7 +24,7 @@ from internvl_modal.deployment.keys import app_secrets, check_key, key_for, requ
 from internvl_modal.deployment.modal_api import outside_loop
 from internvl_modal.deployment.modal_rules import check_environment, check_options
 from internvl_modal.deployment.options import DeployArguments, DeployOptions, with_deploy_arguments
-from internvl_modal.deployment.planned import planned
+from internvl_modal.deployment.planned import planned, required
 from internvl_modal.deployment.publish import Publication
 from internvl_modal.deployment.records import new_version, recorded, remember
 from internvl_modal.errors import ConfigError, DeployError
@@ -38,11 +40,12 @@ A second Ctrl-C does not wait for it.
 """
 
 
+@short_errors
 @with_deploy_arguments
 def deploy(
     model: str | None = None,
     *,
-    gpu: str | None = None,
+    gpu: str | Sequence[str] | None = None,
     name: str | None = None,
     api_key: str | None = None,
     dry_run: bool = False,
@@ -53,8 +56,9 @@ def deploy(
 ) -> Deployment:
     """Deploy ``model`` (internvl2_5-78b by default) to Modal, or update its deployment.
 
-    ``api_key`` is the one kept from the last deploy, else a new one (INTERNVL_MODAL_API_KEY where
-    another machine has deployed it). ``wait`` downloads the weights where they are missing and
+    Of several ``gpu`` Modal takes the first that is free; each must fit. ``api_key`` is the one
+    kept from the last deploy, else a new one (INTERNVL_MODAL_API_KEY where another machine has
+    deployed it). ``wait`` downloads the weights where they are missing and
     returns once the model answers; ``dry_run`` says what would be made, in ``.spec``, without a
     call to Modal; ``force`` deploys what the plan refuses. Raises ConfigError, DeployError,
     PlanError and WeightsError; what fails leaves the old one serving, or with ``wait`` puts it
@@ -70,11 +74,12 @@ def deploy(
     return outside_loop(work.run, work.stop)
 
 
+@short_errors
 @with_deploy_arguments
 async def adeploy(
     model: str | None = None,
     *,
-    gpu: str | None = None,
+    gpu: str | Sequence[str] | None = None,
     name: str | None = None,
     api_key: str | None = None,
     dry_run: bool = False,
@@ -97,6 +102,7 @@ async def adeploy(
         raise
 
 
+@short_errors
 def connect(
     name: str | None = None,
     *,
@@ -112,6 +118,7 @@ def connect(
     return outside_loop(lambda: _connected(name, given, environment))
 
 
+@short_errors
 async def aconnect(
     name: str | None = None,
     *,
@@ -134,6 +141,7 @@ def _connected(name: str | None, key: SecretStr | None, environment: str | None)
     options = (record and record.options_of(tags)) or {
         "model": tags.get("model", _model_of(wanted)),
         "gpu": tags.get("gpu"),
+        "engine": tags.get("engine"),
         "startup_timeout": int(tags.get("startup_timeout", 0)) or None,
     }
     # A key from the environment counts only where this machine has kept none for what is deployed:
@@ -163,7 +171,7 @@ def module_app() -> modal.App:
             f"environment={wanted!r}, but modal deploys to another one",
             hint=f"modal deploy --env {wanted}, or MODAL_ENVIRONMENT={wanted}",
         )
-    spec = make_spec(options, planned(options, "catalogue").require())
+    spec = make_spec(options, required(planned(options, "catalogue")))
     tags = modal_api.tags_of(spec.app, spec.environment)
     record = recorded(settings, spec.app, spec.environment)
     # The environment's key may only start a deployment; with one that exists it must be the old

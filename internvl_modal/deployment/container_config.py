@@ -43,6 +43,10 @@ PORT = 23333
 """LMDeploy's own default. In a container it collides with nothing."""
 
 
+PRELOAD = "INTERNVL_MODAL_PRELOAD"
+"""Set where Modal takes a snapshot of the container's memory once its modules are imported."""
+
+
 NOT_THE_ENGINES = ("MODAL_", "INTERNVL_MODAL_")
 """What the names of variables begin with that the engine does not get.
 
@@ -65,14 +69,24 @@ class ContainerConfig:
     served: str
     volume: str
     startup_timeout: int
-    settings: dict[str, Any] = field(repr=False)
-    """Of the LMDeploy server, by the names of its options."""
+    engine: str
+    """A name in ``engines.registry``."""
+    machines: tuple[dict[str, Any], ...] = field(repr=False)
+    """What the engine is started with on each of the machines that it may find itself on.
+
+    Each has ``gpu``, a type and how many, ``memory``, bytes of one, and ``settings``, the engine's
+    options by their names.
+    """
     engine_args: tuple[str, ...] = ()
     """Further ones, as on its command line."""
     env: dict[str, str] = field(default_factory=dict, repr=False)
     """Variables of the engine beside the image's."""
     liveness: float = 0
     """How long the engine may be silent while requests run; 0: for ever."""
+    sessions: int | None = None
+    """Requests that one engine answers at once, by the plan."""
+    startup: tuple[float, float] | None = None
+    """Seconds of a cold start, at best and at worst, by the plan."""
     version: str = ""
     """Of the deploy; it marks lines in the log."""
 

@@ -13,31 +13,11 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, requires
 from importlib.resources import files
 
+from internvl_modal.engines.base import EngineOptions
 from internvl_modal.errors import DeployError
 
-LMDEPLOY_IMAGE = "openmmlab/lmdeploy:v0.7.3-cu12"
-"""Ubuntu 22.04, CUDA 12.4, Python 3.10 with LMDeploy in /opt/py3 and its source in /opt/lmdeploy.
-"""
-
-
 PYTHON = "3.12"
-"""Of Modal's own process. LMDeploy keeps its 3.10 in /opt/py3, which Modal 1.7 will not run."""
-
-
-FLASH_ATTENTION = (
-    "https://github.com/Dao-AILab/flash-attention/releases/download/v2.7.4.post1/"
-    "flash_attn-2.7.4.post1+cu12torch2.6cxx11abiFALSE-cp310-cp310-linux_x86_64.whl"
-)
-"""Built for the image's Python 3.10 and its torch 2.6.0 of PyPI (CUDA 12.4, old C++ ABI). By its
-version alone pip would take the sources, and compile them for an hour where no wheel fits."""
-
-
-# InternVL's remote code needs timm. All that the two require is in the image already: with
-# dependencies pip might exchange its torch.
-LMDEPLOY_PACKAGES = (
-    "/opt/py3/bin/python -m pip install --no-cache-dir --no-deps timm==1.0.15",
-    f"/opt/py3/bin/python -m pip install --no-cache-dir --no-deps 'flash-attn @ {FLASH_ATTENTION}'",
-)
+"""Of Modal's own process. LMDeploy 0.7.3 keeps its 3.10, which Modal 1.7 will not run."""
 
 
 EXTRAS = ("gateway", "formats")
@@ -62,21 +42,26 @@ class ImageSpec:
 
 
 @cache
-def gpu_image(*, flash_attention: bool) -> ImageSpec:
-    """LMDeploy's own image with what the model's code needs, and this package's requirements.
+def gpu_image(engine: type[EngineOptions], *, flash_attention: bool) -> ImageSpec:
+    """The engine's own image with what the model's code needs, and this package's requirements.
 
     Without ``flash_attention`` for GPUs that flash-attn refuses at the first picture.
 
     Cached: the requirements are read from the distribution's files.
     """
-    commands = LMDEPLOY_PACKAGES if flash_attention else LMDEPLOY_PACKAGES[:1]
-    return ImageSpec(LMDEPLOY_IMAGE, PYTHON, _packages(), commands)
+    commands = engine.build(flash_attention=flash_attention)
+    return ImageSpec(engine.image, PYTHON, _packages(), commands)
 
 
 @cache
 def cpu_image() -> ImageSpec:
     """Debian with this package's requirements."""
     return ImageSpec("debian_slim", PYTHON, _packages())
+
+
+def bare_image() -> ImageSpec:
+    """Debian alone, where nothing but Modal's client is needed."""
+    return ImageSpec("debian_slim", PYTHON, ())
 
 
 def required() -> list[str]:

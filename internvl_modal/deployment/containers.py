@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,32 +28,38 @@ from internvl_modal.deployment.container_config import (
     KEY,
     NOT_THE_ENGINES,
     PORT,
+    PRELOAD,
     VERSION_KEY,
     VOLUMES,
     ContainerConfig,
 )
+from internvl_modal.deployment.machine import find_machine
 from internvl_modal.deployment.watchdog import Watchdog, ask_one_token, end_container
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from internvl_modal.deployment.served_app import ServedApp
-    from internvl_modal.engines.lmdeploy_process import LMDeployServer
+    from internvl_modal.engines.server_process import EngineServer
     from internvl_modal.weights.progress import DownloadProgress
 
 
-LMDEPLOY = "/opt/py3/bin/lmdeploy"
-"""LMDeploy's command in its image, in a Python of its own."""
+if os.environ.get(PRELOAD):
+    # In a container of which Modal takes a snapshot: what is imported now need not be imported at
+    # any later start.
+    for module in ("client.aio", "deployment.served_app", "gateway.app"):
+        import_module(f"internvl_modal.{module}")
 
 
 def serve() -> None:
-    """Start LMDeploy on the cached weights, wait for it, show it a picture, and watch over it.
+    """Start the engine on the cached weights, wait for it, show it a picture, and watch over it.
 
     Returns once the server answers; Modal then sends requests to its port. Whatever is raised
     before ends the container, and Modal starts another, so that the cause must be in the log.
     """
     _log_to_stdout()
     config = ContainerConfig.from_environment()
+    from internvl_modal.engines.registry import engine_of
     from internvl_modal.weights.cache import WeightsCache
 
     _tell(config, "checking the weights")
@@ -60,18 +67,21 @@ def serve() -> None:
     # Offline: a container that serves has no Hub token, and must not begin a download of 157 GB
     # while a GPU is paid for.
     weights = cache.ensure(config.model, config.revision, offline=True, progress=None)
+    machine = find_machine(config.machines)
     _tell(
         config,
-        f"loading the weights; LMDeploy runs the Python code of {config.model} at commit "
-        f"{weights.commit}",
+        f"loading the weights on {machine['gpu']}; {config.engine} runs the Python code of "
+        f"{config.model} at commit {weights.commit}",
     )
     # Made before the server, as it reads the log from its first line on.
     dog = Watchdog(
+        engine_of(config.engine).program,
         liveness=config.liveness,
         ask=partial(ask_one_token, PORT, os.environ[KEY], config.served, config.liveness),
         look=partial(_show_a_picture, config),
     )
-    server = _start_lmdeploy(config, str(weights), dog.heed)
+    settings = {**machine["settings"], "model": str(weights)}
+    server = _start_engine(config, settings, dog.heed)
     _tell(config, "warming up")
     _show_a_picture(config)
     dog.begin()
@@ -138,17 +148,27 @@ def describe_part(part: dict[str, Any]) -> dict[str, int]:
     _log_to_stdout()
     config = ContainerConfig.from_environment()
     from internvl_modal.client.sync import Client
+    from internvl_modal.deployment.map_budget import left_in
+    from internvl_modal.errors import SpendLimitError
 
     pairs = ((key, part["folder"] + key.removeprefix(part["address"])) for key in part["keys"])
-    counts = {"described": 0, "failed": 0}
+    counts = {"described": 0, "failed": 0, "left": len(part["keys"])}
+    paid = left_in(part["budget"])
+    if paid is None:
+        return counts
     with tempfile.TemporaryDirectory() as folder:
         lines = Path(folder, "part.jsonl")
         try:
             with Client(_backend(config), timeout=config.startup_timeout + 600) as client:
                 for outcome in client.describe_many(
-                    pairs, part["prompt"], out=lines, **part["options"]
+                    pairs, part["prompt"], out=lines, **{**part["options"], **paid}
                 ):
                     counts["described" if outcome.ok else "failed"] += 1
+                    counts["left"] -= 1
+        except SpendLimitError:
+            if lines.exists():
+                _put(lines, part["out"], config, with_errors=False)
+            return counts
         # Also when Modal ends the container: what has been answered is paid for and must be kept.
         except BaseException:
             if lines.exists():
@@ -188,8 +208,12 @@ def _backend(config: ContainerConfig) -> ServedApp:
         config.app,
         environment=config.environment,
         model=config.served,
+        engine=config.engine,
         api_key=os.environ[KEY],
         proxy=proxy_token(Settings.load()),
+        # Of the plan what a container needs: how many to ask at once, and how long a start takes.
+        sessions=config.sessions,
+        startup=config.startup and (config.startup[0], config.startup[1]),  # JSON has lists
     )
 
 
@@ -206,22 +230,24 @@ def _download(
         tell(error)
 
 
-def _start_lmdeploy(
-    config: ContainerConfig, weights: str, on_line: Callable[[str], None]
-) -> LMDeployServer:
-    """LMDeploy, ready to answer on all interfaces."""
-    from internvl_modal.engines.lmdeploy import LMDeployOptions
-    from internvl_modal.engines.lmdeploy_process import LMDeployServer
+def _start_engine(
+    config: ContainerConfig, settings: dict[str, Any], on_line: Callable[[str], None]
+) -> EngineServer:
+    """The engine, ready to answer on all interfaces.
+
+    ``settings`` name the folder of the weights: the engine must not ask the Hub.
+    """
+    from internvl_modal.engines.base import FOLDER
+    from internvl_modal.engines.registry import engine_of
+    from internvl_modal.engines.server_process import EngineServer
     from internvl_modal.errors import DeployError
 
-    # The folder stands where the repository was: LMDeploy must not ask the Hub.
-    settings = {**config.settings, "model": weights, "server_port": PORT}
+    engine = engine_of(config.engine)
     keys = [os.environ[name] for name in (KEY, VERSION_KEY) if name in os.environ]
-    options = LMDeployOptions.parse(api_keys=keys, **settings)
-    server = LMDeployServer(
-        options,
-        executable=LMDEPLOY,
-        env=engine_environment(os.environ, config.env),
+    server = EngineServer(
+        engine.parse(api_keys=keys, **{**settings, "server_port": PORT}),
+        executable=f"{FOLDER}/{engine.program}",
+        env=engine_environment(os.environ, {**engine.variables, **config.env}),
         engine_args=config.engine_args,
         on_line=on_line,
     )
@@ -253,7 +279,8 @@ def _show_a_picture(config: ContainerConfig) -> None:
     from internvl_modal.client.sync import Client
     from internvl_modal.deployment.served_app import FixedBackend
 
-    backend = FixedBackend(f"http://127.0.0.1:{PORT}/v1", os.environ[KEY], config.served)
+    url = f"http://127.0.0.1:{PORT}/v1"
+    backend = FixedBackend(url, os.environ[KEY], config.served, config.engine)
     with Client(backend, timeout=config.startup_timeout) as client:
         answer = client.describe(_test_picture(), max_tokens=8)
     print(f"a picture: {answer.usage.prompt_tokens} prompt tokens, {answer.text!r}", flush=True)  # noqa: T201
@@ -270,7 +297,7 @@ def _test_picture() -> bytes:
     return file.getvalue()
 
 
-def _watch_over(server: LMDeployServer, dog: Watchdog) -> None:
+def _watch_over(server: EngineServer, dog: Watchdog) -> None:
     """Wait for the end of the server, then end the container with it."""
     end_container(dog.watch(server, PORT), server.tail())
 

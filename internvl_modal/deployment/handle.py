@@ -6,30 +6,32 @@ after the app was deployed anew. Each method asks Modal when it is called.
 
 from __future__ import annotations
 
-import builtins
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from functools import cached_property
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 from typing_extensions import Unpack
 
 from internvl_modal._utils.lazy_module import LazyModule
+from internvl_modal._utils.notebook import card, table
+from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.client.aio import AsyncClient
 from internvl_modal.client.sync import Client
-from internvl_modal.deployment import modal_api
+from internvl_modal.deployment import billing
+from internvl_modal.deployment.billing import DeploymentCost
 from internvl_modal.deployment.design import make_spec
 from internvl_modal.deployment.keys import container_variables
-from internvl_modal.deployment.modal_api import errors_of, outside_loop
-from internvl_modal.deployment.options import DeployOptions
+from internvl_modal.deployment.managed import ManagedApp
+from internvl_modal.deployment.modal_api import outside_loop
 from internvl_modal.deployment.planned import planned
 from internvl_modal.deployment.remote_batch import Mapped, map_pictures
 from internvl_modal.deployment.served_app import ServedApp
 from internvl_modal.deployment.spec import DeploymentSpec
 from internvl_modal.errors import ConfigError, DeployError, MissingExtraError
 from internvl_modal.models.catalogue import find_model
-from internvl_modal.planning.cost import Cost
 from internvl_modal.planning.plan import Plan
 from internvl_modal.schema.options import Options, with_options
 
@@ -38,26 +40,9 @@ if TYPE_CHECKING:
 else:
     openai = LazyModule("openai")
 
-State: TypeAlias = Literal["stopped", "cold", "starting", "ready"]
 
-
-@dataclass(frozen=True)
-class Status:
-    """One moment of the model's server.
-
-    "cold": the next request starts it; "starting": requests wait and none is answered yet.
-    """
-
-    state: State
-    containers: int
-    running: int
-    """Requests being answered."""
-    waiting: int
-    """Requests that wait for a container."""
-
-
-@dataclass(frozen=True)
-class Deployment:
+@short_errors
+class Deployment(ManagedApp):
     """An app on Modal that serves a model, or with ``dry_run`` what it would be.
 
     Methods that ask Modal raise DeployError.
@@ -69,14 +54,6 @@ class Deployment:
     >>> with found.client() as client:  # doctest: +SKIP
     ...     print(client.describe("photo.jpg"))
     """
-
-    options: DeployOptions
-    """What was chosen, as far as this machine knows; name, model and GPU at least."""
-    api_key: SecretStr | None = field(repr=False)
-    """None where this machine does not know it: such a deployment can be managed, not asked."""
-    proxy: tuple[SecretStr, SecretStr] | None = field(default=None, repr=False)
-    found_urls: Mapping[str, str] | None = field(default=None, repr=False)
-    """None where it was only a dry run."""
 
     @classmethod
     def of(
@@ -97,16 +74,27 @@ class Deployment:
         dry = ", dry run" if self.dry_run else ""
         return f"<Deployment {self.name!r} of {self.model} on {self.options.gpu}{dry}>"
 
+    def to_dict(self) -> dict[str, object]:
+        """What it is and where, without its key, ready for JSON."""
+        return {
+            "name": self.name,
+            "environment": self.options.environment,
+            "dry_run": self.dry_run,
+            "urls": dict(self.found_urls or {}),
+            "spec": self.spec.to_dict(),
+        }
+
+    def _repr_html_(self) -> str:
+        facts = [self.model, f"{self.spec.cost_per_hour:.2f} USD an hour while it runs"]
+        facts += ["dry run: nothing was deployed"] if self.dry_run else []
+        details = {"where": table(self.found_urls)} if self.found_urls else {}
+        details["what it is made of"] = f"<pre>{escape(str(self.spec))}</pre>"
+        return card(self.name, facts, details=details)
+
     @cached_property
     def spec(self) -> DeploymentSpec:
         """All of it, as plain data; asks the Hub for a model that is not in the catalog."""
         return make_spec(self.options, planned(self.options, "catalogue"))
-
-    @property
-    def name(self) -> str:
-        """The app's name."""
-        assert self.options.name is not None  # nosec B101  # design sets it: for the type checker
-        return self.options.name
 
     @property
     def model(self) -> str:
@@ -119,31 +107,25 @@ class Deployment:
         return self.spec.plan
 
     @property
-    def dry_run(self) -> bool:
-        """Whether nothing was made."""
-        return self.found_urls is None
-
-    @property
-    def urls(self) -> Mapping[str, str]:
-        """Where it answers: ``openai`` (up to ``/v1``) and ``rest``.
-
-        As they were when the handle was made: Modal's URLs follow from names and do not change with
-        a deploy.
-        """
-        if self.found_urls is None:
-            raise DeployError(
-                f"{self.name} was only a dry run", hint="deploy it without dry_run=True"
-            )
-        return self.found_urls
-
-    @property
     def secrets(self) -> dict[str, str]:
         """The variables that let a container ask this deployment."""
         return container_variables(self._key(), self.proxy)
 
-    def cost(self) -> Cost:
-        """USD an hour, an idle window, a start, a thousand pictures."""
-        return self.plan.cost
+    def cost(
+        self, *, since: datetime | timedelta | None = None, pictures: int | None = None
+    ) -> DeploymentCost:
+        """USD an hour, an idle window, a start, a thousand pictures, as the plan has them.
+
+        With ``since``, a time or how long ago, ``.billed`` is what Modal has billed from then on,
+        in whole hours, and what 1,000 pictures really cost: of the ``pictures`` that you know of,
+        else of the requests that Modal counted. Raises DeployError where Modal tells no bills.
+        """
+        bill = None
+        if since is not None:
+            self._require_real()
+            where = self.name, self.options.environment
+            bill = outside_loop(lambda: billing.billed(*where, since, pictures))
+        return DeploymentCost.beside(self.plan.cost, bill)
 
     def backend(self) -> ServedApp:
         """The backend behind this deployment's clients."""
@@ -157,11 +139,13 @@ class Deployment:
             self.name,
             environment=self.options.environment,
             model=self.model,
+            engine=self._engine,
             api_key=self._key(),
             proxy=self.proxy,
             plan=self._known_plan,
             timeout=self._patience,
             url=url,
+            revision=self.options.revision,
         )
 
     def client(self, **arguments: Any) -> Client:
@@ -208,6 +192,7 @@ class Deployment:
         part_size: int = 500,
         containers: int = 1,
         bucket_secret: str | None = None,
+        max_usd: float | None = None,
         **options: Unpack[Options],
     ) -> Mapped:
         """Describe pictures of a Volume or bucket on Modal itself, where they need not travel.
@@ -218,7 +203,9 @@ class Deployment:
         ``containers`` prepare pictures, on CPUs.
 
         Blocks until all parts are done; a part that fails is named at the end, and the same call
-        later describes only what is missing.
+        later describes only what is missing. ``max_usd``: most that all machines may cost, the
+        idle window included; SpendLimitError before anything runs where even the best case is
+        over, and at the end where it was reached.
         """
         self._require_real()
         return outside_loop(
@@ -232,76 +219,9 @@ class Deployment:
                 part_size=part_size,
                 containers=containers,
                 bucket_secret=bucket_secret,
+                max_usd=max_usd,
             )
         )
-
-    def status(self) -> Status:
-        """Containers, requests and state of the model's server.
-
-        Modal's statistics tell them: the server itself is neither woken nor kept awake.
-        """
-        self._require_real()
-        if outside_loop(lambda: modal_api.tags_of(self.name, self.options.environment)) is None:
-            return Status("stopped", 0, 0, 0)
-        with errors_of(f"asking for the state of {self.name}"):
-            stats = outside_loop(self._serve().get_current_stats)
-        state: State = "ready" if stats.num_total_runners else "cold"
-        if stats.backlog and not stats.num_running_inputs:
-            state = "starting"
-        return Status(state, stats.num_total_runners, stats.num_running_inputs, stats.backlog)
-
-    def logs(self, *, tail: int = 100, follow: bool = False) -> Iterator[str]:
-        """The last ``tail`` lines of the app's log; with ``follow`` new ones as they come."""
-        import modal
-
-        self._require_real()
-        if tail < 0:
-            raise ConfigError(f"tail = {tail}: it must be at least 0")
-        # Each ``next`` is a call of its own, in a thread where a loop runs here: the iterator is
-        # Modal's and blocks between two lines.
-        with errors_of(f"reading the log of {self.name}"):
-            app = outside_loop(
-                lambda: modal.App.lookup(self.name, environment_name=self.options.environment)
-            )
-            sources = [
-                *([app.logs.tail(tail)] if tail else []),
-                *([app.logs.stream()] if follow else []),
-            ]
-            for source in sources:
-                entries = iter(source)
-                while (entry := outside_loop(partial(next, entries, None))) is not None:
-                    yield entry.message.rstrip("\n")
-
-    def scale(self, *, min: int | None = None, max: int | None = None) -> None:
-        """Change how many GPU containers run at least and at most, until the next deploy.
-
-        Containers that run are not stopped by it before they are idle.
-        """
-        self._require_real()
-        wanted = {"min_containers": min, "max_containers": max}
-        given = {name: value for name, value in wanted.items() if value is not None}
-        if not given:
-            raise ConfigError("scale changes nothing", hint="give a minimum, a maximum or both")
-        # A maximum of 0 would be an app that takes requests and never answers one.
-        if (min or 0) < 0 or (max is not None and max < builtins.max(min or 0, 1)):
-            raise ConfigError(
-                f"min = {min}, max = {max}: these are no numbers of containers",
-                hint="give a minimum of 0 or more, and a maximum of 1 or more that is not below it",
-            )
-        with errors_of(f"scaling {self.name}"):
-            outside_loop(lambda: self._serve().autoscaler.update(**given))
-
-    def stop(self) -> None:
-        """Stop the app and all its containers; weights and key are kept for the next deploy."""
-        import modal
-
-        self._require_real()
-        with errors_of(f"stopping {self.name}"):
-            outside_loop(
-                lambda: modal.App.lookup(
-                    self.name, environment_name=self.options.environment
-                ).stop()
-            )
 
     def _key(self) -> SecretStr:
         if self.api_key is None:
@@ -310,6 +230,11 @@ class Deployment:
                 hint="pass api_key= or set INTERNVL_MODAL_API_KEY",
             )
         return self.api_key
+
+    @property
+    def _engine(self) -> str:
+        """Its engine; 0.7.3 where it is from before there was a choice."""
+        return self.options.engine or "lmdeploy-0.7.3"
 
     @property
     def _patience(self) -> float:
@@ -322,10 +247,3 @@ class Deployment:
         """What prices pictures, where it is known without asking the Hub for the model."""
         known = "spec" in self.__dict__ or find_model(self.options.model)
         return self.plan if known else None
-
-    def _serve(self) -> Any:
-        return modal_api.function(self.name, "serve", self.options.environment)
-
-    def _require_real(self) -> None:
-        """Raise DeployError where there is nothing on Modal."""
-        _ = self.urls  # raises it; an assertion would be gone under ``python -O``

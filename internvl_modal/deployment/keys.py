@@ -13,14 +13,20 @@ from collections.abc import Mapping
 
 from pydantic import SecretStr
 
-from internvl_modal.credentials import PROXY_VARIABLES, checked_key, proxy_token
+from internvl_modal.credentials import (
+    LOGIN_SOURCE,
+    PROXY_VARIABLES,
+    checked_key,
+    hub_token_source,
+    proxy_token,
+)
 from internvl_modal.deployment import modal_api
 from internvl_modal.deployment.container_config import KEY, VERSION_KEY
 from internvl_modal.deployment.modal_build import Secrets
 from internvl_modal.deployment.options import DeployOptions
 from internvl_modal.deployment.records import Record
 from internvl_modal.deployment.spec import HUB, HUGGING_FACE, DeploymentSpec
-from internvl_modal.engines.lmdeploy import LMDeployOptions
+from internvl_modal.engines.registry import engine_of
 from internvl_modal.errors import (
     ConfigError,
     DeployError,
@@ -35,15 +41,15 @@ Paths of this machine mean nothing in a container, and a container must be able 
 
 
 def check_key(spec: DeploymentSpec, key: SecretStr | str) -> None:
-    """Refuse a key that LMDeploy could not be started with, a second one beside it.
+    """Refuse a key that the engine could not be started with, a second one beside it.
 
-    Beside a second one, since LMDeploy's parser treats several differently from one.
+    Beside a second one, since a parser treats several differently from one.
     """
-    LMDeployOptions.parse(api_keys=[key, new_key()], **spec.plan.settings)
+    engine_of(spec.plan.engine).parse(api_keys=[key, new_key()], **spec.plan.settings)
 
 
 def new_key() -> SecretStr:
-    """A key with a prefix, as LMDeploy takes no dash before one of several."""
+    """A key with a prefix, as no engine takes a dash before one of several."""
     return SecretStr(f"ivl-{secrets.token_urlsafe(32)}")
 
 
@@ -94,12 +100,16 @@ def app_secrets(
     if version_key is not None:
         variables[VERSION_KEY] = version_key.get_secret_value()
     found: dict[str, dict[str, str] | None] = {KEY: variables}
-    if switches := hub_switches(os.environ):
-        found[HUB] = switches
+    switches = hub_switches(os.environ)
     if modal_api.secret_exists(HUGGING_FACE, spec.environment):
         found[HUGGING_FACE] = None
-    elif settings.hf_token is not None:
-        found[HUGGING_FACE] = {"HF_TOKEN": settings.hf_token.get_secret_value()}
+        switches[LOGIN_SOURCE] = f"the Secret {HUGGING_FACE} on Modal"
+    elif (token := checked_key(settings.hf_token)) is not None:
+        found[HUGGING_FACE] = {"HF_TOKEN": token.get_secret_value()}
+        source = hub_token_source(token, given=True)
+        switches[LOGIN_SOURCE] = f"{source} on the machine that deployed"
+    if switches:
+        found[HUB] = switches
     return found
 
 

@@ -159,13 +159,13 @@ def tags_of(app: str, environment: str | None) -> dict[str, str] | None:
 def to_tag(value: str) -> str:
     """A tag holds up to 63 characters of few kinds.
 
-    Modal refuses slashes and colons in tags, and repositories and GPU strings have them.
+    Modal refuses slashes, colons and commas in tags, and repositories and lists of GPUs have them.
     """
-    return value.replace("/", "--").replace(":", "..")
+    return value.replace("/", "--").replace(":", "..").replace(",", "._.")
 
 
 def _from_tag(value: str) -> str:
-    return value.replace("--", "/", 1).replace("..", ":", 1)
+    return value.replace("._.", ",").replace("--", "/", 1).replace("..", ":")
 
 
 def workspace_name() -> str:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from internvl_modal.deployment.spec import DeploymentSpec, FunctionSpec
 
 
+BILL = "deployment"
+"""The tag by which a bill tells what was spent for a deployment, downloads and schedules too."""
+
+
 Secrets: TypeAlias = "Mapping[str, Mapping[str, str] | None]"
 """By name: the variables to make a secret of, or None for the one of that name on Modal."""
 
@@ -39,7 +43,9 @@ def build(spec: DeploymentSpec, secrets: Secrets, version: str) -> modal.App:
     spec = replace(spec, container=replace(spec.container, version=version))
     told = {
         "model": spec.container.model,
-        "gpu": spec.plan.gpu_string,
+        "gpu": (spec.options.gpu or spec.plan.gpu_string).replace("!", ""),
+        "engine": spec.container.engine,
+        BILL: spec.app,
         "startup_timeout": str(spec.container.startup_timeout),
         "version": version,
     }
@@ -47,7 +53,7 @@ def build(spec: DeploymentSpec, secrets: Secrets, version: str) -> modal.App:
     # A tag that is too long is left out; ``connect`` then falls back to names.
     app = modal.App(spec.app, tags={n: tag for n, tag in tags.items() if len(tag) <= 63})
     # One object for all functions of equal images.
-    images = {function.image: _image(function.image) for function in spec.functions}
+    images = {function.image: image_of(function.image) for function in spec.functions}
     for function in spec.functions:
         _add(app, function, images[function.image], spec, secrets)
     return app
@@ -62,8 +68,13 @@ def build_alone(
     """
     import modal
 
-    app = modal.App(name)
-    return app, _add(app, function, _image(function.image), spec, secrets)
+    app = modal.App(name, tags=bill_tags(spec.app))
+    return app, _add(app, function, image_of(function.image), spec, secrets)
+
+
+def bill_tags(app: str) -> dict[str, str]:
+    """Tags of an app that works for the deployment ``app``; none where its name is too long."""
+    return {BILL: app} if len(app) <= 63 else {}
 
 
 def _add(
@@ -79,10 +90,11 @@ def _add(
     return app.function(
         name=function.name,
         image=image,
-        env=dict(spec.container.to_environment()),
+        env={**spec.container.to_environment(), **function.env},
         secrets=_secrets(function, secrets, spec.environment),
         volumes=_mounts(function, spec.environment),
-        gpu=function.gpu,
+        # One as a text: a list of one is another function to Modal.
+        gpu=list(function.gpus) if len(function.gpus) > 1 else next(iter(function.gpus), None),
         cpu=function.cpu,
         memory=function.memory,
         timeout=function.timeout,
@@ -92,6 +104,7 @@ def _add(
         buffer_containers=function.buffer_containers or None,
         scaledown_window=function.scaledown_window,
         region=function.region,
+        enable_memory_snapshot=function.snapshot,
     )(decorated)
 
 
@@ -101,11 +114,13 @@ def _mounts(
     """Volumes by path, made where they are missing, and the bucket where there is one."""
     import modal
 
+    volumes = [(*each, function.read_only) for each in function.volumes.items()]
+    volumes += [(*each, False) for each in function.caches.items()]
     mounts: dict[str | PurePosixPath, modal.Volume | modal.CloudBucketMount] = {
         path: modal.Volume.from_name(
             name, environment_name=environment, create_if_missing=True
-        ).with_mount_options(read_only=function.read_only)
-        for path, name in function.volumes.items()
+        ).with_mount_options(read_only=read_only)
+        for path, name, read_only in volumes
     }
     if bucket := function.bucket:
         secret = None
@@ -125,7 +140,7 @@ def _mounts(
     return mounts
 
 
-def _image(spec: ImageSpec) -> modal.Image:
+def image_of(spec: ImageSpec) -> modal.Image:
     """Modal's image; layers in the order in which they change least."""
     import modal
 
@@ -139,7 +154,7 @@ def _image(spec: ImageSpec) -> modal.Image:
         ).entrypoint([])
     if spec.commands:
         image = image.run_commands(*spec.commands)
-    return image.uv_pip_install(*spec.packages)
+    return image.uv_pip_install(*spec.packages) if spec.packages else image
 
 
 def _web(function: FunctionSpec, implementation: Callable[..., object]) -> Any:

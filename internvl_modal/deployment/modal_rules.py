@@ -36,7 +36,8 @@ def check_options(options: DeployOptions) -> None:
         )
     for what in ("gpu", "download_gpu"):
         if (value := getattr(options, what)) is not None:
-            _check_gpu(what, value)
+            for each in value.split(","):
+                _check_gpu(what, each)
 
 
 def check_name(what: str, value: str) -> None:

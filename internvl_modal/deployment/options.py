@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from internvl_modal._utils.signatures import showing
 from internvl_modal.deployment.container_config import NOT_THE_ENGINES
 from internvl_modal.errors import ConfigError
+from internvl_modal.models.support import EngineName
 from internvl_modal.planning.cost import CORES, HOST_GIB
 from internvl_modal.planning.options import PlanOptions
 from internvl_modal.settings import errors_of_settings
@@ -29,6 +30,8 @@ class DeployArguments(PlanOptions, total=False):
 
     revision: str | None
     """Branch, tag or commit of its repository."""
+    family: str | None
+    """The catalog's model that it was made from."""
     volume: str
     """Volume that holds the weights."""
     environment: str | None
@@ -54,7 +57,7 @@ class DeployArguments(PlanOptions, total=False):
     env: Mapping[str, str] | str
     """More variables of the engine: NAME=VALUE ..."""
     engine_args: Sequence[str]
-    """Further options of `lmdeploy serve api_server`."""
+    """Further options of the engine's server."""
 
 
 FIXED = ("PATH", "PYTHONPATH", "PYTHONHOME", "HF_HUB_OFFLINE")
@@ -80,7 +83,10 @@ class DeployOptions(BaseSettings):
 
     model: str = Field("internvl2_5-78b", description="A name of the catalog or owner/name.")
     revision: str | None = Field(None, description="Branch, tag or commit of its repository.")
-    gpu: str | None = Field(None, description="Modal's GPU string, such as A100-80GB:4.")
+    family: str | None = Field(None, description="The catalog's model that it was made from.")
+    gpu: str | None = Field(
+        None, description="Modal's GPU string, such as A100-80GB:4; several in order of preference."
+    )
     name: str | None = Field(None, description="Name of the app; multimodal-<model> by default.")
     volume: str = Field("internvl-modal-weights", description="Volume that holds the weights.")
     environment: str | None = Field(None, description="Modal environment.")
@@ -89,7 +95,9 @@ class DeployOptions(BaseSettings):
     # One by default: a mistake then costs one machine and not a hundred.
     max_containers: int = Field(1, ge=1, description="Most GPU containers: a limit to the bill.")
     buffer_containers: int = Field(0, ge=0, description="Spare ones while any is busy.")
-    scaledown_window: int = Field(300, ge=2, le=3600, description="Idle seconds until one stops.")
+    scaledown_window: int | None = Field(
+        None, ge=2, le=3600, description="Idle seconds until one stops; by what a start costs."
+    )
     # 86,400, a day, is Modal's own limit.
     timeout: int = Field(900, ge=10, le=86400, description="Seconds for one request.")
     startup_timeout: int | None = Field(
@@ -111,7 +119,10 @@ class DeployOptions(BaseSettings):
         default_factory=dict, description="More variables of the engine: NAME=VALUE ..."
     )
     engine_args: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Further options of `lmdeploy serve api_server`."
+        (), description="Further options of the engine's server."
+    )
+    engine: EngineName | None = Field(
+        None, description="lmdeploy-0.7.3, lmdeploy (0.18) or vllm; by the model."
     )
     images_per_request: int = Field(1, description="Pictures in one request, for the plan.")
     max_tiles: int = Field(12, description="Most tiles of a picture, for the plan.")
@@ -122,6 +133,17 @@ class DeployOptions(BaseSettings):
     cache_max_entry_count: float | None = Field(None, description="KV share of free GPU memory.")
     quant_policy: int = Field(0, description="Bits of the KV cache: 0 (16), 8 or 4.")
     vision_max_batch_size: int = Field(1, description="Pictures in one pass of the ViT.")
+
+    @field_validator("gpu", mode="before")
+    @classmethod
+    def _joined(cls, value: object) -> object:
+        """Several become one text, as the environment and an app's tags hold one."""
+        listed = value.split(",") if isinstance(value, str) else value
+        if not isinstance(listed, Sequence) or not all(isinstance(each, str) for each in listed):
+            return value
+        if not all(each.strip() for each in listed):
+            raise ValueError("a GPU of the list has no name")
+        return ",".join(each.strip() for each in listed)
 
     @field_validator("max_containers")
     @classmethod

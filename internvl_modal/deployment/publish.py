@@ -25,11 +25,11 @@ from internvl_modal.deployment.modal_api import errors_of, modal_output
 from internvl_modal.deployment.modal_build import Secrets
 from internvl_modal.deployment.modal_rules import check_options
 from internvl_modal.deployment.options import DeployOptions
-from internvl_modal.deployment.planned import planned
+from internvl_modal.deployment.planned import planned, required
 from internvl_modal.deployment.readiness import wait_for_answer
 from internvl_modal.deployment.records import Record, new_version, recorded, remember
 from internvl_modal.deployment.spec import DeploymentSpec
-from internvl_modal.deployment.volume_weights import commit_on_volume, download
+from internvl_modal.deployment.volume_weights import commit_on_hub, commit_on_volume, download
 from internvl_modal.errors import (
     DeployError,
     InternVLError,
@@ -78,11 +78,10 @@ class Publication:
             remember(spec, key, settings, version)  # before Modal has it
         with errors_of(f"deploying {spec.app}"), modal_output():
             given = app_secrets(spec, settings, key, self._proxy, version_key)
-            if self._wait:
-                spec = self._with_weights(spec, given)
+            spec = self._with_weights(spec, given) if self._wait else self._pinned(spec)
             if self.stop.is_set():
                 raise DeployError(f"deploying {spec.app}: interrupted", hint="nothing was changed")
-            _publish(spec, given, version)
+            _publish(spec, given, version, update=tags is not None)
         remember(spec, key, settings, version)
         # Asked after publishing: a first deploy's URLs do not exist before.
         urls = modal_api.urls_of(spec.app, spec.environment)
@@ -104,12 +103,12 @@ class Publication:
             for line in download(spec, given, self.stop):
                 print(line, file=sys.stderr, flush=True)  # noqa: T201
             commit = commit_on_volume(spec)
-        if commit is None:
-            return spec
-        log.info(
-            "LMDeploy will run the Python code of %s at commit %s", spec.container.model, commit
-        )
-        return replace(spec, container=replace(spec.container, revision=commit))
+        return _at(spec, commit)
+
+    def _pinned(self, spec: DeploymentSpec) -> DeploymentSpec:
+        """``spec`` with the commit that is on the Volume, or that the Hub would give now."""
+        commit = commit_on_volume(spec) or commit_on_hub(spec, self._settings.hf_token)
+        return _at(spec, commit)
 
     def _give_up(
         self,
@@ -143,20 +142,44 @@ class Publication:
     def _design(self) -> DeploymentSpec:
         """What will be made, checked as far as it can be without Modal."""
         check_options(self._options)
-        plan = planned(self._options, "catalogue" if self._dry_run else "auto")
+        plans = planned(self._options, "catalogue" if self._dry_run else "auto")
         if not self._force:
-            plan.require()
-        spec = make_spec(self._options, plan)
-        if not plan.fits:
-            warnings.warn(f"deploying what should not work: {plan.reason}", stacklevel=2)
+            required(plans)
+        spec = make_spec(self._options, plans)
+        if reasons := [plan.reason for plan in plans if not plan.fits]:
+            warnings.warn(f"deploying what should not work: {reasons[0]}", stacklevel=2)
         if self._api_key is not None:
             check_key(spec, checked_key(self._api_key) or "")
         return spec
 
 
-def _publish(spec: DeploymentSpec, given: Secrets, version: str) -> None:
+def _at(spec: DeploymentSpec, commit: str | None) -> DeploymentSpec:
+    if commit is None:
+        return spec
+    log.info(
+        "%s will run the Python code of %s at commit %s",
+        spec.container.engine,
+        spec.container.model,
+        commit,
+    )
+    return replace(spec, container=replace(spec.container, revision=commit))
+
+
+def _publish(spec: DeploymentSpec, given: Secrets, version: str, *, update: bool) -> None:
     """Hand the app to Modal; from here on the new version takes requests."""
-    modal_build.build(spec, given, version).deploy(environment_name=spec.environment)
+    strategy = "recreate" if update and _is_full(spec) else "rolling"
+    modal_build.build(spec, given, version).deploy(
+        environment_name=spec.environment, strategy=strategy
+    )
+
+
+def _is_full(spec: DeploymentSpec) -> bool:
+    """Whether as many containers run as may: none of the new version could start beside them.
+
+    Modal would wait for an idle one to end, and one that ``min_containers`` keeps never does.
+    """
+    serve = modal_api.function(spec.app, "serve", spec.environment)
+    return serve.get_current_stats().num_total_runners >= spec.options.max_containers
 
 
 def _is_live(spec: DeploymentSpec, version: str) -> bool:
@@ -176,12 +199,15 @@ def _put_back(options: DeployOptions, key: SecretStr, settings: Settings) -> str
         spec = make_spec(options, planned(options, "catalogue"))
         with errors_of(f"deploying {spec.app} as it was"):
             _publish(
-                spec, app_secrets(spec, settings, key, required_proxy(settings, options)), version
+                spec,
+                app_secrets(spec, settings, key, required_proxy(settings, options)),
+                version,
+                update=True,
             )
     except InternVLError as failure:
         return f"what was deployed before could not be put back: {failure.message}"
     remember(spec, key, settings, version)
-    return f"what was deployed before ({spec.plan.gpu_string}) is deployed again"
+    return f"what was deployed before ({spec.options.gpu}) is deployed again"
 
 
 def _tidied(deployment: Deployment, *, update: bool) -> str:

@@ -97,7 +97,7 @@ class Progress:
 def is_proxys(error: ServerError) -> bool:
     """Whether Modal refused a request itself, before it reached a container.
 
-    Modal's proxy begins its own errors so; LMDeploy's 401 is a JSON document.
+    Modal's proxy begins its own errors so; an engine's 401 is a JSON document.
     """
     return error.body.startswith("modal-http:")
 

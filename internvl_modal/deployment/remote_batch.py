@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from internvl_modal.batch.options import Job
-from internvl_modal.batch.outcome import fingerprint
 from internvl_modal.batch.sinks.base import SeenKeys
 from internvl_modal.batch.sinks.lines import line_of
 from internvl_modal.batch.sources.folders import is_picture
 from internvl_modal.deployment import modal_api, modal_build
 from internvl_modal.deployment.container_config import BUCKET, KEY, VOLUMES
 from internvl_modal.deployment.container_images import cpu_image
+from internvl_modal.deployment.map_budget import MapBudget
 from internvl_modal.deployment.modal_api import errors_of, modal_output
 from internvl_modal.deployment.modal_rules import check_name
 from internvl_modal.deployment.spec import BucketSpec, DeploymentSpec, FunctionSpec
@@ -118,6 +118,7 @@ def map_pictures(
     part_size: int,
     containers: int,
     bucket_secret: str | None,
+    max_usd: float | None = None,
 ) -> Mapped:
     """See ``Deployment.map``; ``variables`` let a container ask the deployment ``spec``.
 
@@ -127,27 +128,52 @@ def map_pictures(
     for name, value in (("part_size", part_size), ("containers", containers)):
         if value < 1:
             raise ConfigError(f"{name} is {value}", hint="give 1 or more")
-    job = Job.parse(prompt, options)  # type: ignore[arg-type] # a part of BatchOptions
+    # A part of BatchOptions; what is said of money is checked as in any batch.
+    job = Job.parse(prompt, {**options, "max_usd": max_usd})  # type: ignore[typeddict-item]
+    budget = None if max_usd is None else MapBudget.of(max_usd, spec, containers, WORKER)
     with errors_of(f"describing {source}"):
         here = _source(asked, source, bucket_secret)
         there = _Place(out, spec.environment, create=True)
-        known = _done(there, fingerprint(job.prompt, job.checked, spec.container.served))
-        call = secrets.token_hex(4)  # two at once into one folder have files of their own
+        known = _done(there, job.run(spec.container.served))
         fresh = [key for key in here.keys if not known.claim(key)]
+        if budget is not None:
+            budget.check(len(fresh))
         how = {**options, "max_concurrency": spec.plan.capacity.sessions}
-        parts = [
-            {
-                "keys": fresh[start : start + part_size],
-                "address": here.address,
-                "folder": here.folder,
-                "out": f"{there.text}/part-{call}-{number:05}.jsonl",
-                "prompt": prompt,
-                "options": how,
-            }
-            for number, start in enumerate(range(0, len(fresh), part_size))
-        ]
+        told = {"prompt": prompt, "options": how, "budget": budget and budget.part()}
+        parts = _parts(fresh, part_size, here, there, told)
         volumes = {*here.volumes, there.volume}
         results = _run(asked, volumes, here.bucket, containers, parts) if parts else []
+    counts = _counts(source, results)
+    left = sum(count["left"] for count in counts)
+    if budget is not None and left:
+        raise budget.exhausted(left)
+    return Mapped(
+        described=sum(count["described"] for count in counts),
+        failed=sum(count["failed"] for count in counts),
+        skipped=len(here.keys) - len(fresh),
+        files=tuple(str(part["out"]) for part in parts),
+    )
+
+
+def _parts(
+    keys: list[str], size: int, here: _Source, there: _Place, told: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """What each part of a batch is told."""
+    call = secrets.token_hex(4)  # two at once into one folder have files of their own
+    return [
+        {
+            "keys": keys[start : start + size],
+            "address": here.address,
+            "folder": here.folder,
+            "out": f"{there.text}/part-{call}-{number:05}.jsonl",
+            **told,
+        }
+        for number, start in enumerate(range(0, len(keys), size))
+    ]
+
+
+def _counts(source: str, results: list[dict[str, int] | Exception]) -> list[dict[str, int]]:
+    """What the parts counted; raises DeployError where some failed."""
     # The others are done by then: one bad part must not throw away a night's work.
     errors = [result for result in results if isinstance(result, Exception)]
     if errors:
@@ -155,13 +181,7 @@ def map_pictures(
             f"{len(errors)} parts of {source} failed, the first with {errors[0]!r}",
             hint="the same call describes only what they have not",
         )
-    counts = [result for result in results if not isinstance(result, Exception)]
-    return Mapped(
-        described=sum(count["described"] for count in counts),
-        failed=sum(count["failed"] for count in counts),
-        skipped=len(here.keys) - len(fresh),
-        files=tuple(str(part["out"]) for part in parts),
-    )
+    return [result for result in results if not isinstance(result, Exception)]
 
 
 def _done(there: _Place, run: str) -> SeenKeys:

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pydantic import SecretStr
 
 from internvl_modal.deployment.modal_api import web_url
+from internvl_modal.engines.registry import engine_of
 from internvl_modal.planning.plan import Plan
-from internvl_modal.protocol.dialects.lmdeploy import CAPABILITIES
 from internvl_modal.protocol.endpoint import Endpoint
 
 
@@ -20,8 +20,9 @@ class ServedApp:
     """The ``serve`` function of a deployed app, as a backend.
 
     With ``proxy``, Modal's own key and secret are sent beside the API key. ``plan`` puts a price
-    on estimates. ``timeout``, in seconds, leaves time for a cold start. Without ``url``, its
-    address up to ``/v1``, ``start`` asks Modal for it.
+    on estimates; where there is none, ``sessions`` (requests at once) and ``startup`` (seconds of a
+    cold start, at best and at worst) say what is known of it. ``timeout``, in seconds, leaves time
+    for a cold start. Without ``url``, its address up to ``/v1``, ``start`` asks Modal for it.
 
     Several clients may share one; it holds no connection.
     """
@@ -33,12 +34,16 @@ class ServedApp:
         app: str,
         *,
         model: str,
+        engine: str = "lmdeploy-0.7.3",
         api_key: SecretStr | str,
         environment: str | None = None,
         proxy: tuple[SecretStr, SecretStr] | None = None,
         plan: Plan | None = None,
+        sessions: int | None = None,
+        startup: tuple[float, float] | None = None,
         timeout: float | None = None,
         url: str | None = None,
+        revision: str | None = None,
     ) -> None:
         self._app, self._environment = app, environment
         self._key = api_key if isinstance(api_key, SecretStr) else SecretStr(api_key)
@@ -46,13 +51,16 @@ class ServedApp:
         self._preview = Endpoint(
             "",
             model,
-            capabilities=CAPABILITIES,
+            capabilities=engine_of(engine).capabilities(model),
             timeout=timeout,
             price=plan,
             # The most that a batch tries at once: what fits into the KV cache.
-            sessions=plan.capacity.sessions if plan else None,
+            sessions=plan.capacity.sessions if plan else sessions,
             usd_per_hour=plan.cost.per_hour if plan else None,
-            startup=plan.startup_seconds if plan else None,
+            idle_usd=plan.cost.idle_window if plan else None,
+            start_usd=plan.cost.start[0] if plan else None,
+            startup=plan.startup_seconds if plan else startup,
+            revision=revision or "",
         )
         self._url = url
 
@@ -84,16 +92,19 @@ class ServedApp:
 
 
 class FixedBackend:
-    """An LMDeploy server that serves InternVL at a known URL.
+    """An engine's server that serves InternVL at a known URL.
 
     For a container that asks its own server on loopback, where Modal need not be asked for a URL.
     """
 
     name = "modal"
 
-    def __init__(self, base_url: str, api_key: str, model: str) -> None:
+    def __init__(
+        self, base_url: str, api_key: str, model: str, engine: str = "lmdeploy-0.7.3"
+    ) -> None:
         headers = {"authorization": f"Bearer {api_key}"}
-        self._endpoint = Endpoint(base_url, model, headers, CAPABILITIES)
+        capabilities = engine_of(engine).capabilities(model)
+        self._endpoint = Endpoint(base_url, model, headers, capabilities)
 
     def start(self) -> Endpoint:
         """Return where it answers."""

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from html import escape
 
+from internvl_modal._utils.notebook import card
 from internvl_modal.deployment.container_config import ContainerConfig
 from internvl_modal.deployment.container_images import ImageSpec
 from internvl_modal.deployment.options import DeployOptions
@@ -96,8 +99,10 @@ class BucketSpec:
 class FunctionSpec:
     """One function of the app; memory in MiB, times in seconds.
 
-    ``name`` is also the name of the function in ``containers`` that runs. ``gpu`` None is a machine
-    of CPUs; ``volumes`` are names by path; ``secrets`` those it gets where they exist.
+    ``name`` is also the name of the function in ``containers`` that runs. ``gpus`` are in order of
+    preference, none is a machine of CPUs; ``volumes`` are names by path, and so are ``caches``,
+    which it may always write to; ``secrets`` those it gets where they exist. With ``snapshot``
+    Modal starts it from its memory as it was when its modules had been imported.
     """
 
     name: str
@@ -109,7 +114,7 @@ class FunctionSpec:
     memory: int
     timeout: int
     startup_timeout: int
-    gpu: str | None = None
+    gpus: tuple[str, ...] = ()
     min_containers: int = 0
     max_containers: int | None = None
     buffer_containers: int = 0
@@ -117,6 +122,9 @@ class FunctionSpec:
     region: str | None = None
     web: WebSpec | None = None
     bucket: BucketSpec | None = None
+    caches: Mapping[str, str] = field(default_factory=dict)
+    snapshot: bool = False
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,7 @@ class DeploymentSpec:
     app: str
     environment: str | None
     plan: Plan = field(repr=False)
+    """Of the GPUs that cost most by the hour, where there are several to choose from."""
     container: ContainerConfig
     functions: tuple[FunctionSpec, ...]
     options: DeployOptions = field(repr=False)
@@ -153,11 +162,35 @@ class DeploymentSpec:
         lines += [
             f"command   {shlex.join(self.argv)}",
             *(f"          with {name}={shown(name, each)}" for name, each in variables.items()),
+            *_machine_lines(self.container),
             f"cost      {self.cost_per_hour:.2f} USD an hour while a GPU container runs, "
             f"at most {self.options.max_containers}{surcharge}",
             *_cheapest_lines(self.plan),
         ]
         return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<DeploymentSpec {self.app!r} of {self.container.model} on {self.options.gpu}>"
+
+    def to_dict(self) -> dict[str, object]:
+        """All of it ready for JSON, variables that hold secrets masked."""
+        variables = self.container.env.items()
+        return {
+            "app": self.app,
+            "environment": self.environment,
+            "model": self.container.model,
+            "revision": self.container.revision,
+            "engine": self.container.engine,
+            "command": self.argv,
+            "variables": {name: shown(name, value) for name, value in variables},
+            "functions": [asdict(function) for function in self.functions],
+            "usd_per_hour": self.cost_per_hour,
+            "plan": self.plan.to_dict(),
+        }
+
+    def _repr_html_(self) -> str:
+        facts = [self.container.model, f"{self.cost_per_hour:.2f} USD an hour while it runs"]
+        return card(self.app, facts, details={"all of it": f"<pre>{escape(str(self))}</pre>"})
 
 
 def shown(name: str, value: str) -> str:
@@ -168,6 +201,15 @@ def shown(name: str, value: str) -> str:
     """
     secret = re.search(r"TOKEN|KEY|SECRET|PASS|AUTH|CREDENTIAL", name, re.IGNORECASE)
     return "***" if secret else shlex.quote(value)
+
+
+def _machine_lines(container: ContainerConfig) -> list[str]:
+    """What differs by the GPUs that the container finds, where there are several choices."""
+    told = [(each["gpu"], each["settings"]) for each in container.machines]
+    return [
+        f"          on {gpu}: {settings['tp']} GPUs, {settings['max_batch_size']} requests at once"
+        for gpu, settings in (told if len(told) > 1 else [])
+    ]
 
 
 def _cheapest_lines(plan: Plan) -> list[str]:
@@ -185,12 +227,15 @@ def _cheapest_lines(plan: Plan) -> list[str]:
 def _function_lines(function: FunctionSpec) -> list[str]:
     image = function.image
     return [
-        f"function  {function.name}: {function.gpu or 'no GPU'}, {function.cpu:g} cores, "
+        f"function  {function.name}: {' or '.join(function.gpus) or 'no GPU'}, "
+        f"{function.cpu:g} cores, "
         f"{function.memory / 1024:g} GiB, starts within {function.startup_timeout} s",
         f"  image   {image.base}, Python {image.python}",
         *(f"          {command}" for command in image.commands),
         # All versions: a dry run is also what is compared when two deployments differ.
         f"          {' '.join(image.packages)}",
         *(f"  volume  {name} at {path}" for path, name in function.volumes.items()),
+        *(f"  cache   {name} at {path}" for path, name in function.caches.items()),
+        *(["  memory  restored from a snapshot"] if function.snapshot else []),
         f"  secrets {', '.join(function.secrets)}",
     ]

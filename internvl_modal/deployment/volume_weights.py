@@ -6,9 +6,12 @@ is paid for meanwhile; and on CPUs, because the network is the bottleneck.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
+
+from pydantic import SecretStr
 
 from internvl_modal.deployment import modal_build
 from internvl_modal.deployment.modal_build import Secrets
@@ -17,6 +20,8 @@ from internvl_modal.errors import (
     WeightsError,
     WeightsInterruptedError,
 )
+
+log = logging.getLogger(__name__)
 
 
 def on_volume(spec: DeploymentSpec) -> bool:
@@ -27,8 +32,8 @@ def on_volume(spec: DeploymentSpec) -> bool:
 def commit_on_volume(spec: DeploymentSpec) -> str | None:
     """The commit of the weights that ``serve`` will find, None where they are not whole.
 
-    Read through Modal's API from this machine: no container is started. LMDeploy reads safetensors
-    or .bin, so GGUF files alone do not count.
+    Read through Modal's API from this machine: no container is started. The engines read
+    safetensors or .bin, so GGUF files alone do not count.
     """
     from internvl_modal.weights.cache import WeightsCache
 
@@ -40,6 +45,41 @@ def commit_on_volume(spec: DeploymentSpec) -> str | None:
         return None
     whole = found.ok and {"safetensors", "bin"} & set(found.variants)
     return found.commit if whole else None
+
+
+def commit_on_hub(spec: DeploymentSpec, token: SecretStr | None) -> str | None:
+    """The commit that the revision means now; None where the Hub cannot be asked, which is logged.
+
+    Raises WeightsError where the Hub has no such repository or revision, or shows it to nobody with
+    this ``token``.
+    """
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    from internvl_modal.weights.hub import Hub
+    from internvl_modal.weights.hub_errors import explain, transient
+    from internvl_modal.weights.selection import repository_name
+
+    container = spec.container
+    model, revision = repository_name(container.model, "auto"), container.revision or "main"
+    hub = Hub(token.get_secret_value() if token else None, None)
+    try:
+        return hub.repository(model, revision).commit
+    except Exception as error:
+        told = explain(error, model, revision, None, hub)
+        if told is None:
+            raise
+        offline = isinstance(error, OfflineModeIsEnabled)  # said by whoever deploys
+        if not offline and not transient(error):
+            raise told from told.__cause__
+        log.log(
+            logging.INFO if offline else logging.WARNING,
+            "%s: no commit is pinned, for %s; the containers take what %s means when the weights "
+            "are downloaded",
+            spec.app,
+            told.message.partition(": ")[2],
+            revision,
+        )
+        return None
 
 
 def download(spec: DeploymentSpec, given: Secrets, stop: threading.Event) -> Iterator[str]:
@@ -59,8 +99,8 @@ def download(spec: DeploymentSpec, given: Secrets, stop: threading.Event) -> Ite
         for event in function.remote_gen():
             if "commit" in event:
                 yield (
-                    f"{container.model} is on the Volume {container.volume}; LMDeploy runs the "
-                    f"Python code in it, of commit {event['commit']}"
+                    f"{container.model} is on the Volume {container.volume}; {container.engine} "
+                    f"runs the Python code in it, of commit {event['commit']}"
                 )
                 return
             if stop.is_set():

@@ -1,6 +1,6 @@
 """Ends a container whose model server has died, hangs, or has gone blind. Standard library only.
 
-Modal pays no heed to what LMDeploy does: a server that hangs takes requests, and is paid for.
+Modal pays no heed to what the engine does: a server that hangs takes requests, and is paid for.
 
 Three faults that Modal cannot see: the process has ended but the container lives on its web
 server's port; it accepts requests and answers none; it answers without looking at pictures. In each
@@ -53,9 +53,9 @@ class Watchdog:
     """
 
     def __init__(
-        self, *, liveness: float, ask: Callable[[], None], look: Callable[[], None]
+        self, name: str, *, liveness: float, ask: Callable[[], None], look: Callable[[], None]
     ) -> None:
-        self._liveness, self._ask, self._look = liveness, ask, look
+        self._name, self._liveness, self._ask, self._look = name, liveness, ask, look
         self._answers = 0
         self._own = 0
         self._heard = time.monotonic()
@@ -93,8 +93,8 @@ class Watchdog:
                 # In a thread: a server that hangs would hang this one as well.
                 self._beside(self._one_token)
             elif time.monotonic() - asked > self._liveness:
-                return f"lmdeploy hangs: nothing has come back for {quiet:.0f} s"
-        return f"lmdeploy ended with code {code}"
+                return f"{self._name} hangs: nothing has come back for {quiet:.0f} s"
+        return f"{self._name} ended with code {code}"
 
     def _beside(self, work: Callable[[], None]) -> None:
         self._own += 1
@@ -112,7 +112,7 @@ class Watchdog:
         try:
             self._look()
         except Exception as error:  # noqa: BLE001 - whatever it is, the watching thread tells it
-            self._blind = f"lmdeploy no longer describes a picture: {error}"
+            self._blind = f"{self._name} no longer describes a picture: {error}"
 
 
 def ask_one_token(port: int, key: str, model: str, timeout: float) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 
+from internvl_modal._utils.child_environment import COMPUTE, SYSTEM, only
 from internvl_modal._utils.child_process import ChildProcess
 from internvl_modal.engines.llamacpp import Engine
 from internvl_modal.engines.llamacpp_main import ADDRESS, KEY_VARIABLE
@@ -37,7 +38,7 @@ class LlamaCppServer:
         # ``redact`` keeps the key out of the log's tail, which goes into error messages.
         self.process = ChildProcess(
             engine.argv(),
-            env={**os.environ, KEY_VARIABLE: self.key},
+            env={**only(os.environ, SYSTEM, COMPUTE), KEY_VARIABLE: self.key},
             name=f"local engine ({engine.name})",
             redact=[self.key],
         )

@@ -6,19 +6,19 @@ function) and ``Send`` (one HTTP exchange). The clients differ only in how they 
 
 from __future__ import annotations
 
-import json
-import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from pydantic import BaseModel
 
-from internvl_modal.errors import ConfigError, EngineError, RequestRejectedError
+from internvl_modal.captions.gate import Gate
+from internvl_modal.captions.presets.base import Preset
+from internvl_modal.errors import ConfigError
+from internvl_modal.flows.checked import checked
 from internvl_modal.flows.discovery import (
     Ready,
     discover,
@@ -26,26 +26,25 @@ from internvl_modal.flows.discovery import (
     settle_tiles,
     tiles_question,
 )
+from internvl_modal.flows.fleet import Fleet
 from internvl_modal.flows.pictures import Begun, prepare
-from internvl_modal.flows.steps import Blocking, Flow, exchange_of
+from internvl_modal.flows.steps import Blocking, Flow, described, exchange_of
 from internvl_modal.flows.turns import (
     checked_messages,
     estimated,
     one_turn,
     with_system,
 )
+from internvl_modal.flows.typed import Typed, TypedAnswers, Wanted
 from internvl_modal.protocol import structured_output
-from internvl_modal.protocol.answer_warnings import cut_off
 from internvl_modal.protocol.call import ChatCall
 from internvl_modal.protocol.chat_request import chat_request
-from internvl_modal.protocol.completion import decode_completion
 from internvl_modal.protocol.completion_stream import CompletionStream
 from internvl_modal.protocol.endpoint import Backend, Capabilities, Endpoint, preview
-from internvl_modal.protocol.http import Json
 from internvl_modal.schema.inputs import ImageInputs, ImageSource, Message
 from internvl_modal.schema.options import DescribeOptions, Options
-from internvl_modal.schema.results import Description, Estimate, Timings, Usage
-from internvl_modal.transport.exchange import Exchange, Exchanged
+from internvl_modal.schema.results import Description, Estimate
+from internvl_modal.transport.exchange import Exchange
 from internvl_modal.transport.retry import Retry
 
 M = TypeVar("M", bound=BaseModel)
@@ -53,12 +52,6 @@ T = TypeVar("T")
 
 TIMEOUT = 600.0
 """Seconds for a call where nobody says how many; a cold start on Modal takes minutes."""
-_REFUSALS = (400, 422, 501)
-"""Statuses of a request that holds something which the server does not know."""
-_SCHEMA_WORDS = re.compile(
-    r"response.?format|json.?schema|structured.?output|grammar|guided|requested parameters", re.I
-)
-"""In the words of other statuses; the last is OpenRouter's 404 where no provider takes one."""
 
 
 class Asked(NamedTuple):
@@ -67,26 +60,6 @@ class Asked(NamedTuple):
     call: ChatCall
     deadline: float
     prepared: float
-
-
-@dataclass(frozen=True)
-class Wanted(Generic[T]):
-    """An object that an answer shall hold, and how often a wrong one is sent back."""
-
-    document: Json
-    """Its JSON schema."""
-    read: Callable[[Json], T]
-    """Raises ValueError with the reason where an object is not wanted."""
-    repairs: int = 2
-
-
-@dataclass(frozen=True)
-class Typed(Generic[T]):
-    """What was read from the last answer, that answer with the tokens of all, and what is wrong."""
-
-    found: T | None
-    answer: Description
-    why: str = ""
 
 
 class Opened(NamedTuple):
@@ -113,8 +86,8 @@ class Core:
         self._model = model
         self._timeout = timeout
         self._capabilities = capabilities
-        self._refused: set[str] = set()
-        """JSON schemas that the server has refused; "" stands for all of them."""
+        self._typed = TypedAnswers()
+        self._fleet = Fleet()
         self._ready: Ready | None = None
         self._closed = threading.Event()
 
@@ -133,10 +106,20 @@ class Core:
         self.backend.stop()
 
     def describe(
-        self, image: ImageInputs, prompt: str | None, options: Options | DescribeOptions
+        self,
+        image: ImageInputs,
+        prompt: str | None,
+        options: Options,
+        preset: Preset | None = None,
     ) -> Flow[Description]:
-        """Describe one picture, or several together."""
-        return (yield from self._ask(one_turn(image, prompt), options))
+        """Describe one picture, or several together; with a preset until its rules are kept."""
+        if preset is None:
+            return (yield from self._ask(one_turn(image, prompt), options))
+        begun, chosen = time.monotonic(), cast(Options, {**preset.options, **options})
+        turn = one_turn(image, prompt or preset.prompt)
+        call, deadline, prepared = yield from self.asked(turn, chosen)
+        ask = partial(described, deadline=deadline, begun=begun, prepared=prepared)
+        return (yield from checked(call, Gate(preset=preset), ask)).answer
 
     def chat(
         self, messages: Sequence[Message | Mapping[str, object]], options: Options
@@ -182,39 +165,7 @@ class Core:
 
     def typed(self, call: ChatCall, deadline: float, wanted: Wanted[T]) -> Flow[Typed[T]]:
         """Ask until the answer is what is ``wanted``, or no repair is left or would help."""
-        spent = Usage()
-        for repair in range(wanted.repairs + 1):
-            answer = yield from self._held(call, deadline, wanted.document)
-            spent = answer.usage.after(spent)
-            answer = answer.model_copy(update={"usage": spent})
-            try:
-                return Typed(structured_output.read_answer(answer.text, wanted.read), answer)
-            except ValueError as error:
-                why = str(error)
-            if answer.finish_reason == "length":  # and would be again
-                return Typed(None, answer, cut_off(answer.usage, call))
-            if repair < wanted.repairs:
-                call = structured_output.repaired(call, answer.text, why)
-        return Typed(None, answer, why)
-
-    def _held(self, call: ChatCall, deadline: float, schema: Json) -> Flow[Description]:
-        """Ask with the schema where the server may take it; again without it if it does not."""
-        known, key = call.capabilities.json_schema, json.dumps(schema, sort_keys=True)
-        sent: Exchanged[Description]
-        if known is not False and not self._refused & {"", key}:
-            try:
-                sent = yield self._chat_step(call, deadline, schema)
-                return sent.value
-            except (RequestRejectedError, EngineError) as error:
-                if error.status not in _REFUSALS and not _SCHEMA_WORDS.search(error.message):
-                    raise
-            sent = yield self._chat_step(call, deadline)
-            # A server that is known to take schemas has refused this one; one of which nothing is
-            # known does not take any. Both are remembered, so that it is asked in vain only once.
-            self._refused.add(key if known else "")  # it was the schema, since this is answered
-        else:
-            sent = yield self._chat_step(call, deadline)
-        return sent.value
+        return (yield from self._typed.ask(call, deadline, wanted))
 
     def open_stream(self, image: ImageInputs, prompt: str | None, options: Options) -> Flow[Opened]:
         """Make a streamed ``describe`` ready to be opened."""
@@ -236,7 +187,7 @@ class Core:
         begun = time.monotonic()
         call, deadline, prepared = yield from self.asked(messages, options, relayed=relayed)
         request, collected = chat_request(call, stream=True), CompletionStream(call)
-        step = exchange_of(call, request, collected.opened, deadline, stream=True)
+        step = exchange_of(call, request, collected.opened, deadline, stream=collected)
         return Opened(step, collected, begun, prepared)
 
     @property
@@ -289,14 +240,7 @@ class Core:
         """One call from messages to description, timed from the first picture to the last byte."""
         begun = time.monotonic()
         call, deadline, prepared = yield from self.asked(messages, options, label)
-        sent: Exchanged[Description] = yield self._chat_step(call, deadline)
-        timings = Timings(
-            prepare=prepared,
-            total=time.monotonic() - begun,
-            attempts=sent.attempts,
-            resent=sent.resent,
-        )
-        return sent.value.model_copy(update={"timings": timings})
+        return (yield from described(call, deadline, begun, prepared))
 
     def asked(
         self,
@@ -331,20 +275,19 @@ class Core:
         # is set back does not prolong a call.
         deadline = time.monotonic() + (options.timeout or self._patience(endpoint))
         begun, ready = Begun(endpoint, deadline), self._ready
-        if ready is None or ready.endpoint != endpoint or tiles_question(ready, options.detail):
+        settled = self._fleet.settled(endpoint)
+        if ready is None or ready.endpoint != settled or tiles_question(ready, options.detail):
             return begun
         return prepare(begun, ready, messages, options, label)
 
     def _known(self, endpoint: Endpoint, deadline: float) -> Flow[Ready]:
         """What is known of the running endpoint; model and dialect are asked for once."""
+        model = endpoint.model or self._model
+        if endpoint.others:
+            endpoint = yield from self._fleet.of(endpoint, model, deadline)
+            if self._ready is not None and self._ready.endpoint.base_url == endpoint.base_url:
+                self._ready = self._ready._replace(endpoint=endpoint)  # one server more
         if self._ready is None or self._ready.endpoint != endpoint:
-            model = endpoint.model or self._model
             known = self._capabilities or endpoint.capabilities
             self._ready = yield from discover(endpoint, model, known, deadline)
         return self._ready
-
-    def _chat_step(
-        self, call: ChatCall, deadline: float, schema: Json | None = None
-    ) -> Exchange[Description]:
-        decode, request = partial(decode_completion, call=call), chat_request(call, schema=schema)
-        return exchange_of(call, request, decode, deadline)

@@ -68,7 +68,7 @@ def models_step(
     plain = {"connection": "close"} if endpoint.base_url.startswith("http:") else {}
     headers = {**endpoint.headers, **plain}
     request = HttpRequest("GET", endpoint.path("models"), headers)
-    return Exchange(endpoint.base_url, request, decode, deadline, retry)
+    return Exchange(endpoint.base_url, request, decode, deadline, retry, others=endpoint.others)
 
 
 def discover(

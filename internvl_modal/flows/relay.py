@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from internvl_modal.flows.core import Core, Wanted
+from internvl_modal.flows.core import Core
 from internvl_modal.flows.steps import Flow, exchange_of
+from internvl_modal.flows.typed import Wanted
 from internvl_modal.protocol.call import ChatCall
 from internvl_modal.protocol.chat_request import chat_request
 from internvl_modal.protocol.completion import decode_completion, first_choice

@@ -13,14 +13,19 @@ differ in two loops of a dozen lines.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from internvl_modal.errors import ConfigError
 from internvl_modal.protocol.call import ChatCall
-from internvl_modal.protocol.chat_request import answer_bytes
-from internvl_modal.protocol.http import HttpRequest, HttpResponse
+from internvl_modal.protocol.chat_request import answer_bytes, chat_request
+from internvl_modal.protocol.completion import decode_completion
+from internvl_modal.protocol.completion_stream import CompletionStream
+from internvl_modal.protocol.http import HttpRequest, HttpResponse, Json
+from internvl_modal.schema.results import Description, Timings
 from internvl_modal.transport.exchange import Exchange, Exchanged
 
 T = TypeVar("T")
@@ -45,7 +50,7 @@ def exchange_of(
     decode: Callable[[HttpResponse], T],
     deadline: float,
     *,
-    stream: bool = False,
+    stream: CompletionStream | None = None,
 ) -> Exchange[T]:
     """The step that asks ``call``, with what is known of its answer beforehand."""
     return Exchange(
@@ -53,9 +58,34 @@ def exchange_of(
         request,
         decode,
         deadline,
-        most=answer_bytes(call, stream=stream),
+        most=answer_bytes(call, stream=stream is not None),
+        held=(lambda: 0) if stream is None else lambda: stream.held,
         startup=call.endpoint.startup,
+        others=call.endpoint.others,
     )
+
+
+def chat_step(call: ChatCall, deadline: float, schema: Json | None = None) -> Exchange[Description]:
+    """The step that asks ``call`` for a description; ``schema`` holds the answer where it can."""
+    decode, request = partial(decode_completion, call=call), chat_request(call, schema=schema)
+    return exchange_of(call, request, decode, deadline)
+
+
+def timed(sent: Exchanged[Description], begun: float, prepared: float) -> Description:
+    """What was sent, with its timings: ``begun`` in monotonic seconds, ``prepared`` in seconds."""
+    timings = Timings(
+        prepare=prepared,
+        total=time.monotonic() - begun,
+        attempts=sent.attempts,
+        resent=sent.resent,
+    )
+    return sent.value.model_copy(update={"timings": timings})
+
+
+def described(call: ChatCall, deadline: float, begun: float, prepared: float) -> Flow[Description]:
+    """Ask ``call`` once; see ``timed``."""
+    sent: Exchanged[Description] = yield chat_step(call, deadline)
+    return timed(sent, begun, prepared)
 
 
 def drive(flow: Flow[T], perform: Callable[[Exchange[Any]], Exchanged[Any]]) -> T:

@@ -18,6 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from internvl_modal.gateway.auth import check_key
 from internvl_modal.gateway.errors import RefusedError
+from internvl_modal.gateway.guests import Guests
+from internvl_modal.gateway.page.routes import FILES, wants_page
 
 MAX_BODY = 32 * 1024 * 1024
 """Bytes of a request body; base64 makes a picture a third larger."""
@@ -37,10 +39,10 @@ About what one picture takes.
 """
 LEFT = 499
 """Counted for callers who left; the name is nginx's, nobody is answered with it."""
-OPEN = "/health"
-"""The one address without a key.
+OPEN = ("/health", *FILES)
+"""Addresses without a key, beside the page at ``/``.
 
-A load balancer has no key, and learns nothing but that the process runs.
+A load balancer has no key, and learns nothing but that the process runs; the page asks for it.
 """
 
 
@@ -63,8 +65,8 @@ class Admission:
     change.
     """
 
-    def __init__(self, app: ASGIApp, key: SecretStr, limits: Limits) -> None:
-        self._app, self._key, self._limits = app, key, limits
+    def __init__(self, app: ASGIApp, key: SecretStr, guests: Guests, limits: Limits) -> None:
+        self._app, self._key, self._guests, self._limits = app, key, guests, limits
         self._under_way = self._bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,8 +75,13 @@ class Admission:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        if _path(scope) != OPEN:
-            check_key(request, self._key)
+        if {"content-length", "transfer-encoding"} <= set(request.headers):
+            # A proxy in front may go by the other of the two, and take the rest of the body for
+            # somebody's next request (RFC 9112, 6.1).
+            text = "a request has a Content-Length or a Transfer-Encoding, not both"
+            raise RefusedError(400, text, headers={"Connection": "close"})
+        if not _is_open(request):
+            check_key(request, self._key, self._guests)
         # Everything else has no body and asks no model.
         if request.method != "POST":
             await self._app(scope, receive, send)
@@ -171,6 +178,13 @@ class _Body:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         answering.cancel()
+
+
+def _is_open(request: Request) -> bool:
+    """Whether it needs no key; what has a body always does, or strangers would fill the memory."""
+    path = _path(request.scope)
+    reads = request.method in ("GET", "HEAD")
+    return reads and (path in OPEN or (path == "/" and wants_page(request)))
 
 
 def _path(scope: Scope) -> str:

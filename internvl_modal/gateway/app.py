@@ -27,9 +27,11 @@ from internvl_modal.gateway.asking import Model
 from internvl_modal.gateway.auth import KEYED
 from internvl_modal.gateway.describe_route import describe_router
 from internvl_modal.gateway.errors import add_errors
+from internvl_modal.gateway.guests import Guests
 from internvl_modal.gateway.metrics import Metrics
 from internvl_modal.gateway.middleware import Observed
 from internvl_modal.gateway.openai_routes import openai_router
+from internvl_modal.gateway.page.routes import page_router
 from internvl_modal.gateway.telling import Telling
 from internvl_modal.protocol.endpoint import preview
 
@@ -61,23 +63,12 @@ def create_app(
     if max_requests is None:
         max_requests = 2 * (preview(client.backend).sessions or 0) or MAX_REQUESTS
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        model.close()
-
-    app = FastAPI(
-        title="InternVL gateway",
-        lifespan=lifespan,
-        redoc_url=None,
-        # A redirect would repeat the body at an address that a proxy may not know.
-        redirect_slashes=False,
-        swagger_ui_oauth2_redirect_url=None,
-    )
+    app = _empty_app(model)
     app.state.telling = Telling(client, key)
+    guests = app.state.guests = Guests()
     limits = Limits(max_body, max_requests, body_timeout)
     # Added first, so inside: what it refuses is counted and gets an id from ``Observed``.
-    app.add_middleware(Admission, key=key, limits=limits)
+    app.add_middleware(Admission, key=key, guests=guests, limits=limits)
     app.add_middleware(Observed, metrics=metrics)
     add_errors(app)
 
@@ -88,4 +79,23 @@ def create_app(
 
     app.include_router(describe_router(model, metrics), dependencies=KEYED)
     app.include_router(openai_router(model, metrics), dependencies=KEYED)
+    app.include_router(page_router(guests))
     return app
+
+
+def _empty_app(model: Model) -> FastAPI:
+    """FastAPI without its own pages, whose scripts come from another host; closes ``model``."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        model.close()
+
+    return FastAPI(
+        title="InternVL gateway",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        # A redirect would repeat the body at an address that a proxy may not know.
+        redirect_slashes=False,
+    )

@@ -15,12 +15,13 @@ import pybase64
 
 from internvl_modal.client.aio import AsyncClient
 from internvl_modal.client.streams import AsyncStream
-from internvl_modal.flows.core import Wanted
 from internvl_modal.flows.discovery import Ready
 from internvl_modal.flows.relay import Relayed, relay, relay_object
 from internvl_modal.flows.steps import Flow, adrive
+from internvl_modal.flows.typed import Wanted
 from internvl_modal.images.formats import format_of
 from internvl_modal.images.names import source_name
+from internvl_modal.protocol.endpoint import preview
 from internvl_modal.protocol.http import Json
 from internvl_modal.schema.inputs import Message
 from internvl_modal.schema.options import Options
@@ -65,6 +66,17 @@ class Model:
         """Describe one picture."""
         look(image)
         return await self._run(self._core.describe(image, prompt, _bounded(options)))
+
+    def describing(self, image: bytes, prompt: str, options: Options) -> AsyncStream:
+        """The same piece by piece."""
+        look(image)
+        flow = self._core.open_stream(image, prompt, _bounded(options))
+        return AsyncStream(self._run, self._client._transport, flow)
+
+    def cost(self, tiles: int) -> tuple[float, float] | None:
+        """USD for a picture of so many tiles, at best and at worst, where the price is known."""
+        price = (self._core.endpoint or preview(self._client.backend)).price
+        return price.picture_cost(tiles) if price else None
 
     async def answer(
         self, messages: Sequence[Message], options: Options, fields: Mapping[str, object]

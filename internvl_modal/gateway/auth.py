@@ -11,7 +11,15 @@ from pydantic import SecretStr
 from starlette.requests import Request
 
 from internvl_modal.gateway.errors import RefusedError
+from internvl_modal.gateway.guests import Guests
 
+WHERE = (
+    "`internvl-modal serve` prints it, or has it from INTERNVL_MODAL_GATEWAY_KEY; "
+    "`internvl-modal connect NAME --show-key` prints that of a deployment on Modal"
+)
+"""Where a caller finds the key; people come here with the key of something else."""
+SESSION = "/page/session"
+"""Where a page shows the token of its link."""
 PAGES = ("/docs", "/openapi.json")
 """What browsers ask for: they show a form for user and password to whoever has no key."""
 
@@ -37,11 +45,35 @@ KEYED = [
 """Says in the OpenAPI document that a route needs the key."""
 
 
-def check_key(request: Request, key: SecretStr) -> None:
-    """Raise RefusedError unless ``request`` shows ``key``.
+def check_key(request: Request, key: SecretStr, guests: Guests) -> None:
+    """Raise RefusedError unless ``request`` shows ``key``, or what a page of ``serve`` has got.
 
-    In constant time, so that nobody can find the key letter by letter. Basic is for browsers, which
-    cannot send a bearer by hand.
+    In constant time, so that nobody can find the key letter by letter.
+    """
+    shown = shown_key(request)
+    # Bytes: of text it takes ASCII only, and a stranger may send anything.
+    if hmac.compare_digest(shown.encode(), key.get_secret_value().encode()):
+        return
+    if guests.is_guest(shown) or (is_session(request) and guests.is_invited(shown)):
+        return
+    form = request.url.path.endswith(PAGES)
+    raise RefusedError(
+        401,
+        f"the API key is missing or wrong ({WHERE})",
+        code="invalid_api_key",
+        headers={"WWW-Authenticate": 'Basic realm="the key is the password"' if form else "Bearer"},
+    )
+
+
+def is_session(request: Request) -> bool:
+    """Whether a page asks to be let in by its link."""
+    return request.method == "POST" and request.url.path.endswith(SESSION)
+
+
+def shown_key(request: Request) -> str:
+    """What stands in the place of the key; empty where nothing does.
+
+    Basic is for browsers, which cannot send a bearer by hand.
     """
     scheme, _, shown = request.headers.get("authorization", "").partition(" ")
     told = shown.strip()
@@ -52,14 +84,4 @@ def check_key(request: Request, key: SecretStr) -> None:
             told = ""
     elif scheme.lower() != "bearer":
         told = ""
-    # Bytes: of text it takes ASCII only, and a stranger may send anything.
-    if not hmac.compare_digest(told.encode(), key.get_secret_value().encode()):
-        form = request.url.path.endswith(PAGES)
-        raise RefusedError(
-            401,
-            "the API key is missing or wrong",
-            code="invalid_api_key",
-            headers={
-                "WWW-Authenticate": 'Basic realm="the key is the password"' if form else "Bearer"
-            },
-        )
+    return told

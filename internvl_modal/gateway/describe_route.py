@@ -1,6 +1,6 @@
 """The REST endpoint in front of a model: pictures in, text out.
 
-    POST /                     {"image_data": base64}  ->  {"description": text}
+    POST /                     {"image_data": base64}  ->  {"description": text}, or a stream
     POST /v1/chat/completions  as the ``openai`` package sends it
 
 An ASGI app over the public ``AsyncClient``, so pictures are read, checked and shrunk here, before
@@ -26,13 +26,13 @@ except ImportError as missing:
     raise MissingExtraError(missing.name or "fastapi", "gateway") from missing
 from internvl_modal.gateway.asking import Model
 from internvl_modal.gateway.bodies import WHOLE, first_of, read_json
-from internvl_modal.gateway.documents import ASKING, KEYED, inlined
+from internvl_modal.gateway.describe_answers import Answer, Answers
+from internvl_modal.gateway.documents import ASKING, KEYED, STREAM, inlined
 from internvl_modal.gateway.errors import RefusedError
 from internvl_modal.gateway.metrics import Metrics
 from internvl_modal.images.names import is_url
 from internvl_modal.schema.inputs import DEFAULT_PROMPT
 from internvl_modal.schema.options import Detail, Options
-from internvl_modal.schema.results import Usage
 from internvl_modal.schema.validation import explain
 
 
@@ -48,22 +48,12 @@ class DescribeBody(BaseModel):
     detail: Annotated[Detail, WHOLE] = "medium"
     max_tokens: Annotated[int, WHOLE] = Field(1024, ge=1, lt=2**31)
     temperature: float = Field(0.0, ge=0, le=2)
+    stream: bool = Field(False, description="Send the text as it comes, as server-sent events.")
 
     @property
     def options(self) -> Options:
         """The options as the client takes them."""
         return Options(detail=self.detail, max_tokens=self.max_tokens, temperature=self.temperature)
-
-
-# ``description`` first: it is what a shell script with jq is after.
-class Answer(BaseModel):
-    """What ``POST /`` answers."""
-
-    description: str
-    model: str
-    finish_reason: str
-    usage: Usage
-    warnings: tuple[str, ...] = ()
 
 
 def describe_router(model: Model, metrics: Metrics) -> APIRouter:
@@ -75,19 +65,16 @@ def describe_router(model: Model, metrics: Metrics) -> APIRouter:
         """Counters and latencies in Prometheus' format."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    @router.post("/", openapi_extra=_REQUEST_BODY, responses=ASKING)
-    async def describe(request: Request) -> Answer:
+    @router.post(
+        "/", response_model=Answer, openapi_extra=_REQUEST_BODY, responses={**ASKING, **STREAM}
+    )
+    async def describe(request: Request) -> Answer | Response:
         """Describe one picture, sent as JSON or as a multipart upload named ``image``."""
         image, body = await _read(request)
-        found = await model.describe(image, body.prompt, body.options)
-        metrics.tokens.inc(found.usage.completion_tokens)
-        return Answer(
-            description=found.text,
-            model=found.model,
-            finish_reason=found.finish_reason,
-            usage=found.usage,
-            warnings=found.warnings,
-        )
+        answers = Answers(request, model, metrics)
+        if body.stream:
+            return await answers.streamed(model.describing(image, body.prompt, body.options))
+        return answers.of(await model.describe(image, body.prompt, body.options))
 
     return router
 

@@ -49,6 +49,9 @@ ASKING = KNOWING | _of(
     _413="The body is too large.",
     _422="The request is wrong.",
 )
+# FastAPI would document a stream as JSON.
+_EVENTS = {"schema": {"description": "Server-sent events, with stream=true."}}
+STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": _EVENTS}}}
 
 
 def inlined(model: type[BaseModel]) -> dict[str, Any]:

@@ -37,6 +37,11 @@ class GuardedConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # uvicorn's
         """Begin to wait for a request, in place of whoever has waited too long."""
         super().connection_made(transport)
+        # uvicorn writes head and body apart, and TCP would hold the body back for 40 ms until the
+        # head is acknowledged. asyncio sets it only on sockets that name their protocol.
+        connection = transport.get_extra_info("socket")
+        if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._wait()
         idle = [one for one in self.connections if isinstance(one, GuardedConnection) and one.idle]
         # The one that has waited longest is the least likely to send anything.

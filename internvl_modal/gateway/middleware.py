@@ -1,9 +1,11 @@
-"""What stands before everything else: request ids, counting, and the answer to any error."""
+"""What stands before everything else: request ids, counting, logging, answers to any error."""
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
+from urllib.parse import quote
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -12,9 +14,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from internvl_modal.gateway.errors import Failure, RefusedError
 from internvl_modal.gateway.metrics import Metrics
 
+log = logging.getLogger(f"{__package__}.access")
+"""At INFO a line for each request, by the id that its answer has."""
+LONGEST = 200
+"""Characters of an address in the log."""
+
 
 class Observed:
-    """ASGI middleware: gives each request an id, counts it, and answers unexpected errors."""
+    """ASGI middleware: gives each request an id, counts and logs it, answers unexpected errors."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -51,3 +58,11 @@ class Observed:
             # A stream that breaks has said 200 before; the count should know better.
             told = getattr(request.state, "failed", status)
             self._metrics.observe(request, told, time.monotonic() - begun)
+            _log(request, told, time.monotonic() - begun)
+
+
+def _log(request: Request, status: int, seconds: float) -> None:
+    """Without the query, which may hold anything, and with no line break in the address."""
+    path = quote(request.scope["path"])[:LONGEST]
+    told = (request.method[:LONGEST], path, status, seconds, request.state.request_id)
+    log.info("%s %s %d in %.2f s, request %s", *told)

@@ -6,7 +6,6 @@ Models and not dictionaries, so that the OpenAPI document says what is answered.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
@@ -17,6 +16,7 @@ from starlette.requests import Request
 
 from internvl_modal.client.streams import AsyncStream
 from internvl_modal.flows.relay import Relayed
+from internvl_modal.gateway.describe_answers import event
 from internvl_modal.gateway.errors import TOLD, Failure
 from internvl_modal.gateway.metrics import Metrics
 from internvl_modal.schema.results import Description, Seen, Usage
@@ -40,6 +40,7 @@ class Said(_Answer):
 
     role: Literal["assistant"] = "assistant"
     content: str
+    reasoning_content: str | None = None
     refusal: None = None
 
 
@@ -99,7 +100,7 @@ def completion(request: Request, answers: Sequence[Relayed]) -> Completion:
         choices=[
             Choice(
                 index=index,
-                message=Said(content=answer.description.text),
+                message=_said(answer.description),
                 logprobs=answer.logprobs,
                 finish_reason=answer.description.finish_reason,
             )
@@ -109,6 +110,10 @@ def completion(request: Request, answers: Sequence[Relayed]) -> Completion:
         seen="confirmed" if all(one.seen == "confirmed" for one in found) else "unverifiable",
         warnings=tuple(dict.fromkeys(text for one in found for text in one.warnings)),
     )
+
+
+def _said(found: Description) -> Said:
+    return Said(content=found.text, reasoning_content=found.reasoning or None)
 
 
 def _tokens(usage: Usage) -> Tokens:
@@ -133,38 +138,41 @@ class Events:
         """``first``, the other pieces and the end; an error is an event without ``[DONE]``."""
         async with aclosing(pieces):
             try:
-                yield self._chunk({"role": "assistant", "content": first}, answer.logprobs())
+                delta = {"role": "assistant", "content": first}
+                yield self._chunk(delta | _thoughts(answer.thoughts()), answer.logprobs())
                 async for piece in pieces:
-                    yield self._chunk({"content": piece}, answer.logprobs())
-                for event in self._end(answer.description, answer.logprobs()):
-                    yield event
+                    delta = {"content": piece} | _thoughts(answer.thoughts())
+                    yield self._chunk(delta, answer.logprobs())
+                for told in self._end(answer):
+                    yield told
             except Exception as error:
                 failure = Failure.of(error, self._request)
                 # For the metrics, as the status has been sent.
                 self._request.state.failed = failure.status
-                yield _event(failure.document(self._request))
+                yield event(failure.document(self._request))
                 if not isinstance(error, TOLD):
                     raise
 
     async def of_answers(self, answers: Sequence[Relayed]) -> AsyncIterator[bytes]:
         """Each answer in one piece."""
         for index, answer in enumerate(answers):
-            delta = {"role": "assistant", "content": answer.description.text}
+            found = answer.description
+            delta = {"role": "assistant", "content": found.text} | _thoughts(found.reasoning)
             yield self._chunk(delta, answer.logprobs, None, index)
         whole = completion(self._request, answers)
         for index, answer in enumerate(answers):
-            found = answer.description
-            yield self._chunk({}, None, found, index)
-        for event in self._last(whole.usage):
-            yield event
+            yield self._chunk({}, None, answer.description, index)
+        for told in self._last(whole.usage):
+            yield told
 
-    def _end(self, found: Description, logprobs: object) -> list[bytes]:
+    def _end(self, answer: AsyncStream) -> list[bytes]:
+        found = answer.description
         self._metrics.tokens.inc(found.usage.completion_tokens)
-        last = self._chunk({}, logprobs, found)
+        last = self._chunk(_thoughts(answer.thoughts()), answer.logprobs(), found)
         return [last, *self._last(_tokens(found.usage))]
 
     def _last(self, usage: Tokens) -> list[bytes]:
-        told = _event({**self._head, "choices": [], "usage": usage.model_dump()})
+        told = event({**self._head, "choices": [], "usage": usage.model_dump()})
         return [*([told] if self._tell_usage else []), b"data: [DONE]\n\n"]
 
     def _chunk(
@@ -183,8 +191,9 @@ class Events:
         if ended is not None:
             choice["finish_reason"] = ended.finish_reason
             document |= {"seen": ended.seen, "warnings": ended.warnings}
-        return _event(document)
+        return event(document)
 
 
-def _event(document: object) -> bytes:
-    return f"data: {json.dumps(document)}\n\n".encode()
+def _thoughts(text: str) -> dict[str, str]:
+    """The field for what a model thinks, as LMDeploy, SGLang and DeepSeek name it."""
+    return {"reasoning_content": text} if text else {}

@@ -7,20 +7,22 @@ that was written without them; otherwise it is what that server itself would say
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import ValidationError
-from starlette.responses import JSONResponse, StreamingResponse
+from starlette.responses import JSONResponse
 
-from internvl_modal.flows.core import Wanted
+from internvl_modal.errors import ConfigError
 from internvl_modal.flows.relay import Relayed
+from internvl_modal.flows.typed import Wanted
 from internvl_modal.gateway.asking import Model
 from internvl_modal.gateway.bodies import first_of, read_json
-from internvl_modal.gateway.documents import ASKING, KNOWING, Problem, inlined
+from internvl_modal.gateway.describe_answers import event_stream
+from internvl_modal.gateway.documents import ASKING, KNOWING, STREAM, Problem, inlined
 from internvl_modal.gateway.errors import RefusedError, as_openai
-from internvl_modal.gateway.json_schema import reader
 from internvl_modal.gateway.metrics import Metrics
 from internvl_modal.gateway.openai_answers import (
     Completion,
@@ -33,11 +35,9 @@ from internvl_modal.gateway.openai_parameters import passed_on, unsupported
 from internvl_modal.gateway.openai_schema import AnyObject, ChatBody, SchemaObject
 from internvl_modal.protocol.dialects.registry import dialect_of
 from internvl_modal.protocol.http import Json
+from internvl_modal.protocol.json_schema import reader
 from internvl_modal.schema.validation import explain
 
-# FastAPI would document a stream as JSON.
-_STREAM = {"schema": {"description": "Server-sent events, with stream=true."}}
-_CHAT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": _STREAM}}}
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "No such model."}
 }
@@ -66,7 +66,7 @@ def openai_router(model: Model, metrics: Metrics) -> APIRouter:
     @router.post(
         "/chat/completions",
         response_model=Completion,
-        responses={**ASKING, **_NOT_FOUND, **_CHAT},
+        responses={**ASKING, **_NOT_FOUND, **STREAM},
         openapi_extra=_BODY,
     )
     async def chat_completions(request: Request) -> Response:
@@ -121,7 +121,8 @@ class _Question:
 
     async def answer(self, body: ChatBody) -> Response:
         """The whole answer, or the stream of it."""
-        wanted = _wanted(body)
+        # A schema can take a second to check; nobody else shall wait for it.
+        wanted = await asyncio.to_thread(_wanted, body)
         # Before the pictures: what the server takes depends on what it is.
         ready = await self._model.ready()
         model = _served(body.model, ready.model)
@@ -135,7 +136,7 @@ class _Question:
         found = await _all([self._one(body, fields, wanted, number) for number in seeds])
         self._metrics.tokens.inc(sum(one.description.usage.completion_tokens for one in found))
         if body.stream:
-            return _event_stream(events.of_answers(found))
+            return event_stream(events.of_answers(found))
         return JSONResponse(completion(self._request, found).model_dump())
 
     async def _one(
@@ -157,7 +158,7 @@ class _Question:
         pieces = aiter(answer)
         # A status can be sent only before the first byte: so the first piece is waited for.
         first = await anext(pieces, "")  # an error before it is a plain one
-        return _event_stream(events.of_stream(first, pieces, answer))
+        return event_stream(events.of_stream(first, pieces, answer))
 
 
 async def _all(asked: Sequence[Coroutine[Any, Any, Relayed]]) -> list[Relayed]:
@@ -170,12 +171,6 @@ async def _all(asked: Sequence[Coroutine[Any, Any, Relayed]]) -> list[Relayed]:
             task.cancel()
 
 
-def _event_stream(events: AsyncIterator[bytes]) -> Response:
-    # nginx collects a whole answer before it passes it on unless it is told not to.
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
-
-
 def _wanted(body: ChatBody) -> Wanted[Json] | None:
     """The object that the caller asks for, if one."""
     form = body.response_format
@@ -183,4 +178,24 @@ def _wanted(body: ChatBody) -> Wanted[Json] | None:
         return None
     given = form.schema_ if isinstance(form, AnyObject) else form.json_schema.schema_
     schema: Json = {"type": "object"} if given is None else given
-    return Wanted(schema, reader(schema))
+    return Wanted(schema, _reader(schema))
+
+
+def _reader(schema: Json) -> Callable[[Json], Json]:
+    """What reads an object; what is wrong with the schema is the caller's mistake."""
+    with _refused():
+        read = reader(schema)
+
+    def told(found: Json) -> Json:
+        with _refused():
+            return read(found)
+
+    return told
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise RefusedError(422, error.message, param="response_format") from error

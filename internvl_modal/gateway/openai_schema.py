@@ -227,6 +227,8 @@ class ChatBody(_Sent):
     min_new_tokens: Count | None = None
     ignore_eos: bool | None = None
     skip_special_tokens: bool | None = None
+    # Not of any engine: what ``Client`` calls so.
+    grounding: bool | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -250,7 +252,7 @@ class ChatBody(_Sent):
     def options(self) -> Options:
         """The options as the client takes them; the finest ``detail`` of all pictures."""
         names = ("temperature", "top_p", "top_k", "seed", "stop", "repetition_penalty")
-        given = {name: getattr(self, name) for name in (*names, "max_tokens")}
+        given = {name: getattr(self, name) for name in (*names, "max_tokens", "grounding")}
         if self.max_completion_tokens is not None:
             given["max_tokens"] = self.max_completion_tokens
         # OpenAI has it for each picture, engines for a request: the finest one loses nothing.

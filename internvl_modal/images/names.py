@@ -50,7 +50,7 @@ def _object_name(source: object) -> str:
 
 def _text_name(text: str) -> str:
     bare = text.strip()
-    if bare[:5].lower() == "data:":
+    if is_data(bare):
         # Up to the comma only: the rest is the picture.
         media = bare[5:].partition(",")[0].partition(";")[0]
         return f"data URL ({_shorten(media) or 'no media type'}, {_amount(len(text))})"
@@ -83,6 +83,11 @@ def _amount(count: int) -> str:
         if count >= size:
             return f"{count / size:.0f} {unit}"
     return f"{count} bytes"
+
+
+def is_data(text: str) -> bool:
+    """Whether ``text`` is a data URL, blanks before it aside."""
+    return text.lstrip()[:5].lower() == "data:"
 
 
 def is_url(text: str) -> bool:

@@ -8,9 +8,10 @@ number of it is checked, and the message names the repository and the key. Nothi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast, get_args
 
 from internvl_modal.errors import ConfigError, PlanError
-from internvl_modal.models.shapes import LlmShape, ModelSpec, VitShape
+from internvl_modal.models.shapes import Experts, LlmShape, ModelSpec, Quantization, VitShape
 
 
 def spec_from_config(
@@ -18,70 +19,101 @@ def spec_from_config(
 ) -> ModelSpec:
     """Describe a repository that is not listed by its ``config.json`` and file sizes in bytes.
 
-    Raises PlanError when LMDeploy 0.7.3 would not load it.
-
-    ``files`` are the sizes of the repository's files by name; where it has safetensors, loading
-    times follow from them and not from the shape. ``.bin`` files beside them hold the same weights
-    again. Raises ConfigError for a config without the sections of an InternVL.
+    Which engine runs it is ``support``'s to say. ``files`` are the sizes of the repository's files
+    by name; where it has safetensors, loading times follow from them and not from the shape.
+    ``.bin`` files beside them hold the same weights again. Raises PlanError for what is no
+    InternVL, ConfigError for a config without the sections of one.
     """
-    _check_architecture(repo, config)
-    text, vision = _section(repo, config, "llm_config"), _section(repo, config, "vision_config")
-    llm = LlmShape(
-        base=str(text.get("_name_or_path") or _architecture(text)),
-        layers=_number(repo, text, "num_hidden_layers"),
-        hidden=_number(repo, text, "hidden_size"),
-        inter=_number(repo, text, "intermediate_size"),
-        heads=_number(repo, text, "num_attention_heads"),
-        kv_heads=_number(repo, text, "num_key_value_heads"),
-        vocab=_number(repo, text, "vocab_size"),
-        architecture=_architecture(text),
+    architecture = _architecture(config)
+    if architecture not in _SECTIONS:
+        raise PlanError(
+            f"{repo}: {architecture} is not an InternVL model that is known here",
+            hint="use a repository of InternVL 2.5, 3 or 3.5, or a model trained from one",
+        )
+    text_key = _SECTIONS[architecture]
+    text, vision = _section(repo, config, text_key), _section(repo, config, "vision_config")
+    weights = [size for name, size in (files or {}).items() if name.endswith(".safetensors")]
+    return ModelSpec(
+        name=repo.rsplit("/", 1)[-1].lower(),
+        repo=repo,
+        llm=_llm(repo, text),
+        vit=_vit(repo, vision),
+        licence="see the repository",
+        # Where ``quantization_config`` lies depends on the tool that quantised: at the top or in
+        # the language model's section.
+        quantization=_quantization(repo, config) or _quantization(repo, text),
+        context=_number(repo, text, "max_position_embeddings"),
+        files_bytes=sum(weights) or None,
+        converted=text_key == "text_config",
+        # What LMDeploy asks for (pytorch/models/internvl.py): the class is the plain ones'.
+        flash=config.get("flash_mode") is not None,
     )
-    vit = VitShape(
+
+
+_SECTIONS = {
+    "InternVLChatModel": "llm_config",
+    "InternVLForConditionalGeneration": "text_config",  # transformers' own, repositories with -HF
+}
+"""Where the language model's shape lies, by the class of the whole."""
+_CLASSES = {
+    "internlm2": "InternLM2ForCausalLM",
+    "internlm3": "InternLM3ForCausalLM",
+    "gpt_oss": "GptOssForCausalLM",
+    "llama": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
+}
+"""By ``model_type``, which is all that a ``text_config`` tells."""
+
+
+def _llm(repo: str, text: Mapping[str, object]) -> LlmShape:
+    heads, hidden = (_number(repo, text, key) for key in ("num_attention_heads", "hidden_size"))
+    experts = _experts(repo, text)
+    architecture = _architecture(text)
+    if not isinstance(text.get("architectures"), list):
+        architecture = _CLASSES.get(str(text.get("model_type")), architecture)
+    return LlmShape(
+        base=str(text.get("_name_or_path") or architecture),
+        layers=_number(repo, text, "num_hidden_layers"),
+        hidden=hidden,
+        inter=_number(repo, text, "intermediate_size"),
+        heads=heads,
+        kv_heads=_number(repo, text, "num_key_value_heads"),
+        head_dim=_number(repo, text, "head_dim") if text.get("head_dim") else hidden // heads,
+        vocab=_number(repo, text, "vocab_size"),
+        architecture=architecture,
+        experts=experts,
+        tied=text.get("tie_word_embeddings") is True,
+    )
+
+
+def _experts(repo: str, text: Mapping[str, object]) -> Experts | None:
+    """None for a dense model; Qwen3's and GPT-OSS's configs have names of their own."""
+    key = next((key for key in ("num_experts", "num_local_experts") if text.get(key)), None)
+    if key is None:
+        return None
+    width = "moe_intermediate_size" if "moe_intermediate_size" in text else "intermediate_size"
+    return Experts(
+        _number(repo, text, key),
+        _number(repo, text, "num_experts_per_tok"),
+        _number(repo, text, width),
+    )
+
+
+def _vit(repo: str, vision: Mapping[str, object]) -> VitShape:
+    # transformers' own format calls them otherwise, and has sizes as pairs.
+    return VitShape(
         base=str(vision.get("_name_or_path") or "InternViT"),
         layers=_number(repo, vision, "num_hidden_layers"),
         hidden=_number(repo, vision, "hidden_size"),
         inter=_number(repo, vision, "intermediate_size"),
         heads=_number(repo, vision, "num_attention_heads"),
-        qkv_bias=bool(vision.get("qkv_bias")),
-        qk_norm=bool(vision.get("qk_normalization")),
-        image_size=_number(repo, vision, "image_size"),
-        patch_size=_number(repo, vision, "patch_size"),
+        qkv_bias=bool(vision.get("qkv_bias", vision.get("attention_bias"))),
+        qk_norm=bool(vision.get("qk_normalization", vision.get("use_qk_norm"))),
+        image_size=_side(repo, vision, "image_size"),
+        patch_size=_side(repo, vision, "patch_size"),
     )
-    weights = [size for name, size in (files or {}).items() if name.endswith(".safetensors")]
-    return ModelSpec(
-        name=repo.rsplit("/", 1)[-1].lower(),
-        repo=repo,
-        llm=llm,
-        vit=vit,
-        licence="see the repository",
-        # Where ``quantization_config`` lies depends on the tool that quantised: at the top or in
-        # the language model's section.
-        awq=_is_awq(config) or _is_awq(text),
-        context=_number(repo, text, "max_position_embeddings"),
-        files_bytes=sum(weights) or None,
-    )
-
-
-# The readers of turbomind/deploy/source_model/internvl.py in LMDeploy 0.7.3.
-_READERS = ("InternLM2ForCausalLM", "LlamaForCausalLM", "Qwen2ForCausalLM")
-"""Classes of language models, by the name that ``llm_config.architectures`` gives."""
-
-
-def _check_architecture(repo: str, config: Mapping[str, object]) -> None:
-    """Refuse what LMDeploy would refuse after the download: ``-HF`` repositories have transformers'
-    own architecture and other names for all weights, 3.5 a language model without a reader.
-    """
-    if _architecture(config) != "InternVLChatModel":
-        raise PlanError(
-            f"{repo}: {_architecture(config)} is not an InternVL model that LMDeploy 0.7.3 loads",
-            hint="use the repository without -HF in its name, or one of InternVL 2.5 and 3",
-        )
-    llm = _architecture(_section(repo, config, "llm_config"))
-    if llm not in _READERS:
-        raise PlanError(
-            f"{repo}: LMDeploy 0.7.3 has no TurboMind reader for its language model ({llm})",
-            hint=f"it reads {', '.join(_READERS)}",
-        )
 
 
 def _architecture(config: Mapping[str, object]) -> str:
@@ -92,7 +124,6 @@ def _architecture(config: Mapping[str, object]) -> str:
 
 def _section(repo: str, config: Mapping[str, object], key: str) -> Mapping[str, object]:
     section = config.get(key)
-    # Repositories of transformers' own kind call them "text_config", and are refused before.
     if not isinstance(section, dict):
         raise ConfigError(
             f"{repo}: its config.json has no {key}", hint="is this an InternVL model?"
@@ -112,6 +143,27 @@ def _number(repo: str, section: Mapping[str, object], key: str) -> int:
     return value
 
 
-def _is_awq(config: Mapping[str, object]) -> bool:
+def _side(repo: str, section: Mapping[str, object], key: str) -> int:
+    """A length in pixels, which some formats write as a pair of the same two."""
+    value = section.get(key)
+    if isinstance(value, list) and len(set(map(str, value))) == 1:
+        section = {key: value[0]}
+    return _number(repo, section, key)
+
+
+def _quantization(repo: str, config: Mapping[str, object]) -> Quantization | None:
+    """How the matrices are stored. Raises PlanError for a way whose bytes are not known here."""
     quantization = config.get("quantization_config")
-    return isinstance(quantization, dict) and quantization.get("quant_method") == "awq"
+    if not isinstance(quantization, dict):
+        return None
+    method = quantization.get("quant_method")
+    # compressed-tensors (llm-compressor) writes the format beside it: float-quantized is FP8.
+    if method == "compressed-tensors" and quantization.get("format") == "float-quantized":
+        return "fp8"
+    for known in get_args(Quantization):
+        if method == known:
+            return cast(Quantization, known)
+    raise PlanError(
+        f"{repo}: weights quantised by {method!r} are not known here",
+        hint=f"what is known: {', '.join(get_args(Quantization))}, or a repository in 16 bits",
+    )

@@ -89,8 +89,9 @@ def family_of(*names: str) -> Family | None:
             continue
         generation = found["major"], found["minor"]
         signs = _SIGNED.get(generation)
-        # The GPT-OSS models of 3.5 have the template of their language model; InternVL's message is
-        # foreign to them.
+        # The GPT-OSS models of 3.5 have the template of their language model, which writes the
+        # system block itself and takes a request's system message for the developer's. InternVL's
+        # own block for them (``internvl3_5_gpt_oss`` in its conversation.py) cannot be asked for.
         known = signs is not None and "gpt-oss" not in last
         converted = re.search(r"-hf\b", last) is not None
         return Family(

@@ -20,6 +20,21 @@ CORES = 8  # LMDeploy decodes and cuts pictures on one thread; the rest feed Tur
 HOST_GIB = 32  # weights are read one file (5 GB) at a time
 
 
+LONGEST_WINDOW = 3600  # seconds that Modal lets a container idle
+
+
+def idle_window(start: tuple[float, float]) -> int:
+    """Seconds to wait for the next request before a container stops that takes ``start`` to start.
+
+    As long as a start takes: waiting has then cost what the next start costs, so that no other
+    length, whenever the next request comes, costs less than half of this one.
+
+    >>> idle_window((100.0, 200.0))
+    150
+    """
+    return min(LONGEST_WINDOW, round(sum(start) / 2))
+
+
 @dataclass(frozen=True)
 class Prices:
     """USD an hour: of each GPU type, of a CPU core, of a GiB of memory.
@@ -117,9 +132,13 @@ def price(
             f"{load.batch} requests always under way, {load.images} x {load.tiles} tiles "
             f"in and {load.output_tokens} tokens out each",
             f"{WORST.prefill:.0%}-{BEST.prefill:.0%} of peak TFLOPS in the LLM, "
-            f"{WORST.vision:.0%}-{BEST.vision:.0%} in the ViT (one GPU at a time), "
+            f"{WORST.vision:.0%}-{BEST.vision:.0%} in the ViT ({_shared(load)}), "
             f"{WORST.bandwidth:.0%}-{BEST.bandwidth:.0%} of memory and link bandwidth",
             f"{BEST.cpu * 1000:.0f}-{WORST.cpu * 1000:.0f} ms of CPU a picture; low: ViT and LLM "
             "overlap, high: they take turns",
         ),
     )
+
+
+def _shared(load: Load) -> str:
+    return "one GPU at a time" if load.engine == "lmdeploy-0.7.3" else "on all GPUs"

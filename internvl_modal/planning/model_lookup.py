@@ -11,28 +11,44 @@ from collections.abc import Mapping
 from io import BytesIO
 
 from internvl_modal.errors import ConfigError, PlanError
-from internvl_modal.models.catalogue import find_model, unknown_model
+from internvl_modal.models.catalogue import find_model, of_family, unknown_model
 from internvl_modal.models.config_json import spec_from_config
 from internvl_modal.models.shapes import ModelSpec
 from internvl_modal.settings import Settings
 
 
 def model_spec(
-    model: str, *, revision: str | None = None, endpoint: str | None = None
+    model: str,
+    *,
+    revision: str | None = None,
+    family: str | None = None,
+    endpoint: str | None = None,
 ) -> ModelSpec:
     """Find a model in the catalog, or describe a repository from its files on the Hub.
 
-    ``endpoint`` is another Hub's address. Raises ConfigError for a name that is neither listed nor
-    ``owner/name``, WeightsError where the Hub cannot be asked, PlanError for an architecture that
-    LMDeploy 0.7.3 does not load.
+    ``endpoint`` is another Hub's address. With ``family``, the name of the catalog's model that the
+    repository was made from, its shape is taken and nothing is asked. Raises ConfigError for a name
+    that is neither listed nor ``owner/name``, WeightsError where the Hub cannot be asked, PlanError
+    for what is no InternVL.
     """
     if found := find_model(model):
+        if family is not None:
+            raise ConfigError(
+                f"{found.name} is listed, and family={family!r} is for what is not",
+                hint="leave family out",
+            )
         return found
     # The Hub would take a bare word for one of its old repositories without an owner.
     if "/" not in model:
         raise unknown_model(model)
+    if family is not None:
+        return of_family(model, family)
     config, sizes = _read_repository(model, revision or "main", endpoint)
     return spec_from_config(model, config, sizes)
+
+
+CONFIGS = ("config.json", "tokenizer_config.json", "preprocessor_config.json")
+"""Files of a repository that say where the code is which LMDeploy runs; the first must be there."""
 
 
 class _InMemory(BytesIO):
@@ -42,7 +58,7 @@ class _InMemory(BytesIO):
     uses, so a config of a few KB needs no temporary file.
     """
 
-    name = "config.json"
+    name = "a configuration"
 
     def restart(self) -> None:
         """Begin again."""
@@ -63,40 +79,48 @@ def _read_repository(
 
     token = Settings.load().hf_token
     hub = Hub(token.get_secret_value() if token else None, endpoint)
-    sink = _InMemory()
+    found = {name: _InMemory() for name in CONFIGS}
     try:
         repository = hub.repository(model, revision)
         sizes = {file.path: file.size for file in repository.files}
         for file in repository.files:
-            if file.path == "config.json":
-                hub.fetch(repository, file, sink, 0)
+            if file.path in found:
+                hub.fetch(repository, file, found[file.path], 0)
     except Exception as error:
         # What the Hub's client raises differs by its version; ``explain`` knows them all. What it
         # does not know is a fault of ours and comes out as it is.
         if told := explain(error, model, revision, None, hub):
             raise told from told.__cause__
         raise
-    try:
-        config = json.loads(sink.getvalue())
-    except ValueError as error:
-        raise ConfigError(f"{model}: it has no config.json that can be read") from error
-    _check_code(model, config)
+    config: Mapping[str, object] = {}
+    for name, sink in found.items():
+        held = sink.getvalue()
+        if not held and name != CONFIGS[0]:
+            continue
+        try:
+            document = json.loads(held)
+        except ValueError as error:
+            raise ConfigError(f"{model}: it has no {name} that can be read") from error
+        _check_code(model, name, document)
+        if name == CONFIGS[0]:
+            config = document
     return config, sizes
 
 
-def _check_code(model: str, config: object) -> None:
+def _check_code(model: str, file: str, document: object) -> None:
     """Refuse a repository whose code lies in another one: raises PlanError.
 
     Fine-tuned models are often saved so. LMDeploy would fetch that code while it starts, whatever
     it is by then, and the containers that serve do not ask the Hub.
     """
-    told = config.get("auto_map") if isinstance(config, dict) else None
-    for name in told.values() if isinstance(told, dict) else ():
-        other, there, module = str(name).partition("--")
-        if there:
-            file = module.partition(".")[0]
-            raise PlanError(
-                f"{model}: its config.json takes its code from another repository, {other}",
-                hint=f"copy {file}.py and what it imports from {other} into {model}, and write "
-                f"{module!r} in auto_map",
-            )
+    told = document.get("auto_map") if isinstance(document, dict) else None
+    for named in told.values() if isinstance(told, dict) else ():
+        # A tokenizer has two classes, a slow and a fast one, of which one may be missing.
+        for name in named if isinstance(named, list) else [named]:
+            other, there, module = str(name).partition("--")
+            if there:
+                raise PlanError(
+                    f"{model}: its {file} takes its code from another repository, {other}",
+                    hint=f"copy {module.partition('.')[0]}.py and what it imports from {other} "
+                    f"into {model}, and write {module!r} in auto_map",
+                )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing_extensions import TypedDict
 
+from internvl_modal.models.support import EngineName
+
 
 class PlanOptions(TypedDict, total=False):
     """Options of ``plan()`` and of ``deploy()``; defaults and checks are those of ``Request``.
@@ -15,6 +17,8 @@ class PlanOptions(TypedDict, total=False):
     None leaves a choice to the planner.
     """
 
+    engine: EngineName | None
+    """Engine: lmdeploy-0.7.3, lmdeploy (0.18) or vllm."""
     images_per_request: int
     """Pictures in one request."""
     max_tiles: int
@@ -33,8 +37,8 @@ class PlanOptions(TypedDict, total=False):
     """Bits of the KV cache: 0 (16), 8 or 4."""
     vision_max_batch_size: int
     """Pictures in one pass of the ViT."""
-    scaledown_window: int
-    """Idle seconds until a container stops."""
+    scaledown_window: int | None
+    """Idle seconds until a container stops; as long as a start takes by default."""
     cpu: float
     """CPU cores."""
     memory_gib: float

@@ -5,23 +5,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from internvl_modal._utils.signatures import showing
-from internvl_modal.engines.lmdeploy import LMDeployOptions
-from internvl_modal.errors import ConfigError, PlanError
-from internvl_modal.models.shapes import TILE_TOKENS, ModelSpec
-from internvl_modal.planning.cost import CORES, HOST_GIB, Cost, picture_cost
+from internvl_modal.engines.registry import engine_of
+from internvl_modal.errors import PlanError
+from internvl_modal.models.quality import Quality, quality_of
+from internvl_modal.models.shapes import ModelSpec
+from internvl_modal.models.support import EngineName
+from internvl_modal.planning.cost import Cost, idle_window, picture_cost
 from internvl_modal.planning.gpus import Gpu
-from internvl_modal.planning.memory import MARGIN, MIB, Memory
-from internvl_modal.planning.options import PlanOptions
+from internvl_modal.planning.memory import MARGIN, MIB, Capacity, Memory, kv_bytes_per_token
 from internvl_modal.planning.report import SHOWN, Bar, Report, Row, as_html, as_text, draw
+from internvl_modal.planning.request import Request
+from internvl_modal.planning.server_settings import of_engine
 from internvl_modal.planning.throughput import Load, startup_seconds
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def _headline(plan: Plan) -> str:
@@ -58,6 +57,7 @@ def _fact_rows(plan: Plan) -> list[Row]:
         ("USD an idle window", f"{cost.idle_window:.2f}"),
         ("USD a cold start", _range(cost.start)),
         ("USD 1,000 pictures", _range(cost.per_1000)),
+        ("engine", plan.engine),
         ("licence", plan.spec.licence),
     ]
 
@@ -70,107 +70,22 @@ def _choice_rows(plan: Plan) -> list[Row]:
     return rows
 
 
+def _ranking_rows(plan: Plan) -> list[Row]:
+    rows: list[Row] = [("model", "GPU", "MMBench", "OCRBench", "USD/h", "USD/1,000 pictures")]
+    for other in plan.alternatives:
+        quality, cost = other.quality, other.cost
+        figures = (f"{quality.mmbench}", f"{quality.ocrbench}") if quality else ("", "")
+        money = (f"{cost.per_hour:.2f}", _range(cost.per_1000))
+        rows.append((other.spec.name, other.gpu_string, *figures, *money))
+    return rows
+
+
 def _mib(size: int) -> str:
     return f"{size / MIB:,.0f}"
 
 
 def _range(pair: tuple[float, float]) -> str:
     return f"{pair[0]:.2f}-{pair[1]:.2f}"
-
-
-USEFUL_SESSION = 16384  # tokens InternVL 2.5 was trained to; the documents serve half of it
-
-MAX_BATCH = 64  # requests at once: more only queue behind the ViT, which is one thread
-
-# On several GPUs LMDeploy 0.7.3 has hung with 16 and more picture requests under way, and not with
-# fewer: https://github.com/InternLM/lmdeploy/issues/3529 (InternVL2.5-78B), also 2743 and 3057.
-MAX_BATCH_SEVERAL = 12
-
-LEAST_RATIO = 0.05  # for whoever starts a plan that does not fit; LMDeploy takes no 0
-
-IMAGE_MARKUP_TOKENS = 8  # "Image-1: <img></img>\n"
-
-AT_LEAST_ONE = (
-    *("images_per_request", "max_tiles", "output_tokens", "vision_max_batch_size"),
-    *("cpu", "memory_gib"),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What a deployment must be able to answer, and what may be fixed of its settings.
-
-    None leaves a setting to the planner. Its fields are those of ``PlanOptions``.
-    """
-
-    images_per_request: int = 1
-    max_tiles: int = 12
-    prompt_tokens: int = 100
-    output_tokens: int = 200
-    session_len: int | None = None
-    max_batch_size: int | None = None
-    cache_max_entry_count: float | None = None
-    quant_policy: int = 0
-    vision_max_batch_size: int = 1
-    scaledown_window: int = 300
-    cpu: float = CORES
-    memory_gib: float = HOST_GIB
-
-    def __post_init__(self) -> None:
-        for name in AT_LEAST_ONE:
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)}: it must be at least 1")
-        # The most that InternVL is documented for at inference (a 4K picture).
-        if self.max_tiles > 40:
-            raise ConfigError(f"max_tiles = {self.max_tiles}: it must be at most 40")
-        # What LMDeploy calls it: the bits of a key or value, 0 for those of the weights.
-        if self.quant_policy not in (0, 4, 8):
-            raise ConfigError(f"quant_policy = {self.quant_policy}: it must be 0, 4 or 8")
-        ratio = self.cache_max_entry_count
-        if ratio is not None and not 0 < ratio < 1:
-            raise ConfigError(f"cache_max_entry_count = {ratio}: it must lie between 0 and 1")
-
-    @property
-    def tiles(self) -> int:
-        """Of one picture at most, the thumbnail included."""
-        return self.max_tiles + 1 if self.max_tiles > 1 else 1
-
-    @property
-    def input_tokens(self) -> int:
-        """Pictures and text."""
-        image = self.tiles * TILE_TOKENS + IMAGE_MARKUP_TOKENS
-        return self.images_per_request * image + self.prompt_tokens
-
-    @property
-    def tokens(self) -> int:
-        """Of one request from beginning to end."""
-        return self.input_tokens + self.output_tokens
-
-    def batch(self, count: int) -> int:
-        """Most requests at once on ``count`` GPUs."""
-        return self.max_batch_size or (MAX_BATCH if count == 1 else MAX_BATCH_SEVERAL)
-
-    def session(self, context: int) -> int:
-        """The session length asked for, else a useful one in which the request fits."""
-        return self.session_len or min(context, max(USEFUL_SESSION, round_up(self.tokens, 1024)))
-
-
-with_plan_options = showing(PlanOptions, {each.name: each.default for each in fields(Request)})
-"""Shows ``**options: Unpack[PlanOptions]`` as keywords."""
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """Tokens, and requests of the planned size.
-
-    ``sessions`` fit into the KV cache; the server takes ``max_batch_size`` at once, no more.
-    """
-
-    kv_tokens: int
-    request_tokens: int
-    sessions: int
-    session_len: int
-    max_batch_size: int
 
 
 @dataclass(frozen=True, repr=False)
@@ -186,6 +101,7 @@ class Plan:
     """
 
     spec: ModelSpec
+    engine: EngineName
     gpu: Gpu
     count: int
     request: Request
@@ -198,6 +114,15 @@ class Plan:
     """Whether nobody named a GPU, and the request is more than any can answer."""
     remedy: str = ""
     """Where nothing works: what works without one of the wishes."""
+    over_budget: bool = False
+    """Whether it would work, and costs more an hour than it may."""
+    alternatives: tuple[Plan, ...] = ()
+    """Where only a budget was given: a plan of each model that it pays for, this one the first."""
+
+    @property
+    def quality(self) -> Quality | None:
+        """What was published of the model's quality; None where nothing was read."""
+        return quality_of(self.spec)
 
     @property
     def fits(self) -> bool:
@@ -210,6 +135,11 @@ class Plan:
         return self.gpu.name if self.count == 1 else f"{self.gpu.name}:{self.count}"
 
     @property
+    def idle_window(self) -> int:
+        """Seconds that a container waits for its next request before it stops."""
+        return self.request.scaledown_window or idle_window(self.startup_seconds)
+
+    @property
     def startup_seconds(self) -> tuple[float, float]:
         """Cold container to first answer, best and worst case."""
         return startup_seconds(self.spec)
@@ -218,29 +148,27 @@ class Plan:
         """USD for one picture of so many tiles on a busy machine, best and worst case."""
         # The client asks with a picture's own tiles, and counts the thumbnail among them.
         alone = replace(self.request, images_per_request=1, max_tiles=max(1, tiles - 1))
-        load = load_of(self.spec, alone, self.capacity)
+        load = load_of(self.spec, self.engine, alone, self.capacity)
         return picture_cost(self.spec, self.gpu, self.count, load, self.cost.per_hour)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Of the LMDeploy server, by the names of its options."""
+        """Of the engine's server, by the names of its options."""
+        batch = self.request.vision_max_batch_size
         return {
             "model": self.spec.repo,
             "model_name": self.spec.name,
-            "model_format": "awq" if self.spec.awq else None,
             "tp": self.count,
             "session_len": self.capacity.session_len,
             "max_batch_size": self.capacity.max_batch_size,
-            # A forced deploy of what does not fit must still give LMDeploy a share that it takes.
-            "cache_max_entry_count": self.memory.ratio or LEAST_RATIO,
             "quant_policy": self.request.quant_policy,
-            "vision_max_batch_size": self.request.vision_max_batch_size,
+            **of_engine(self.engine, self.spec, self.memory, batch),
         }
 
     @property
     def argv(self) -> list[str]:
         """The command that serves the model so."""
-        return LMDeployOptions.parse(**self.settings).argv()
+        return engine_of(self.engine).parse(**self.settings).argv()
 
     def require(self) -> Plan:
         """Return the plan itself; raise PlanError, naming choices that work, if it does not fit."""
@@ -255,8 +183,9 @@ class Plan:
         """What works: the nearest choices, and the cheapest."""
         if not self.choices:
             general = "a smaller model, an -AWQ one or a shorter session_len needs less"
-            told = [self.remedy, general] if self.request.session_len is None else [self.remedy]
-            return "; ".join(filter(None, told)) or general
+            # Where money, the engine or a session too short is the limit, less is no help.
+            wished = self.over_budget or self.request.engine or self.request.session_len
+            return "; ".join(filter(None, [self.remedy, "" if wished else general])) or general
         # The same type in another number comes before other types: who named it had a reason.
         near = sorted(self.choices, key=lambda choice: choice.gpu is not self.gpu)[:3]
         best = min(self.choices, key=lambda choice: choice.cost.per_hour)
@@ -271,6 +200,8 @@ class Plan:
             "model": self.spec.name,
             "repo": self.spec.repo,
             "licence": self.spec.licence,
+            "engine": self.engine,
+            "quality": asdict(self.quality) if self.quality else None,
             "gpu": self.gpu_string,
             "fits": self.fits,
             "reason": self.reason,
@@ -279,6 +210,17 @@ class Plan:
             "cost": asdict(self.cost),
             "startup_seconds": self.startup_seconds,
             "settings": self.settings,
+            "alternatives": [
+                {
+                    "model": other.spec.name,
+                    "engine": other.engine,
+                    "gpu": other.gpu_string,
+                    "quality": asdict(other.quality) if other.quality else None,
+                    "usd_per_hour": other.cost.per_hour,
+                    "usd_per_1000": other.cost.per_1000,
+                }
+                for other in self.alternatives
+            ],
             "choices": [
                 {
                     "gpu": choice.gpu_string,
@@ -306,6 +248,7 @@ class Plan:
             (_memory_rows(self), _fact_rows(self)),
             tuple(self.cost.assumptions),
             _choice_rows(self) if self.choices else [],
+            _ranking_rows(self) if self.alternatives else [],
         )
 
     def plot(self, path: str | Path | None = None) -> object:
@@ -325,7 +268,7 @@ class Plan:
         return draw(self.spec.name, bars, path)
 
 
-def load_of(spec: ModelSpec, request: Request, capacity: Capacity) -> Load:
+def load_of(spec: ModelSpec, engine: EngineName, request: Request, capacity: Capacity) -> Load:
     """What one request of this size asks of the GPUs."""
     return Load(
         images=request.images_per_request,
@@ -333,10 +276,6 @@ def load_of(spec: ModelSpec, request: Request, capacity: Capacity) -> Load:
         prompt_tokens=request.input_tokens,
         output_tokens=request.output_tokens,
         batch=capacity.max_batch_size,
-        kv_bytes_per_token=spec.kv_bytes_per_token(request.quant_policy),
+        kv_bytes_per_token=kv_bytes_per_token(spec, engine, request.quant_policy),
+        engine=engine,
     )
-
-
-def round_up(value: int, step: int) -> int:
-    """The next multiple of ``step``."""
-    return -(-value // step) * step

@@ -11,21 +11,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
-from itertools import chain
 from typing import Any
 
 from internvl_modal.models.shapes import ModelSpec
-from internvl_modal.planning.cost import Prices, price
+from internvl_modal.models.support import EngineName, default_engine
+from internvl_modal.planning.cost import Prices, idle_window, price
+from internvl_modal.planning.footprint import Work
 from internvl_modal.planning.gpus import COUNTS, GPUS, Gpu
-from internvl_modal.planning.memory import KV_BLOCK, MARGIN, MIB, Memory, measure
-from internvl_modal.planning.plan import Capacity, Plan, Request, load_of, round_up
+from internvl_modal.planning.limits import MAX_SM, misfit, overlong, shortage
+from internvl_modal.planning.memory import (
+    Capacity,
+    Memory,
+    kv_block,
+    kv_bytes_per_token,
+    measure,
+)
+from internvl_modal.planning.plan import Plan, load_of
+from internvl_modal.planning.request import Request, round_up
+from internvl_modal.planning.throughput import startup_seconds
 
 __all__ = ["make_plan"]
-
-
-MAX_SM = 90  # LMDeploy 0.7.3's CMakeLists.txt ends at 90-real, and "real" leaves no PTX behind
-
-HEAD_DIMS = (64, 128)  # TurboMind's attention kernels
 
 
 def make_plan(
@@ -49,14 +54,16 @@ def make_plan(
     if gpu is not None:
         chosen = _evaluate(spec, *gpu, request, prices)
     else:
-        # Within the budget, else over it (and said so below), else the one that came nearest: a
-        # plan that does not fit is of use where it shows how much is missing.
-        chosen = (choices or working or [max(plans, key=_nearest)])[0]
+        # Within the budget, else the least over it (and said so below), else the one that came
+        # nearest: a plan that does not fit is of use where it shows how much is missing.
+        over = sorted(working, key=_price_of_hour) or [max(plans, key=_nearest)]
+        chosen = (choices or over)[0]
     if chosen.fits and budget is not None and chosen.cost.per_hour > budget:
-        chosen = replace(
-            chosen, reason=f"{chosen.cost.per_hour:.2f} USD/h is over the budget of {budget:.2f}"
-        )
+        reason = f"{chosen.cost.per_hour:.2f} USD/h is over the budget of {budget:.2f}"
+        chosen = replace(chosen, reason=reason, over_budget=True)
     remedy = "" if working else _remedy(spec, request, prices)
+    if working and not choices:
+        remedy = f"without budget={budget:g}: {_priced(min(working, key=_price_of_hour))}"
     # With a GPU named, the headline is about that one, even where no other would do.
     on_any_gpu = gpu is None and chosen.on_any_gpu
     return replace(chosen, choices=choices, remedy=remedy, on_any_gpu=on_any_gpu)
@@ -64,8 +71,8 @@ def make_plan(
 
 def _nearest(plan: Plan) -> tuple[bool, int]:
     """Of plans that do not work: what could run there at all, with the most memory to spare."""
-    runs = plan.gpu.sm <= MAX_SM and not any(_misfits(plan.spec, plan.gpu, plan.count))
-    return runs, plan.memory.spare
+    fitting = not misfit(plan.spec, plan.engine, plan.gpu, plan.count, plan.request)
+    return plan.gpu.sm <= MAX_SM[plan.engine] and fitting, plan.memory.spare
 
 
 def _remedy(spec: ModelSpec, request: Request, prices: Prices) -> str:
@@ -81,13 +88,13 @@ def _remedy(spec: ModelSpec, request: Request, prices: Prices) -> str:
             freed = replace(request, **usual)
             plans = [_evaluate(spec, *each, freed, prices) for each in _candidates()]
             if working := [plan for plan in plans if plan.fits]:
-                best = min(working, key=_price_of_pictures)
+                best = min(working, key=_price_of_hour)
                 return f"without {field.name}={getattr(request, field.name)}: {_priced(best)}"
     return ""
 
 
 def _priced(plan: Plan) -> str:
-    return f"{plan.gpu_string}, {plan.cost.per_hour:.2f} USD an hour"
+    return f"{plan.engine} on {plan.gpu_string}, {plan.cost.per_hour:.2f} USD an hour"
 
 
 def _candidates() -> Iterator[tuple[Gpu, int]]:
@@ -96,6 +103,10 @@ def _candidates() -> Iterator[tuple[Gpu, int]]:
         for count in COUNTS:
             if count <= gpu.max_count:
                 yield gpu, count
+
+
+def _price_of_hour(plan: Plan) -> float:
+    return plan.cost.per_hour
 
 
 def _price_of_pictures(plan: Plan) -> float:
@@ -109,95 +120,41 @@ def _evaluate(spec: ModelSpec, gpu: Gpu, count: int, request: Request, prices: P
     """The whole plan of one choice. The first reason wins: lengths, then heads, then memory, then
     kernels, because a message about memory is of no use to somebody whose request is too long.
     """
+    engine = request.engine or default_engine(spec)
     session_len = request.session(spec.context)
-    memory = measure(
-        spec,
-        gpu.memory,
-        tp=count,
-        batch=request.batch(count),
-        session_len=session_len,
-        tiles=request.tiles * request.vision_max_batch_size,
-        ratio=request.cache_max_entry_count,
+    tiles = request.tiles * request.vision_max_batch_size
+    work = Work(count, request.batch(count, engine), session_len, tiles)
+    ratio = request.cache_max_entry_count
+    memory = measure(spec, gpu.memory, work, engine=engine, ratio=ratio)
+    capacity = _capacity(spec, engine, request, memory, work)
+    limit = overlong(spec, engine, request, session_len)
+    reason = (
+        limit
+        or misfit(spec, engine, gpu, count, request)
+        or shortage(gpu, engine, memory, capacity)
     )
-    capacity = _capacity(spec, count, request, memory, session_len)
-    load = load_of(spec, request, capacity)
-    limit = next(_overlong(spec, request, session_len), "")
-    refusals = chain(_misfits(spec, gpu, count), _shortages(gpu, memory, capacity))
-    reason = limit or next(refusals, "")
+    load = load_of(spec, engine, request, capacity)
     host = (request.cpu, request.memory_gib)
-    cost = price(spec, gpu, count, load, prices, request.scaledown_window, host)
-    return Plan(spec, gpu, count, request, reason, memory, capacity, cost, on_any_gpu=bool(limit))
+    window = request.scaledown_window or idle_window(startup_seconds(spec))
+    cost = price(spec, gpu, count, load, prices, window, host)
+    return Plan(
+        spec, engine, gpu, count, request, reason, memory, capacity, cost, on_any_gpu=bool(limit)
+    )
 
 
 def _capacity(
-    spec: ModelSpec, count: int, request: Request, memory: Memory, session_len: int
+    spec: ModelSpec, engine: EngineName, request: Request, memory: Memory, work: Work
 ) -> Capacity:
     """What the cache holds, in tokens and in requests of the size asked for.
 
-    A request takes whole blocks of 64 tokens; a batch of 0 is shown as 1 so that costs stay finite.
+    A request takes whole blocks; a batch of 0 is shown as 1 so that costs stay finite.
     """
-    # Above the number of KV heads, TurboMind repeats them: each GPU holds one whole.
-    shares = min(count, spec.llm.kv_heads)
-    block = KV_BLOCK * spec.kv_bytes_per_token(request.quant_policy) // shares
-    kv_tokens = memory.kv // block * KV_BLOCK
-    sessions = kv_tokens // round_up(request.tokens, KV_BLOCK)
-    # More at once than fit would be queued inside TurboMind while their pictures wait in memory.
-    batch = max(1, min(sessions, request.batch(count)))
-    return Capacity(kv_tokens, request.tokens, sessions, session_len, batch)
-
-
-def _misfits(spec: ModelSpec, gpu: Gpu, count: int) -> Iterator[str]:
-    """Say why the model cannot be shared out over these GPUs."""
-    llm = spec.llm
-    if count > gpu.max_count:
-        yield f"Modal offers at most {gpu.max_count} {gpu.name} in one machine"
-    if llm.heads % count or (llm.kv_heads % count and count % llm.kv_heads):
-        yield (
-            f"its {llm.heads} heads and {llm.kv_heads} key-value heads "
-            f"cannot be shared out evenly over {count} GPUs"
-        )
-    if llm.head_dim not in HEAD_DIMS:
-        yield f"TurboMind needs heads of 64 or 128, and these are {llm.head_dim} wide"
-
-
-def _overlong(spec: ModelSpec, request: Request, session_len: int) -> Iterator[str]:
-    """Say why the request cannot be answered, however much memory there is."""
-    head_dim = spec.llm.head_dim
-    if request.quant_policy and head_dim != 128:
-        yield f"TurboMind quantises the KV cache of 128-wide heads, and these are {head_dim} wide"
-    if session_len > spec.context:
-        yield f"a session of {session_len:,} tokens is more than its {spec.context:,} positions"
-    if request.tokens > session_len:
-        yield f"one request takes {request.tokens:,} tokens, and the session is {session_len:,}"
-
-
-def _shortages(gpu: Gpu, memory: Memory, capacity: Capacity) -> Iterator[str]:
-    """Say what is missing in memory, then in the engine."""
-    fixed = memory.llm + memory.vision + memory.runtime
-    work = memory.engine + memory.vision_work + MARGIN
-    of_total = f"of the {_mib(memory.total)} of each GPU"
-    if fixed + work >= memory.total:
-        yield (
-            f"weights and runtime take {_mib(fixed)} {of_total} and work needs {_mib(work)}: "
-            "nothing is left for the KV cache"
-        )
-    if fixed + work + memory.kv > memory.total:
-        yield (
-            f"a cache share of {memory.ratio:g} takes {_mib(memory.kv)}, weights and runtime "
-            f"{_mib(fixed)} {of_total}, and work needs {_mib(work)}"
-        )
-    if capacity.kv_tokens < capacity.session_len:
-        yield (
-            f"the KV cache holds {capacity.kv_tokens:,} tokens, less than one session of "
-            f"{capacity.session_len:,}; weights and runtime take {_mib(fixed)} {of_total}, "
-            f"work {_mib(work)}"
-        )
-    if gpu.sm > MAX_SM:
-        yield (
-            f"{_mib(memory.used)} {of_total} would do, but LMDeploy 0.7.3 has no kernels "
-            f"for sm_{gpu.sm}: it is compiled up to sm_{MAX_SM}"
-        )
-
-
-def _mib(size: int) -> str:
-    return f"{size / MIB:,.0f} MiB"
+    # Above the number of KV heads, engines repeat them: each GPU holds one whole.
+    shares = min(work.tp, spec.llm.kv_heads)
+    tokens = kv_block(engine)
+    block = tokens * kv_bytes_per_token(spec, engine, request.quant_policy) // shares
+    kv_tokens = memory.kv // block * tokens
+    sessions = kv_tokens // round_up(request.tokens, tokens)
+    # More at once than fit would be queued inside the engine while their pictures wait in memory.
+    batch = max(1, min(sessions, work.batch))
+    return Capacity(kv_tokens, request.tokens, sessions, work.session_len, batch)

@@ -31,6 +31,8 @@ class Report:
     notes: tuple[str, ...]
     choices: list[Row]
     """Empty where nothing works."""
+    ranking: list[Row]
+    """Of models, where only a budget was given."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,15 @@ def as_text(report: Report) -> str:
     if report.choices:
         heading = "What works, cheapest picture first (by the middle of the range):"
         sections.append([heading, *aligned(report.choices)])
+    if report.ranking:
+        heading = "What the budget pays for; those that cost more and are no better come last:"
+        sections.append([heading, *aligned(report.ranking)])
     return "\n\n".join("\n".join(lines) for lines in sections)
 
 
 def as_html(report: Report) -> str:
     """The whole plan, for a notebook."""
-    tables = [*report.tables, *([report.choices] if report.choices else [])]
+    tables = [*report.tables, *filter(None, (report.choices, report.ranking))]
     notes = "".join(f"<li>{escape(each)}</li>" for each in report.notes)
     body = "".join(_html_table(rows) for rows in tables)
     return f"<p><b>{escape(report.headline)}</b></p>{body}<ul>{notes}</ul>"

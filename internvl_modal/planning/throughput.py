@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from internvl_modal.models.shapes import ModelSpec
+from internvl_modal.models.support import EngineName
 from internvl_modal.planning.gpus import Gpu
 
 __all__ = ["Load", "request_seconds", "startup_seconds"]
@@ -49,7 +50,7 @@ class Load:
     """One request, and how many of them run together.
 
     ``tiles`` are of one picture and count the thumbnail, ``prompt_tokens`` those of the pictures
-    too, ``kv_bytes_per_token`` are of all GPUs together.
+    too, ``kv_bytes_per_token`` are of all GPUs together. ``engine`` decides how the ViT is shared.
     """
 
     images: int
@@ -58,6 +59,7 @@ class Load:
     output_tokens: int
     batch: int
     kv_bytes_per_token: int
+    engine: EngineName = "lmdeploy-0.7.3"
 
 
 def request_seconds(
@@ -68,7 +70,7 @@ def request_seconds(
     In seconds, of the whole machine: divided by ``load.images`` and times the hourly price it is
     what a picture costs. One step of decoding serves the whole batch, hence the division.
     """
-    vision = load.images * (_vision_seconds(spec, gpu, load.tiles, efficiency) + efficiency.cpu)
+    vision = load.images * (_vision_seconds(spec, gpu, tp, load, efficiency) + efficiency.cpu)
     text = _prefill_seconds(spec, gpu, tp, load, efficiency)
     text += load.output_tokens * _step_seconds(spec, gpu, tp, load, efficiency) / load.batch
     # The slower of the two is the bottleneck where they overlap.
@@ -84,28 +86,39 @@ def startup_seconds(spec: ModelSpec) -> tuple[float, float]:
     return best, worst
 
 
-def _vision_seconds(spec: ModelSpec, gpu: Gpu, tiles: int, efficiency: Efficiency) -> float:
-    """The ViT's layers are spread over the GPUs, so they work one after the other.
+def _vision_seconds(
+    spec: ModelSpec, gpu: Gpu, tp: int, load: Load, efficiency: Efficiency
+) -> float:
+    """2 FLOP for each weight and token, and 4 times tokens squared times width a layer for the
+    scores and their use.
 
-    So more GPUs make the ViT no faster, and ``tp`` is no argument. 2 FLOP for each weight and
-    token, and 4 times tokens squared times width a layer for the scores and their use.
+    LMDeploy 0.7.3 spreads the ViT's layers over the GPUs, so they work one after the other and more
+    GPUs make it no faster. Later engines share out each layer: its MLP, and its attention where the
+    heads divide.
     """
     vit = spec.vit
-    matrices = 2 * spec.vision_params * vit.tokens
-    attention = 4 * vit.layers * vit.tokens**2 * vit.hidden
-    return tiles * (matrices + attention) / (gpu.tflops * 1e12 * efficiency.vision)
+    shares = 1 if load.engine == "lmdeploy-0.7.3" else tp
+    whole = 1 if vit.heads % shares else shares
+    rest = spec.vision_params - vit.mlp_params - vit.attention_params
+    weights = rest + vit.mlp_params / shares + vit.attention_params / whole
+    attention = 4 * vit.layers * vit.tokens**2 * vit.hidden / whole
+    work = load.tiles * (2 * weights * vit.tokens + attention)
+    return work / (gpu.tflops * 1e12 * efficiency.vision)
 
 
 def _prefill_seconds(
     spec: ModelSpec, gpu: Gpu, tp: int, load: Load, efficiency: Efficiency
 ) -> float:
-    """Reading the prompt: bound by arithmetic. Attention is causal, so half of the scores are
-    computed.
+    """Reading the prompt: bound by arithmetic, or with many experts by reading them. Attention is
+    causal, so half of the scores are computed.
     """
-    matrices = 2 * spec.llm.linear_params * load.prompt_tokens
-    attention = 2 * spec.llm.layers * load.prompt_tokens**2 * spec.llm.hidden
+    width = spec.llm.heads * spec.llm.head_dim
+    matrices = 2 * spec.llm.active_params * load.prompt_tokens
+    attention = 2 * spec.llm.layers * load.prompt_tokens**2 * width
     compute = (matrices + attention) / (tp * gpu.tflops * 1e12 * efficiency.prefill)
-    return compute + _exchange_seconds(spec, gpu, tp, load.prompt_tokens, efficiency)
+    read = spec.read_bytes(load.prompt_tokens) / (tp * gpu.bandwidth * 1e9 * efficiency.bandwidth)
+    exchange = _exchange_seconds(spec, gpu, tp, load.prompt_tokens, efficiency)
+    return max(compute, read) + exchange
 
 
 def _step_seconds(spec: ModelSpec, gpu: Gpu, tp: int, load: Load, efficiency: Efficiency) -> float:
@@ -115,8 +128,8 @@ def _step_seconds(spec: ModelSpec, gpu: Gpu, tp: int, load: Load, efficiency: Ef
     mean over all steps.
     """
     context = load.prompt_tokens + load.output_tokens // 2
-    read = spec.llm_bytes + load.batch * context * load.kv_bytes_per_token
-    compute = 2 * spec.llm.linear_params * load.batch
+    read = spec.read_bytes(load.batch) + load.batch * context * load.kv_bytes_per_token
+    compute = 2 * spec.llm.active_params * load.batch
     return _exchange_seconds(spec, gpu, tp, load.batch, efficiency) + max(
         read / (tp * gpu.bandwidth * 1e9 * efficiency.bandwidth),
         compute / (tp * gpu.tflops * 1e12 * efficiency.prefill),

@@ -31,10 +31,13 @@ from internvl_modal.protocol.error_responses import (
     unreadable,
 )
 from internvl_modal.protocol.http import HttpResponse, Json, json_of, read_json
+from internvl_modal.protocol.kept_text import MOST, KeptText
 from internvl_modal.protocol.reasoning import ReasoningCutter
 from internvl_modal.protocol.sse import DONE, LONGEST_LINE, Event, EventDecoder
 from internvl_modal.protocol.stop_sequences import StopCutter
 from internvl_modal.schema.results import Description, Usage
+
+_SHORT = 2**16
 
 
 class CompletionStream:
@@ -49,12 +52,14 @@ class CompletionStream:
         self._events = EventDecoder()
         self._body: bytes | None = b""
         """What came, until it is certain that it is no JSON document."""
+        self._tried = 0
+        """Bytes of it that were no whole document when it was last looked at."""
         self._whole: Answer | None = None
-        self._raw: list[str] = []
+        self._raw = KeptText()
         self.logprobs: list[object] = []
         """As the server gives them, for the gateway, which takes them away."""
-        self._reasoning: list[str] = []
-        self._refusal: list[str] = []
+        self._reasoning = KeptText()
+        self._refusal = KeptText()
         self._thoughts = ReasoningCutter()
         self._stops = StopCutter(call.options.stop)
         self._finish: object = None
@@ -65,6 +70,15 @@ class CompletionStream:
         self.request_id: str | None = None
         self.done = False
         """Whether the server has said that nothing more will come; it may keep the line open."""
+
+    def thoughts(self) -> str:
+        """What was thought since the last call, in a field of its own or in the text."""
+        return self._reasoning.news() + self._thoughts.news()
+
+    @property
+    def held(self) -> int:
+        """Bytes or characters of what has come and cannot be read yet: an open line or document."""
+        return self._events.held + len(self._body or b"")
 
     def opened(self, response: HttpResponse) -> str | None:
         """The request id of a stream that began; raises what any other status means."""
@@ -87,13 +101,15 @@ class CompletionStream:
                 raise unreadable(HttpResponse(200, self._response.headers, start), "no events")
             # Bounded, as a JSON document without an end would otherwise be collected for ever.
             if start.startswith((b"{", b"[")) and len(start) < LONGEST_LINE:
-                yield from self._document(start)
+                yield from self._document(start, last=not chunk)
                 return
             chunk, self._body = self._body, None
         yield from self._pieces(self._events.feed(chunk))
 
     def finish(self) -> Description:
         """The description; raises EngineError when the stream ended before its end."""
+        for _ in self.feed(b""):
+            pass  # a document that has just become whole
         body, self._body = self._body, None
         if body:
             raise self._bad("no event", body.decode("utf-8", "replace"))
@@ -101,7 +117,7 @@ class CompletionStream:
             pass  # pieces that nobody can be given any more are part of the text all the same
         if self._whole is not None:
             return conclude(self._whole, self._call)
-        text = "".join(self._raw)
+        text = str(self._raw)
         # Neither ``[DONE]`` nor a finish reason: the connection ended in the middle, and TCP cannot
         # tell that from an end. What came so far is in ``.text``.
         if not self.done and self._finish is None:
@@ -120,15 +136,19 @@ class CompletionStream:
             usage=self._usage,
             model=self._model,
             request_id=self.request_id,
-            reasoning="".join(self._reasoning),
-            refusal="".join(self._refusal),
+            reasoning=str(self._reasoning),
+            refusal=str(self._refusal),
             body=self._told,
         )
         return conclude(answer, self._call)
 
-    def _document(self, body: bytes) -> Iterator[str]:
+    def _document(self, body: bytes, *, last: bool) -> Iterator[str]:
         """A JSON document where a stream was asked: an error, or a whole completion."""
-        # A cheap look before the expensive one: parsing after every piece would be quadratic.
+        # A long one is looked at when it has grown by half, or ended: after every piece would be
+        # quadratic.
+        if not last and _SHORT < len(body) < 1.5 * self._tried:
+            return
+        self._tried = len(body)
         if not body.rstrip().endswith((b"}", b"]")) or json_of(body) is None:
             return  # there is more to come
         self._body, self.done = None, True
@@ -185,7 +205,7 @@ class CompletionStream:
         """Note all that an event tells, and return its text; raises the error that it may hold."""
         if is_error(event):
             said = HttpResponse(200, self._response.headers, json.dumps(event).encode())
-            if (error := error_within(event, said, "".join(self._raw))) is not None:
+            if (error := error_within(event, said, str(self._raw))) is not None:
                 raise error
         # The last one counts: vLLM can send running counts with every event.
         self._usage = usage_of(event.get("usage")) or self._usage
@@ -208,8 +228,9 @@ class CompletionStream:
         # With its thoughts: ``conclude`` cuts them again, so that streams and whole answers agree.
         found = (self._raw, text), (self._reasoning, reasoning_of(delta))
         for kept, new in (*found, (self._refusal, text_of(delta.get("refusal")))):
-            if new:  # a stream of nothing fills no list
-                kept.append(new)
+            kept.add(new)
+        if len(self._raw) + len(self._reasoning) + len(self._refusal) > MOST:
+            raise self._bad(f"more than {MOST // 1024} KiB of text", text)
         return text
 
     def _bad(self, what: str, data: str) -> ServerError:
@@ -220,7 +241,7 @@ class CompletionStream:
             # As much as a whole answer's error keeps.
             body=data[:2000],
             request_id=self.request_id,
-            text="".join(self._raw),
+            text=str(self._raw),
         )
 
 

@@ -86,6 +86,10 @@ class Endpoint:
     """What a picture costs there, where that is known."""
     usd_per_hour: float | None = None
     """What the machine costs while it runs, where that is known."""
+    idle_usd: float | None = None
+    """What it costs from the last answer until it is let go, where that is known."""
+    start_usd: float | None = None
+    """What it costs until its first answer, where that is known."""
     startup: tuple[float, float] | None = None
     """Seconds from a cold container to its first answer, at best and at worst, where known."""
     models: tuple[str, ...] = ()
@@ -95,6 +99,10 @@ class Endpoint:
     """
     query: str = field(default="", repr=False)
     """Sent with every request, without its "?" (Azure's ``api-version=...``); may hold a key."""
+    revision: str = ""
+    """Commit of the model's weights, where that is known."""
+    others: tuple[str, ...] = ()
+    """Base URLs of further servers of the same model, asked with the same headers and query."""
 
     def path(self, path: str) -> str:
         """``path``, relative to ``base_url``, with the query that every request carries."""

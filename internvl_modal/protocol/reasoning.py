@@ -30,6 +30,7 @@ class ReasoningCutter:
     def __init__(self) -> None:
         self._held = ""
         self._thoughts: list[str] = []
+        self._given = 0
         self._inside = False
         self._begun = False
 
@@ -37,6 +38,11 @@ class ReasoningCutter:
     def reasoning(self) -> str:
         """Every thought so far."""
         return "".join(self._thoughts).strip()
+
+    def news(self) -> str:
+        """Thoughts since the last call, as they were written."""
+        new, self._given = self._thoughts[self._given :], len(self._thoughts)
+        return "".join(new)
 
     @property
     def unfinished(self) -> bool:

@@ -44,6 +44,11 @@ class EventDecoder:
         self._size = 0
         self._kind = ""
 
+    @property
+    def held(self) -> int:
+        """Characters of the line and the event that are not at their end."""
+        return len(self._rest) + self._size
+
     def feed(self, chunk: bytes, *, final: bool = False) -> Iterator[Event]:
         """Yield every event that ``chunk`` completes; with ``final``, also one that is open."""
         text = self._decoder.decode(chunk, final)

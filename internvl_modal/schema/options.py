@@ -166,7 +166,9 @@ class DescribeOptions(FrozenModel):
 def listed(model: type[BaseModel]) -> str:
     """The fields of ``model`` for a docstring: name, default and meaning."""
     fields = model.model_fields.items()
-    lines = [f"{name} ({info.default!r}): {info.description}" for name, info in fields]
+    lines = [
+        f"{info.alias or name} ({info.default!r}): {info.description}" for name, info in fields
+    ]
     return "\n\n" + "\n".join(lines)
 
 

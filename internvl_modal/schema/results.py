@@ -7,12 +7,15 @@ command line prints it. Nothing in it refers to a client or holds pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from html import escape
+from textwrap import shorten
 from typing import Literal, TypeAlias
 
 from pydantic import (
     Field,
 )
 
+from internvl_modal._utils.notebook import card, table
 from internvl_modal.schema.validation import FrozenModel
 
 
@@ -65,6 +68,17 @@ class Estimate(FrozenModel):
     cost_usd: tuple[float, float] | None = Field(
         None, description="USD for it on a busy deployment, at best and at worst, where known."
     )
+
+    def to_dict(self) -> dict[str, object]:
+        """All fields, ready for JSON."""
+        return self.model_dump(mode="json")
+
+    def _repr_html_(self) -> str:
+        sizes = f"{self.width} x {self.height} pixels, {self.payload_bytes / 1000:.0f} KB to send"
+        facts = [sizes, f"grid {self.grid[0]} x {self.grid[1]}", f"{self.tokens} tokens"]
+        if self.cost_usd is not None:
+            facts.append(f"{self.cost_usd[0]:.5f} to {self.cost_usd[1]:.5f} USD")
+        return card(f"{self.source}: {self.tiles} tiles", facts)
 
 
 class Usage(FrozenModel):
@@ -135,3 +149,19 @@ class Description(FrozenModel):
 
     def __str__(self) -> str:
         return self.text
+
+    def __repr__(self) -> str:
+        text = shorten(self.text, 60, placeholder=" ...")
+        return f"Description({text!r}, {self.usage.total_tokens} tokens, seen={self.seen!r})"
+
+    def to_dict(self) -> dict[str, object]:
+        """All fields, ready for JSON."""
+        return self.model_dump(mode="json")
+
+    def _repr_html_(self) -> str:
+        facts = [self.model, f"{self.usage.total_tokens} tokens", f"{self.timings.total:.2f} s"]
+        facts += [f"picture {self.seen}"] if self.images else []
+        facts += ["cut at max_tokens"] if self.finish_reason == "length" else []
+        details = {image.source: table(image.model_dump()) for image in self.images}
+        details |= {"reasoning": escape(self.reasoning)} if self.reasoning else {}
+        return card(self.text, facts, warnings=self.warnings, details=details)

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import anyio
 
@@ -19,26 +20,28 @@ from internvl_modal.errors import ConfigError, InternVLError, ServerError
 from internvl_modal.transport.exchange import (
     ANSWER_BYTES,
     ERROR_BYTES,
+    LARGE,
     LIST_BYTES,
+    SMALL,
     STREAM_BYTES,
     BrokenError,
     Carrier,
     Exchange,
     Exchanged,
     Reply,
-    answered,
     closed,
     first_hop,
     next_hop,
     out_of_time,
     remaining,
     shown,
-    too_much,
-    translated,
     waiting,
 )
+from internvl_modal.transport.failures import answered, too_much, translated
+from internvl_modal.transport.masking import forget
 from internvl_modal.transport.over_aiohttp import Pool
 from internvl_modal.transport.retry import Retry
+from internvl_modal.transport.servers import Servers
 
 if TYPE_CHECKING:
     import httpx
@@ -69,9 +72,12 @@ class AsyncTransport:
         self._own = client is None
         self._retry = retry
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._servers = Servers()
         self._scopes: set[anyio.CancelScope] = set()
         self._closed = False
         self._cold = False
+        self._large: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
+        self._large = WeakKeyDictionary()
 
     async def close(self) -> None:
         """Wake whoever waits, with ConfigError; close connections that are not the user's."""
@@ -91,7 +97,8 @@ class AsyncTransport:
         """Open a streamed answer, again where that may help."""
         begun: Exchanged[tuple[Reply, T]] = await self._insist(step, self._begin)
         reply, value = begun.value
-        return Streaming(Exchanged(value, begun.attempts, begun.resent), reply, step, self.until)
+        told = Exchanged(value, begun.attempts, begun.resent)
+        return Streaming(told, reply, step, self.until, self._places())
 
     async def _insist(
         self, step: Exchange[Any], attempt: Callable[[Exchange[Any]], Awaitable[T]]
@@ -103,14 +110,15 @@ class AsyncTransport:
         with self.until(step.deadline):
             while True:
                 try:
-                    value = await attempt(step)
+                    value = await self._servers.send(step, attempt)
                     return Exchanged(value, number, step.so_far.lost)
                 except InternVLError as error:
-                    if step.so_far.over:
-                        raise
                     lost = step.so_far.lost
-                    pause = rule.pause(number, error, step.deadline, lost=lost)
+                    pause = None
+                    if not step.so_far.over:
+                        pause = rule.pause(number, error, step.deadline, lost=lost)
                     if pause is None:
+                        forget(error)
                         raise
                 await asyncio.sleep(pause)
                 number += 1
@@ -136,7 +144,7 @@ class AsyncTransport:
         with translated(step):
             reply = await self._open(step)
             try:
-                return answered(step, reply, await _body(reply, step))
+                return answered(step, reply, await self._body(reply, step))
             finally:
                 await reply.close()
 
@@ -147,8 +155,9 @@ class AsyncTransport:
         with translated(step):
             reply = await self._open(step)
             try:
-                body = b"" if reply.status == 200 else await _body(reply, step)
-                return reply, answered(step, reply, body)
+                if reply.status == 200:
+                    return reply, answered(step, reply, b"")
+                return reply, answered(step, reply, await self._body(reply, step))
             except BaseException:
                 await reply.close()
                 raise
@@ -169,10 +178,32 @@ class AsyncTransport:
                 return reply
             self._tell_cold(step)
             try:
-                await _body(reply, step)  # so that its connection is kept
+                await self._body(reply, step)  # so that its connection is kept
             finally:
                 await reply.close()
             hop = following
+
+    async def _body(self, reply: Reply, step: Exchange[Any]) -> bytes:
+        """The whole body; of an error its beginning."""
+        whole = ANSWER_BYTES if step.request.method == "POST" else LIST_BYTES
+        most = min(step.most or whole, whole) if reply.status == 200 else ERROR_BYTES
+        parts, size = [], 0
+        async with Turn(self._places()) as turn:
+            async for chunk in reply.chunks():
+                parts.append(chunk)
+                size += len(chunk)
+                # An answer that is cut would be read as broken JSON; of an error the beginning
+                # will do.
+                if size > most and reply.status == 200:
+                    raise too_much(step, most)
+                if size > most:
+                    break
+                await turn.needed(size)
+            return b"".join(parts)
+
+    def _places(self) -> asyncio.Semaphore:
+        """For large answers; a client of the user's may be used in several loops."""
+        return self._large.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(LARGE))
 
     def _tell_cold(self, step: Exchange[Any]) -> None:
         """Say once that a container starts: minutes without a word look like a fault."""
@@ -208,15 +239,18 @@ class Streaming(Generic[T]):
         reply: Reply,
         step: Exchange[T],
         until: Callable[[float], AbstractContextManager[None]],
+        large: asyncio.Semaphore,
     ) -> None:
         self.begun = begun
         self._reply, self._step, self._until = reply, step, until
         self._chunks = reply.chunks()
         self._most = self._left = min(step.most or STREAM_BYTES, STREAM_BYTES)
+        self._turn = Turn(large)
 
     async def next(self) -> bytes:
         """The next piece; empty at the end."""
         with translated(self._step, begun=True), self._until(self._step.deadline):
+            await self._turn.needed(self._step.held())
             chunk = await anext(self._chunks, b"")
         self._left -= len(chunk)
         # A model in a loop, or a server of another kind: nothing that we ask for is as long.
@@ -232,20 +266,35 @@ class Streaming(Generic[T]):
 
     async def close(self) -> None:
         """Give the connection back if all was read, else end it."""
+        self._turn.over()
         await self._reply.close()
 
 
-async def _body(reply: Reply, step: Exchange[Any]) -> bytes:
-    """The whole body; of an error its beginning."""
-    whole = ANSWER_BYTES if step.request.method == "POST" else LIST_BYTES
-    most = min(step.most or whole, whole) if reply.status == 200 else ERROR_BYTES
-    parts, size = [], 0
-    async for chunk in reply.chunks():
-        parts.append(chunk)
-        size += len(chunk)
-        # An answer that is cut would be read as broken JSON; of an error the beginning will do.
-        if size > most and reply.status == 200:
-            raise too_much(step, most)
-        if size > most:
-            break
-    return b"".join(parts)
+class Turn:
+    """A place among the large answers, for as long as one is large.
+
+    Without it, whatever waits in memory for its end would be as much as there are answers.
+    """
+
+    def __init__(self, large: asyncio.Semaphore) -> None:
+        self._large, self._has = large, False
+
+    async def needed(self, size: int) -> None:
+        """Wait for a place where ``size`` takes one; give it back where it does not."""
+        if size > SMALL and not self._has:
+            await self._large.acquire()
+            self._has = True
+        elif size <= SMALL:
+            self.over()
+
+    def over(self) -> None:
+        """Give the place back."""
+        if self._has:
+            self._has = False
+            self._large.release()
+
+    async def __aenter__(self) -> Turn:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.over()

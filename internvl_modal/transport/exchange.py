@@ -7,19 +7,15 @@ decided on values, and the two carriers differ in how bytes move and in nothing 
 from __future__ import annotations
 
 import time
-import traceback
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from internvl_modal.errors import (
-    AnswerLostError,
     ConfigError,
     DeadlineExceededError,
-    EngineError,
     ServerError,
     ServerUnavailableError,
 )
@@ -38,6 +34,11 @@ LIST_BYTES = 2 * 2**20
 """Most of an answer to a GET: the longest lists of models have about a MB."""
 ERROR_BYTES = 2**16
 """What is read of an answer that is an error; the rest is left."""
+SMALL = 2**14
+LARGE = 4
+"""Answers of more than SMALL bytes that a client takes in at the same time; others wait.
+
+So that 64 under way, each as long as it may be, take little memory."""
 STREAM_BYTES = 32 * 2**20
 """Most of one such stream: 100,000 tokens at the 250 bytes of an event."""
 HEADER_BYTES = 100 * 1024
@@ -88,8 +89,12 @@ class Exchange(Generic[T]):
     deadline: float
     retry: Retry | None = None
     """None: the client's own rule."""
+    others: tuple[str, ...] = ()
+    """Base URLs that would do as well."""
     most: int | None = None
     """Bytes of its answer, where that can be known; more is no answer to this request."""
+    held: Callable[[], int] = field(default=lambda: 0, repr=False, compare=False)
+    """Bytes of a streamed answer that its reader cannot make use of yet."""
     startup: tuple[float, float] | None = None
     """Seconds that a cold start takes there, at best and at worst, where that is known."""
     on_wait: Callable[[str], object] | None = field(default=None, repr=False, compare=False)
@@ -271,62 +276,12 @@ def _origin(parts: SplitResult) -> tuple[str, str | None, int]:
     return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
 
-@contextmanager
-def translated(step: Exchange[Any], *, begun: bool = False) -> Iterator[None]:
-    """Turn what carriers raise into our errors; whatever happens at the deadline is its own.
-
-    ``begun``: the server has said 200 and given pieces of its answer away.
-
-    At the deadline every failure is DeadlineExceededError, since the deadline is what made it.
-    """
-    try:
-        yield
-    except UnsentError as error:
-        remaining(step.deadline)
-        raise ServerUnavailableError(
-            f"no answer from {shown(step.base_url)}: {error}",
-            hint="check the URL and that the server runs",
-        ) from error.__cause__
-    except BrokenError as error:
-        remaining(step.deadline)
-        if begun:
-            raise EngineError(
-                f"the stream ended early: {error}",
-                hint="see the server's log; the same request may work again",
-                status=200,
-            ) from error.__cause__
-        # A GET costs the engine nothing, whether of a list or of an answer that is kept.
-        if step.request.method == "POST" and step.so_far.hop is None:
-            step.so_far.lost += 1
-        raise AnswerLostError(
-            f"the answer of {shown(step.base_url)} was lost: {error}",
-            hint="see the server's log; Retry(resend=) says how often to ask again",
-        ) from error.__cause__
-
-
-def answered(step: Exchange[T], reply: Reply, body: bytes) -> T:
-    """What the answer means; raises ServerError where it is none, or no longer there.
-
-    After a 303 a 404 or 410 says that the answer was there, and is gone.
-    """
-    response = HttpResponse(reply.status, reply.headers, body)
-    so_far = step.so_far
-    if so_far.hop is not None and reply.status in (404, 410):
-        raise ServerError(
-            f"{shown(step.base_url)} no longer has the answer that it had put at an address",
-            hint="it gives an answer once, and that one was lost on the way",
-            status=None,
-            request_id=response.request_id,
-        )
-    # Whatever is wrong with such an answer, there is no other to be had.
-    so_far.over = so_far.hop is not None and reply.status == 200  # it was given away
-    try:
-        return step.decode(response)
-    except ServerError as error:
-        if error.lost and step.request.method == "POST":
-            so_far.lost += 1
-        traceback.clear_frames(error.__traceback__)  # whoever keeps the error keeps no document
-        raise
+def headers_over_limit() -> ServerError:
+    """The error of an answer whose headers do not end in time to be some."""
+    return ServerError(
+        f"the answer has more than {HEADERS:,} headers, or {HEADER_BYTES // 1024} KiB of them",
+        hint="check that the base URL is that of an OpenAI-compatible server",
+    )
 
 
 def waiting(step: Exchange[Any]) -> str:
@@ -337,12 +292,3 @@ def waiting(step: Exchange[Any]) -> str:
         minutes = f"{low}" if low == high else f"{low}-{high}"
         usual = f" (typically {minutes} min for this model)"
     return f"waiting for the GPU container{usual}"
-
-
-def too_much(step: Exchange[Any], most: int) -> ServerError:
-    """The error of an answer that does not end in time to be one."""
-    size = f"{most // 2**20} MiB" if most >= 2**20 else f"{most // 2**10} KiB"
-    return ServerError(
-        f"the answer of {shown(step.base_url)} is larger than {size}",
-        hint="check that the base URL is that of an OpenAI-compatible server",
-    )

@@ -7,24 +7,27 @@ httpx 0.28 takes 9 to 12, because of a quadratic scan in httpcore 1.0.9.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import aiohttp
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from yarl import URL
 
-from internvl_modal.errors import ConfigError, ServerError
+from internvl_modal.errors import ConfigError
 from internvl_modal.transport.coding import Decoder
 from internvl_modal.transport.environment import SOCKS, certificates, is_local, proxy_for
 from internvl_modal.transport.exchange import (
     CONNECT_TIMEOUT,
     HEADER_BYTES,
     HEADERS,
+    SMALL,
     BrokenError,
     Hop,
     UnsentError,
+    headers_over_limit,
 )
 from internvl_modal.transport.resolver import Resolver
 
@@ -49,6 +52,7 @@ class Pool:
     def __init__(self) -> None:
         self._sessions: dict[tuple[str | None, bool], aiohttp.ClientSession] = {}
         self._trusted: ssl.SSLContext | None = None
+        self._looked_up: set[str] = set()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -67,6 +71,8 @@ class Pool:
         large = len(hop.body) > PIECE
         if large:
             headers["content-length"] = str(len(hop.body))
+        if socks:
+            await self._look_up(URL(socks).host, None if _remote(socks) else url.host)
         with _told():
             response = await session.request(
                 hop.method,
@@ -93,6 +99,7 @@ class Pool:
             cookie_jar=aiohttp.DummyCookieJar(),
             # ``coding`` does it in counted pieces.
             auto_decompress=False,
+            read_bufsize=SMALL,
             skip_auto_headers=["content-type"],
             # The whole call has a deadline; only connecting has a limit of its own.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
@@ -103,6 +110,18 @@ class Pool:
         session._retry_connection = False  # the rule says when to ask again, and logs it
         self._sessions[socks, once] = session
         return session
+
+    async def _look_up(self, *names: str | None) -> None:
+        """Wait until the names that a SOCKS proxy needs are known, or known to be none.
+
+        aiohttp_socks asks in the loop's own threads, which the program's end waits for: it must
+        not be the first to ask a name server that never answers.
+        """
+        for name in names:
+            if name is not None and name not in self._looked_up:
+                with suppress(OSError):  # told by the connection itself
+                    await Resolver().resolve(name, family=socket.AF_UNSPEC)
+                self._looked_up.add(name)
 
     def _trust(self, url: URL, proxy: str | None) -> ssl.SSLContext | bool:
         """Certificates; a server on this machine has none that the environment could break."""
@@ -132,12 +151,15 @@ def _socks_connector(proxy: str) -> aiohttp.BaseConnector:
             "a variable such as ALL_PROXY names a SOCKS proxy",
             hint="pip install 'internvl-modal[socks]', or unset it",
         ) from None
-    # With these the proxy resolves names; with socks5 this machine does, as curl has it.
-    remote = proxy.startswith(("socks5h", "socks4"))
     made: aiohttp.BaseConnector = ProxyConnector.from_url(
-        proxy.replace("socks5h", "socks5", 1), rdns=remote, limit=0
+        proxy.replace("socks5h", "socks5", 1), rdns=_remote(proxy), limit=0
     )
     return made
+
+
+def _remote(proxy: str) -> bool:
+    """Whether the proxy resolves names; with socks5 this machine does, as curl has it."""
+    return proxy.startswith(("socks5h", "socks4"))
 
 
 async def _pieces(body: bytes) -> AsyncIterator[bytes]:
@@ -160,14 +182,14 @@ class Answer:
     def headers(self) -> Mapping[str, str]:
         """Lower-case names; raises ServerError for more than HEADER_BYTES of them."""
         if sum(len(n) + len(v) for n, v in self._response.raw_headers) > HEADER_BYTES:
-            raise ServerError(f"the answer has more than {HEADER_BYTES // 1024} KiB of headers")
+            raise headers_over_limit()
         return {name.lower(): value for name, value in self._response.headers.items()}
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes, its coding undone; raises BrokenError."""
         decoder = Decoder(", ".join(self._response.headers.getall("content-encoding", ())))
         with _told():
-            async for chunk in self._response.content.iter_any():
+            async for chunk in self._response.content.iter_chunked(SMALL):
                 for piece in decoder.feed(chunk):
                     yield piece
 
@@ -178,19 +200,36 @@ class Answer:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Turn aiohttp's errors into the two that matter: sent for certain not, or perhaps."""
+    """Turn aiohttp's errors into the two that matter: sent for certain not, or perhaps.
+
+    Its errors hold the request with its keys, and what a server said in place of HTTP; so only
+    those of the system are named as the cause.
+    """
     try:
         yield
     except _UNSENT as error:
         raise UnsentError(_words(error)) from error
-    except aiohttp.InvalidURL as error:
-        raise ConfigError("not a usable URL", hint="give http(s)://HOST:PORT/v1") from error
+    except aiohttp.InvalidURL:
+        raise ConfigError("not a usable URL", hint="give http(s)://HOST:PORT/v1") from None
     except _BROKEN as error:
-        raise BrokenError(_words(error)) from error
+        if _over_limit(error):
+            raise headers_over_limit() from None
+        raise BrokenError(_words(error)) from (error if isinstance(error, OSError) else None)
+
+
+def _over_limit(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, LineTooLong) or str(error).find("Too many headers") >= 0:
+            return True
+        error = error.__cause__
+    return False
 
 
 def _words(error: Exception) -> str:
     """What went wrong, without the proxy's URL, which may hold its password."""
     if isinstance(error, aiohttp.ClientResponseError):
-        return " ".join(error.message.split())[:200]
+        # What stands behind a colon is the server's, and may be our own headers.
+        return " ".join(error.message.partition(":")[0].split())[:200]
+    if isinstance(error, aiohttp.ClientPayloadError | HttpProcessingError):
+        return "the answer ended early, or is no HTTP"
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -25,6 +25,7 @@ from internvl_modal.transport.exchange import (
     Hop,
     UnsentError,
     closed,
+    headers_over_limit,
     remaining,
 )
 
@@ -141,8 +142,14 @@ def _told() -> Iterator[None]:
     """Turn httpx's errors into the two that matter: sent for certain not, or perhaps."""
     try:
         yield
-    except httpx.InvalidURL as error:
-        raise ConfigError("not a usable URL", hint="give http(s)://HOST:PORT/v1") from error
+    except httpx.InvalidURL:
+        raise ConfigError("not a usable URL", hint="give http(s)://HOST:PORT/v1") from None
+    except httpx.RemoteProtocolError as error:
+        said = str(error)
+        if "too long" in said:
+            raise headers_over_limit() from None
+        # What stands behind a colon is the server's, and may be our own headers.
+        raise BrokenError(said.partition(":")[0][:200]) from None
     except _UNSENT as error:
         raise UnsentError(str(error)[:200] or type(error).__name__) from error
     except (httpx.HTTPError, OSError, TimeoutError) as error:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.errors import ConfigError, WeightsError
 from internvl_modal.weights.inventory import (
     CachedModel,
@@ -31,6 +32,7 @@ from internvl_modal.weights.verification import Verification, verified
 __all__ = ["WeightsCache"]
 
 
+@short_errors
 class WeightsCache:
     """Model files in a folder, or with :meth:`volume` in a Modal Volume.
 

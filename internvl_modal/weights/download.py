@@ -98,7 +98,7 @@ class _WrongSize(Exception):  # noqa: N818
 class PartialFile:
     """An unfinished file: what is written to it is hashed, counted and appended.
 
-    Looks like a file to huggingface_hub. Used by one thread; counts are told through ``advance``.
+    Used by one thread; counts are told through ``advance``.
     """
 
     def __init__(
@@ -141,10 +141,6 @@ class PartialFile:
 
     def _count(self, count: int) -> None:
         self.size += count
-
-    def tell(self) -> int:
-        """Bytes so far."""
-        return self.size
 
     def adopt(self) -> None:
         """Take in what the file holds already: of an earlier run, or of hf_transfer."""

@@ -2,8 +2,8 @@
 
 Both generations are met through what they share, and the shared HTTP client of each; bytes come
 as a stream that can begin anywhere in a file, so that they are hashed as they pass and a stopped
-file continues. Files in Xet storage are streamed by hf-xet. Only hf_transfer, which
-huggingface_hub below 1.0 uses where ``HF_HUB_ENABLE_HF_TRANSFER`` is set, writes by itself.
+file continues. Files in Xet storage are streamed by hf-xet. Only hf_transfer, which is asked with
+huggingface_hub below 1.0 where ``HF_HUB_ENABLE_HF_TRANSFER`` is set, writes by itself.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from urllib.parse import quote, unquote, urlsplit
 
-from internvl_modal.credentials import checked_key
-from internvl_modal.errors import ConfigError
+from internvl_modal.credentials import checked_key, hub_token_source
+from internvl_modal.errors import ConfigError, WeightsError
 from internvl_modal.weights.layout import COMMIT
 from internvl_modal.weights.manifest import RemoteFile
 
@@ -30,7 +31,6 @@ __all__ = ["Hub", "Repository", "masked"]
 METADATA_TIMEOUT = 3.5
 """Seconds; with two tries somebody without a network is told within ten."""
 BLOCK = 1 << 20
-PROGRESS_BARS = "huggingface_hub.http_get"
 # Less memory for eight files than hf-xet's own 1.5 GB for one; fewer tries, since ours continue
 # from the byte reached.
 XET_CONFIG = {
@@ -44,6 +44,8 @@ XET_CONFIG = {
     "reconstruction.min_reconstruction_fetch_size": 8_000_000,
     "reconstruction.max_reconstruction_fetch_size": 8_000_000,
 }
+
+logger = logging.getLogger("internvl_modal.weights")
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,6 @@ class Sink(Protocol):
 
     def write(self, data: bytes, /) -> int:
         """Take the next bytes."""
-
-    def tell(self) -> int:
-        """How many there are."""
 
     def restart(self) -> None:
         """Begin again."""
@@ -140,10 +139,12 @@ class Hub:
         from huggingface_hub import HfApi, get_token
 
         key = checked_key(token, "the Hugging Face token")
-        self._token = key.get_secret_value() if key else None
+        self._token: str | Literal[False] | None = key.get_secret_value() if key else None
         # A login with a line break in it would be quoted by the HTTP library.
-        checked_key(get_token(), "the Hugging Face token")
-        self._api = HfApi(endpoint=endpoint, token=self._token)
+        known = checked_key(get_token(), "the Hugging Face token")
+        self.token_source = hub_token_source(key or known, given=key is not None)
+        """Where the token comes from, in words; "" where there is none."""
+        self._api = HfApi(endpoint=endpoint)
         self.url: str = self._api.endpoint
         self.endpoint = _shown(self.url)
         """Its address to show, without what may be a password or a key in it."""
@@ -156,11 +157,30 @@ class Hub:
     def repository(self, model: str, revision: str) -> Repository:
         """Resolve ``revision`` to a commit and list its files.
 
-        Raises what the library raises, and ValueError for what is no answer of a Hub.
+        A token that the Hub refuses is left out from here on where the repository can be seen
+        without one. Raises what the library raises, and ValueError for what is no answer of a Hub.
         """
         try:
+            return self._repository(model, revision, self._token)
+        except Exception as error:
+            if not self.token_source or not _refused(error):
+                raise
+            try:
+                found = self._repository(model, revision, False)
+            except Exception:  # noqa: BLE001 - what was said of the token is what helps
+                raise error from None
+        logger.warning(
+            "the Hub refuses the token from %s: %s is public, and fetched without it",
+            self.token_source,
+            model,
+        )
+        self._token = False
+        return found
+
+    def _repository(self, model: str, revision: str, token: str | bool | None) -> Repository:
+        try:
             info = self._api.model_info(
-                model, revision=revision, files_metadata=True, timeout=METADATA_TIMEOUT
+                model, revision=revision, files_metadata=True, timeout=METADATA_TIMEOUT, token=token
             )
         except (TypeError, KeyError) as error:  # of the library, about JSON that is no model
             raise ValueError(f"unexpected JSON: {error}") from error
@@ -190,7 +210,7 @@ class Hub:
             return
         headers = {**self._headers, "Accept-Encoding": "identity"}
         if self.unordered(file) and not start:
-            return _hf_transfer(url, file, sink, headers)
+            return _hf_transfer(url, file, sink.name, headers)
         if start:
             headers["Range"] = f"bytes={start}-"
         with _body(url, headers) as (ranged, chunks):
@@ -206,7 +226,9 @@ class Hub:
         from huggingface_hub import get_hf_file_metadata
 
         token = self._headers
-        found = get_hf_file_metadata(url, headers=token, endpoint=self.url).xet_file_data
+        found = get_hf_file_metadata(
+            url, token=self._token, headers=token, endpoint=self.url
+        ).xet_file_data
         if found is None:
             return False
         # Xet's own token expires in the middle of a long download: a new one is had by this route.
@@ -225,7 +247,7 @@ class Hub:
         switched_on = getattr(constants, "HF_HUB_ENABLE_HF_TRANSFER", False)
         return bool(switched_on) and file.size > 5 * constants.DOWNLOAD_CHUNK_SIZE
 
-    @cached_property
+    @property
     def _headers(self) -> dict[str, str]:
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
@@ -278,14 +300,34 @@ def _pieces(raw: Any) -> Iterator[bytes]:
         yield piece
 
 
-def _hf_transfer(url: str, file: RemoteFile, sink: Sink, headers: dict[str, str]) -> None:
-    """Let huggingface_hub's own download, silenced, hand the file to hf_transfer."""
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import (  # type: ignore[attr-defined]
-        are_progress_bars_disabled,
-        disable_progress_bars,
-    )
+def _hf_transfer(url: str, file: RemoteFile, path: str, headers: dict[str, str]) -> None:
+    """Let hf_transfer fill the file at ``path``; raises OSError where it is of another size."""
+    from huggingface_hub import constants
 
-    if not are_progress_bars_disabled(PROGRESS_BARS):
-        disable_progress_bars(PROGRESS_BARS)
-    http_get(url, cast(Any, sink), headers=headers, expected_size=file.size)
+    try:
+        from hf_transfer import download  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise WeightsError(
+            "HF_HUB_ENABLE_HF_TRANSFER is set, but hf_transfer is not installed",
+            hint="pip install hf_transfer, or unset it",
+        ) from error
+    with _body(url, {**headers, "Range": "bytes=0-0"}):
+        pass  # the Hub says what is wrong in words of its own, hf_transfer does not
+    most = getattr(constants, "HF_TRANSFER_CONCURRENCY", 100)
+    try:
+        download(url, path, most, constants.DOWNLOAD_CHUNK_SIZE, 3, 5, headers)
+    except Exception as error:  # a bare one, whatever it is
+        raise RuntimeError("hf_transfer failed") from error
+    if (size := Path(path).stat().st_size) != file.size:
+        raise OSError(f"{size} bytes came")
+
+
+def _refused(error: Exception) -> bool:
+    """Whether the Hub may have refused the token, rather than whose it is."""
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+
+    return (
+        isinstance(error, HfHubHTTPError)
+        and not isinstance(error, GatedRepoError)
+        and error.response.status_code in (401, 403)
+    )

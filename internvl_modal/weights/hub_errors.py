@@ -71,7 +71,7 @@ def explain(
 
     ``revision`` is as it was asked for; ``file`` is named where one failed.
     """
-    known = _known(error, f"{hub.endpoint}/{model}", revision) or _of_connection(error, hub)
+    known = _known(error, f"{hub.endpoint}/{model}", revision, hub) or _of_connection(error, hub)
     if known is None:
         return None
     cause, hint = known
@@ -81,7 +81,7 @@ def explain(
     return told
 
 
-def _known(error: Exception, page: str, revision: str) -> tuple[str, str] | None:
+def _known(error: Exception, page: str, revision: str, hub: Hub) -> tuple[str, str] | None:
     """Cause and hint of what the Hub itself says about a repository."""
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -93,11 +93,12 @@ def _known(error: Exception, page: str, revision: str) -> tuple[str, str] | None
         RevisionNotFoundError,
     )
 
+    token = f"the token from {hub.token_source}" if hub.token_source else "set HF_TOKEN"
     told: dict[type[Exception], tuple[str, str]] = {
         GatedRepoError: ("access is gated", f"accept the terms at {page}, then set HF_TOKEN"),
         RepositoryNotFoundError: (
             "there is no such repository, or the token may not see it",
-            f"check {page} and HF_TOKEN",
+            f"check {page}, and {token}",
         ),
         RevisionNotFoundError: (f"there is no revision {revision}", f"see {page}/refs"),
         EntryNotFoundError: (f"the file is gone at {revision}", f"see {page}/tree/{revision}"),
@@ -108,7 +109,7 @@ def _known(error: Exception, page: str, revision: str) -> tuple[str, str] | None
         if isinstance(error, kind):
             return cause_and_hint
     if isinstance(error, HfHubHTTPError):
-        return _by_status(error.response.status_code)
+        return _by_status(error.response.status_code, hub)
     return None
 
 
@@ -126,10 +127,13 @@ def _of_connection(error: Exception, hub: Hub) -> tuple[str, str] | None:
     return None
 
 
-def _by_status(status: int) -> tuple[str, str]:
+def _by_status(status: int, hub: Hub) -> tuple[str, str]:
     # The library names gated and missing repositories apart; this is what is left.
     if status in (401, 403):
-        return f"the Hub refuses access ({status})", "the token is missing or wrong: set HF_TOKEN"
+        source = hub.token_source
+        renew = f"the token from {source} is refused: renew it, or remove it"
+        hint = renew if source else "the token is missing: set HF_TOKEN"
+        return f"the Hub refuses access ({status})", hint
     if status == 429:
         return "the Hub limits requests (429)", "wait some minutes; a token raises the limit"
     if status >= 500:

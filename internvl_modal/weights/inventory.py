@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from internvl_modal._utils.notebook import card
 from internvl_modal.errors import WeightsError
 from internvl_modal.weights import layout
 from internvl_modal.weights.layout import Place
@@ -74,6 +75,15 @@ class CachedModel:
     size: int
     complete: bool
     last_used: datetime
+
+    def to_dict(self) -> dict[str, object]:
+        """All fields, ready for JSON; the time as ISO 8601."""
+        return asdict(self) | {"last_used": self.last_used.isoformat()}
+
+    def _repr_html_(self) -> str:
+        facts = [f"commit {self.commit[:12]}", f"{self.size / 1e9:.2f} GB"]
+        facts += [f"last used {self.last_used:%Y-%m-%d %H:%M} UTC"]
+        return card(self.model, facts, warnings=[] if self.complete else ["not complete"])
 
 
 def manifests(store: Store, model: str = "") -> Iterator[Manifest]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tarfile
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +15,8 @@ from internvl_modal.batch.sources.inputs import read
 from internvl_modal.batch.sources.keys import Item, Naming
 from internvl_modal.batch.sources.unreadable import Unreadable
 
+SIX = tuple(f"{number}.png" for number in range(6))
+
 
 def png(number: int = 0) -> bytes:
     """A picture that no other number gives."""
@@ -21,6 +24,21 @@ def png(number: int = 0) -> bytes:
     colour = (number & 255, number >> 8 & 255, number >> 16)
     Image.new("RGB", (8, 8), colour).save(out, "PNG")
     return out.getvalue()
+
+
+def tar(
+    names: tuple[str, ...] = SIX, *, format: int = tarfile.PAX_FORMAT, first: int = 0
+) -> tuple[bytes, list[int]]:
+    """A tar of different pictures, and where its members begin."""
+    out, starts = io.BytesIO(), []
+    with tarfile.open(fileobj=out, mode="w", format=format) as archive:
+        for number, name in enumerate(names, first):
+            member = tarfile.TarInfo(name)
+            data = png(number)
+            member.size = len(data)
+            starts.append(archive.offset)
+            archive.addfile(member, io.BytesIO(data))
+    return out.getvalue(), starts
 
 
 def items(images: Any, **choice: Any) -> list[Item]:

@@ -228,7 +228,7 @@ class DataFrame:
         ([], {"temperature": 9}, "temperature"),
         ([], {"unknown": 9}, "unknown"),
         ([], {"concurrency": "many"}, r"docs/batches\.md lists the options"),
-        ([], {"out": "captions.csv"}, "says no format.*CSV is not written"),
+        ([], {"out": "captions.xlsx"}, r"says no format.*\.csv, \.dataset, -%06d\.tar"),
         ([], {"out": Path("texts/")}, "says no format.*a Path loses its /, so"),
         ("", {}, "'' does not exist"),
         ([], {"column": "path"}, "has no columns"),

@@ -23,7 +23,7 @@ def test_the_table_has_all_options() -> None:
     _, start, table = page.partition("| | default | |\n|---|---|---|\n")
     found = dict(re.findall(r"^\| `(\w+)` \| `(.+?)` \|", table.partition("\n\n")[0], re.MULTILINE))
     assert start
-    fields = BatchSettings.model_fields
+    fields = {info.alias or name: info for name, info in BatchSettings.model_fields.items()}
     assert {name: ast.literal_eval(default) for name, default in found.items()} == {
         name: field.default for name, field in fields.items()
     }
@@ -61,7 +61,7 @@ def test_runs_as_shown(fast: Callable[..., Fast], tmp_path: Path, name: str) -> 
     if name == "page":
         assert "['second']" in done.stdout
         assert "5 done, " in done.stdout
-        assert len(lines(Path("captions.jsonl"))) == 5 + 2 + 5
+        assert len(lines(Path("captions.jsonl"))) == 5 + 2 + 3 + 5
     else:
         assert "0 failed" in done.stdout
         assert len(lines(Path("captions.jsonl"))) == 5

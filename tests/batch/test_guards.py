@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 import internvl_modal as ivl
-from internvl_modal.batch.options import BatchSettings
+from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import Outcome
 from internvl_modal.batch.sinks.choose import sink_for
 from internvl_modal.batch.sinks.lines import record
@@ -63,7 +63,7 @@ def test_what_is_no_file_is_refused(name: str) -> None:
     out = name if name.endswith("d.jsonl") or name == "out.jsonl" else f"{Path(name).parent}/"
     out = out.rstrip("/") if "parquet" in out else out
     with pytest.raises(ivl.ConfigError, match="is no regular file"):
-        sink = sink_for(BatchSettings(out=out), [])
+        sink = sink_for(Job.parse(None, {"out": out}), [])
         try:
             sink.open("run")
         finally:
@@ -143,7 +143,7 @@ def test_a_hashed_name_that_somebody_has() -> None:
 @settings(max_examples=60, deadline=None)
 def test_any_key_gets_a_text(tmp_path_factory: pytest.TempPathFactory, keys: list[str]) -> None:
     folder = tmp_path_factory.mktemp("any")
-    sink = sink_for(BatchSettings(out=f"{folder}/"), [])
+    sink = sink_for(Job.parse(None, {"out": f"{folder}/"}), [])
     sink.open("run")
     sink.write([outcome(key, "A cat.") for key in keys])
     sink.close()
@@ -176,4 +176,4 @@ def test_a_function_to_await_is_refused() -> None:
     async def out(_: object) -> None: ...
 
     with pytest.raises(ivl.ConfigError, match="function to await"):
-        sink_for(BatchSettings(out=out), [])
+        sink_for(Job.parse(None, {"out": out}), [])

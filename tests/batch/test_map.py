@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from internvl_modal.captions.spend import Bill
+from internvl_modal.deployment.map_budget import MapBudget, left_in
 from tests.batch.conftest import REPOSITORY, lines, make_pictures
 from tests.deploy.machine import Machine
 from tests.deploy.workspace import MARKS, deployed, workspace
@@ -117,6 +119,30 @@ def tell(path, how=None):
     assert machine.python(again, timeout=280) == [25, 1, 5]
     keys = [line["key"] for path in out.iterdir() for line in lines(path)]
     assert len(keys) == len(set(keys)) == 31
+
+
+def test_it_may_cost_so_much_and_no_more(plane: Plane, machine: Machine) -> None:
+    make_pictures(plane.volume_path("paid"), 4)
+    dear = f"attempt(lambda: connect({APP!r}).map('paid', 'captions/paid', max_usd=0.001))"
+    kind, message, hint = machine.python(dear)
+    assert kind == "SpendLimitError"
+    assert "4 pictures would cost" in message
+    assert "nothing was sent" in hint
+    assert not (plane.volume_path("captions") / "paid").exists()
+    done = f"m = connect({APP!r}).map('paid', 'captions/paid', max_usd=5, detail=1)\n"
+    assert machine.python(f"{done}say([m.described, m.failed])", timeout=200) == [4, 0]
+
+
+def test_a_part_is_told_until_when_there_is_money() -> None:
+    budget = MapBudget(1.0, Bill(3600.0, idle_usd=0.4))
+    part = budget.part()
+    found = left_in(part)
+    assert found is not None
+    assert 0.5 < found["max_usd"] <= 0.6
+    assert found["usd_per_hour"] == 3600.0
+    assert left_in({**part, "until": part["until"] - 1}) is None
+    assert left_in(None) == {}
+    assert "3 pictures are left" in str(budget.exhausted(3))
 
 
 def test_what_cannot_work_is_said(plane: Plane, machine: Machine) -> None:

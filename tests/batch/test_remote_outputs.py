@@ -15,7 +15,7 @@ import pytest
 from pyarrow import parquet
 
 import internvl_modal as ivl
-from internvl_modal.batch.options import BatchSettings
+from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import Outcome
 from internvl_modal.batch.sinks import remote
 from internvl_modal.batch.sinks.choose import sink_for
@@ -78,7 +78,7 @@ def outcome(key: str) -> Outcome:
 
 
 def opened(out: str, **how: bool) -> Any:
-    sink = sink_for(BatchSettings(out=out, **how), [])
+    sink = sink_for(Job.parse(None, {"out": out, **how}), [])
     sink.open("run")
     return sink
 
@@ -135,7 +135,7 @@ def test_parts_of_others_are_left_alone(memory: Any, out: str) -> None:
 )
 def test_addresses_where_nothing_can_be_written(out: str | Path, message: str) -> None:
     with pytest.raises(ivl.ConfigError, match=message) as caught:
-        sink_for(BatchSettings(out=out), [])
+        sink_for(Job.parse(None, {"out": out}), [])
     assert "secret" not in str(caught.value)
     assert caught.value.hint
     assert not list(Path().glob("*:*"))

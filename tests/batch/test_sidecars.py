@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -59,8 +60,9 @@ def test_beside_the_pictures_or_in_a_folder(
         ["IMG.jpg", "img.png", "Img.PNG", "img.gif"],
         ["a" * 250 + ".jpg", "a" * 250 + ".png", "b" * 300 + "/" + "é" * 200, "x." * 150],
         ["", "/", "..", "\0", "\ud800.jpg"],
+        ["texts/é.jpg", "texts/e\u0301.jpg", "texts/É.png", "texts/E\u0301.gif"],
     ],
-    ids=["cleaned", "suffixes", "case", "long", "odd"],
+    ids=["cleaned", "suffixes", "case", "long", "odd", "accents"],
 )
 def test_every_key_has_a_text_of_its_own(
     client: ivl.Client, pictures: Callable[[int], Path], keys: list[str]
@@ -70,7 +72,8 @@ def test_every_key_has_a_text_of_its_own(
     outcomes += client.describe_many(given, out="texts/", detail=1)  # as if stopped in between
     by_key = {outcome.key: outcome.text for outcome in outcomes}
     names = named()
-    assert len({name.casefold() for name in names}) == len(keys) == len(by_key)
+    seen = {unicodedata.normalize("NFC", name).casefold() for name in names}
+    assert len(seen) == len(keys) == len(by_key)
     assert texts() == {name: f"{by_key[key]}\n" for name, key in names.items()}
     list(client.describe_many(given, "Other?", out="texts/", ordered=True, detail=1))
     assert named() == names

@@ -18,7 +18,7 @@ import pytest
 from pyarrow import parquet
 
 import internvl_modal as ivl
-from internvl_modal.batch.options import BatchSettings
+from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import Outcome, fingerprint, key_hash
 from internvl_modal.batch.sinks import parquet as parts
 from internvl_modal.batch.sinks.choose import sink_for
@@ -101,7 +101,7 @@ def test_without_resume_it_starts_anew(
 
 
 def opened(out: str, *, resume: bool = True) -> None:
-    sink = sink_for(BatchSettings(out=out, resume=resume), [])
+    sink = sink_for(Job.parse(None, {"out": out, "resume": resume}), [])
     try:
         sink.open("run")
     finally:
@@ -166,7 +166,7 @@ def test_the_source_is_not_written(out: str, resume: bool) -> None:
     Path("list.jsonl").write_text(content)
     Path("linked.jsonl").symlink_to("list.jsonl")
     with pytest.raises(ivl.ConfigError, match="is the source itself"):
-        sink_for(BatchSettings(out=out, resume=resume), "list.jsonl")
+        sink_for(Job.parse(None, {"out": out, "resume": resume}), "list.jsonl")
     assert Path("list.jsonl").read_text() == content
 
 

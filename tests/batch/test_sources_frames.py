@@ -135,6 +135,45 @@ def test_frames(frame: Any) -> None:
         items(frame({"caption": ["a"]}))
 
 
+@pytest.mark.parametrize("kind", ["float64", "float32", "Float64", "Int64", "object"])
+def test_whole_numbers_beside_a_missing_one_are_keys(kind: str) -> None:
+    frame = pandas.DataFrame({"id": [1, None, 3], "image": [png(n) for n in range(3)]})
+    frame["id"] = frame["id"].astype(kind)
+    if kind == "object":
+        frame["id"] = pandas.Series([1, None, 3], dtype=object)
+    no_key = "has no key: its column id is empty"
+    assert found(frame, key="id") == {"1": png(), "row 1": no_key, "3": png(2)}
+    assert set(found(frame)) == {"1", "#1", "3"}
+    halves = pandas.DataFrame({"id": [1.0, 2.5], "image": [png(), png(1)]})
+    assert set(found(halves)) == {"1", "2.5"}
+    ends = pandas.DataFrame({"id": [1.0, float("inf")], "image": [png(), png(1)]})
+    assert set(found(ends)) == {"1", "inf"}
+    frame.to_parquet("a.parquet")
+    assert set(found("a.parquet")) == {"1", "a.parquet#1", "3"}
+    assert set(found(datasets.Dataset.from_pandas(frame))) == {"1", "#1", "3"}
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "polars", "datasets", "rows"])
+def test_a_row_without_the_key_that_was_asked_for(kind: str) -> None:
+    rows = [{"id": "a", "image": "a.png"}, {"id": None, "image": "b.png"}]
+    frame = pandas.DataFrame(rows)
+    given: Any = f"list.{kind}"
+    if kind == "csv":
+        frame.to_csv(given, index=False)
+    elif kind == "jsonl":
+        frame.to_json(given, orient="records", lines=True)
+    elif kind == "parquet":
+        frame.to_parquet(given)
+    elif kind == "polars":
+        given = polars.DataFrame(rows)
+    else:
+        given = datasets.Dataset.from_list(rows) if kind == "datasets" else rows
+    lost = f"{given}#1" if isinstance(given, str) else "row 1"
+    assert found(given, key="id") == {"a": "a.png", lost: "has no key: its column id is empty"}
+    assert set(found(given)) == {"a.png", "b.png"}
+    assert set(found(given, key="image")) == {"a.png", "b.png"}
+
+
 def test_frames_of_other_values() -> None:
     numbers = pandas.DataFrame({"image": ["a.png", float("nan"), pandas.NA], "key": [1, 2, 3]})
     assert found(numbers) == {"1": "a.png", "2": [], "3": []}

@@ -18,8 +18,7 @@ import pytest
 
 import internvl_modal as ivl
 from internvl_modal.batch.sources.remote import RemoteFile
-from tests.batch.sources import found, items, keys, outcomes_of, png
-from tests.batch.test_sources_tars import tar
+from tests.batch.sources import found, items, keys, outcomes_of, png, tar
 
 
 @pytest.fixture

@@ -23,24 +23,7 @@ from internvl_modal.batch.sources.tars import read_tar
 from internvl_modal.batch.sources.unreadable import readable
 from internvl_modal.errors import OutOfResourcesError
 from tests.batch.conftest import Fast, lines
-from tests.batch.sources import found, items, keys, outcomes_of, png, until_it_raises
-
-SIX = tuple(f"{number}.png" for number in range(6))
-
-
-def tar(
-    names: tuple[str, ...] = SIX, *, format: int = tarfile.PAX_FORMAT, first: int = 0
-) -> tuple[bytes, list[int]]:
-    """A tar of different pictures, and where its members begin."""
-    out, starts = io.BytesIO(), []
-    with tarfile.open(fileobj=out, mode="w", format=format) as archive:
-        for number, name in enumerate(names, first):
-            member = tarfile.TarInfo(name)
-            data = png(number)
-            member.size = len(data)
-            starts.append(archive.offset)
-            archive.addfile(member, io.BytesIO(data))
-    return out.getvalue(), starts
+from tests.batch.sources import SIX, found, items, keys, outcomes_of, png, tar, until_it_raises
 
 
 def test_one_bit_of_a_header() -> None:

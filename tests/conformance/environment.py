@@ -20,7 +20,7 @@ def standin(version: str) -> Path:
 
 def lmdeploy_executable(version: str = OLD) -> Path:
     """A stand-in for the ``lmdeploy`` command; installs about 2 GB the first time."""
-    python = ensure(f"lmdeploy-{version}", HERE / f"requirements-{version}.txt")
+    python = ensure(f"lmdeploy-{version}")
     script = python.with_name("lmdeploy-standin")
     program = str(standin(version) / "lmdeploy_standin.py")
     text = f"#!{python}\nimport runpy\nrunpy.run_path({program!r}, run_name='__main__')\n"

@@ -1,12 +1,10 @@
-"""Argument parser, start, readiness, log, stop and restart, with LMDeploy's own command."""
+"""Start, readiness, log, stop and restart, with LMDeploy's own command."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -16,57 +14,11 @@ from PIL import Image
 
 import internvl_modal as ivl
 from internvl_modal.backends.lmdeploy import LMDeployBackend, _free_port
-from internvl_modal.engines.lmdeploy import LMDeployOptions
-from internvl_modal.engines.lmdeploy_process import LMDeployServer
-from internvl_modal.errors import ServerUnavailableError
+from internvl_modal.engines.server_process import EngineServer
+from internvl_modal.errors import ConfigError, ServerUnavailableError
+from tests.conformance.environment import NEW, lmdeploy_executable
 from tests.conformance.serving import Front
 from tests.environments import REPOSITORY
-
-PARSE = """
-import json, sys
-from lmdeploy.cli.cli import CLI
-from lmdeploy.cli.serve import SubCliServe
-SubCliServe.add_parsers()
-for argv in json.load(sys.stdin):
-    print(json.dumps({k: v for k, v in vars(CLI.parser.parse_args(argv)).items() if k != "run"}))
-"""
-
-OPTIONS = [
-    {"model": "/weights/1f"},
-    {"model": "/weights/1f", "api_keys": ["-leading-dash"]},
-    {"model": "OpenGVLab/InternVL2_5-78B-AWQ", "model_format": "awq", "api_keys": ["a", "b"]},
-    {
-        "model": "/weights/a b",
-        "model_name": "internvl",
-        "tp": 4,
-        "session_len": 16384,
-        "max_batch_size": 32,
-        "cache_max_entry_count": 0.55,
-        "quant_policy": 8,
-        "vision_max_batch_size": 16,
-        "chat_template": "internvl2-internlm2",
-        "server_name": "127.0.0.1",
-        "server_port": 8000,
-        "log_level": "INFO",
-    },
-]
-
-
-def test_command_lines_mean_the_same_to_lmdeploy(executable: str) -> None:
-    options = [LMDeployOptions.parse(**given) for given in OPTIONS]
-    done = subprocess.run(
-        [str(Path(executable).with_name("python")), "-c", PARSE],
-        input=json.dumps([each.argv()[1:] for each in options]),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for ours, line in zip(options, done.stdout.splitlines()[-len(OPTIONS) :], strict=True):
-        theirs = json.loads(line)
-        expected = ours.model_dump(exclude={"model", "api_keys"})
-        expected["model_path"] = ours.model
-        expected["api_keys"] = [key.get_secret_value() for key in ours.api_keys] or None
-        assert {name: theirs[name] for name in expected} == expected
 
 
 def test_start_is_idempotent_and_a_dead_server_is_started_anew(
@@ -131,7 +83,7 @@ def test_the_examples_of_the_documentation(
 def test_restart(executable: str, backend: LMDeployBackend, running: Front) -> None:
     """Beside a server on the port next to it: only its own is touched."""
     options = backend._resolved()
-    server = LMDeployServer(options, executable=executable)
+    server = EngineServer(options, executable=executable)
     server.start(timeout=120)
     before = server._process
     server.stop()
@@ -141,3 +93,31 @@ def test_restart(executable: str, backend: LMDeployBackend, running: Front) -> N
     assert "Uvicorn running" in server.tail()
     server.stop()
     assert running.client.models() == ["internvl2_5-78b"]
+
+
+def test_todays_lmdeploy_serves_what_needs_it(enabled: None, tmp_path: Path) -> None:
+    """InternVL3.5 gets 0.18 without being told, and is spoken to as such."""
+    (tmp_path / "InternVL3_5-8B").mkdir()
+    Image.new("RGB", (900, 450), "red").save(tmp_path / "red.png")
+    backend = LMDeployBackend(
+        tmp_path / "InternVL3_5-8B", executable=str(lmdeploy_executable(NEW)), startup_timeout=120
+    )
+    with ivl.Client(backend) as client:
+        described = client.describe(tmp_path / "red.png", detail="low")
+        capabilities = backend.start().capabilities
+    assert (described.text, described.seen) == ("A picture.", "confirmed")
+    assert capabilities is not None
+    assert (capabilities.dialect, capabilities.json_schema) == ("lmdeploy-0.13", True)
+
+
+@pytest.mark.parametrize(
+    ("model", "engine", "said"),
+    [
+        ("internvl3_5-8b", "lmdeploy-0.7.3", "internvl3_5-8b: LMDeploy 0.7.3 has no reader"),
+        ("internvl3_5-8b-fp8-dynamic", "lmdeploy", "FP8"),
+        ("internvl3_5-8b", "sglang", "there is no engine 'sglang'"),
+    ],
+)
+def test_what_an_engine_does_not_run_is_refused(model: str, engine: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        LMDeployBackend(model, engine=engine)

@@ -42,8 +42,9 @@ class Machine:
     @property
     def environment(self) -> dict[str, str]:
         """The variables of its processes."""
-        base = self.plane.client_env(self.home)
-        return base | {"PYTHONPATH": str(REPOSITORY)} | self.env
+        base = self.plane.client_env(self.home) | {"PYTHONPATH": str(REPOSITORY)}
+        hub = {} if "HF_ENDPOINT" in self.env else {"HF_HUB_OFFLINE": "1"}
+        return base | hub | self.env
 
     def command(self, *argv: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a command there."""

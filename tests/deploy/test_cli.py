@@ -74,7 +74,7 @@ def test_options_that_are_none(machine: Machine, option: str, said: str) -> None
 
 @contextmanager
 def served(machine: Machine, backend: str, *options: str, key: str = "") -> Iterator[str]:
-    """``serve`` on a free port; its last line and, where one was made, its key."""
+    """``serve`` on a free port; where it listens and, before that, the key where one was made."""
     machine.env = {
         "INTERNVL_MODAL_API_KEY": "of-the-model",
         "INTERNVL_MODAL_GATEWAY_KEY": key,

@@ -75,6 +75,8 @@ def test_the_rest_endpoint(machine: Machine) -> None:
         answer = http.post(
             url, json=body, headers={"Authorization": f"Bearer {key_of(machine, APP)}"}
         )
+        page = [http.get(f"{url}{name}") for name in ("", "page/page.js", "page/page.css")]
+    assert all(one.status_code == 200 and one.text for one in page)
     assert refused.status_code == 401
     assert answer.json()["description"] == "A picture."
 
@@ -239,8 +241,44 @@ def test_the_log_tells_how_far_a_start_is(plane: Plane) -> None:
     mark = f"internvl-modal {app.tags['version']}: "
     told = [line.data for line in app.logs if line.data.startswith(mark)]
     phases = [line.removeprefix(mark).partition(";")[0].strip() for line in told]
-    assert phases[:3] == ["checking the weights", "loading the weights", "warming up"]
+    assert phases[0] == "checking the weights"
+    assert phases[1].startswith("loading the weights on ")
+    assert phases[2] == "warming up"
     assert re.search(rf"runs the Python code of {REPO} at commit [0-9a-f]{{40}}\n", told[1])
+
+
+DRIVER = """#!/bin/sh
+echo NVIDIA A10G, 23028
+echo NVIDIA A10G, 23028
+"""
+"""What stands for NVIDIA's tool on a machine of two GPUs."""
+
+
+def test_what_the_container_finds_decides_how_it_starts(
+    machine: Machine, plane: Plane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one L40S or two A10, it is on the two."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(DRIVER)
+    tool.chmod(0o755)
+    assert plane.host
+    monkeypatch.setitem(plane.host.binds, "/opt/driver", tmp_path)
+    monkeypatch.setitem(plane.host.environment, "PATH", "/opt/driver:/usr/bin:/bin")
+    machine.python(
+        'say(repr(deploy("internvl2_5-1b", name="either", gpu=["L40S", "A10:2"])))', timeout=250
+    )
+    serve = served(plane, "either")
+    assert plane.functions[serve].gpus == ["L40S", "A10"]
+    (command,) = [
+        line
+        for pid in below(plane.containers[serve].process.pid)
+        if "serve api_server" in (line := argv(pid)) and "launcher.py" not in line
+    ]
+    assert " --tp 2 " in command
+    assert "loading the weights on A10:2" in log(plane)
+    found = machine.python("d = connect('either')\nsay([d.options.gpu, d.plan.gpu_string])")
+    assert found == ["L40S,A10:2", found[1]]
+    machine.python("connect('either').stop()\nsay(1)")
 
 
 DEAD = """#!/bin/sh

@@ -20,6 +20,7 @@ from internvl_modal.deployment.design import make_spec
 from internvl_modal.deployment.options import DeployOptions
 from internvl_modal.deployment.planned import planned
 from internvl_modal.deployment.spec import DeploymentSpec
+from internvl_modal.engines.lmdeploy import LMDeployOptions
 from internvl_modal.planning.api import plan
 from internvl_modal.planning.prices import CATALOGUE_PRICES
 from tests.deploy.machine import Machine
@@ -61,7 +62,11 @@ def test_the_model_server(deployed: Plane) -> None:
     assert serve.max_concurrent_inputs == planned.max_batch_size
     assert (serve.timeout_secs, serve.retry_policy.retries) == (900, 0)
     scaling = serve.autoscaler_settings
-    assert (scaling.min_containers, scaling.max_containers, scaling.scaledown_window) == (0, 3, 300)
+    assert (scaling.min_containers, scaling.max_containers, scaling.scaledown_window) == (
+        0,
+        3,
+        spec_of().plan.idle_window,
+    )
     assert list(serve.scheduler_placement.regions) == ["eu-west"]
 
 
@@ -129,7 +134,7 @@ def test_secrets(deployed: Plane) -> None:
     configuration = {"INTERNVL_MODAL_CONTAINER", "INTERNVL_MODAL_WEIGHTS_ROOT"}
     assert variables == {
         "serve": configuration | {"INTERNVL_MODAL_API_KEY"},
-        "web_process_image": configuration | {"INTERNVL_MODAL_API_KEY"},
+        "web_process_image": configuration | {"INTERNVL_MODAL_API_KEY", "INTERNVL_MODAL_PRELOAD"},
         "download_weights": configuration,
     }
 
@@ -138,6 +143,7 @@ def test_the_package_is_mounted_whole(deployed: Plane) -> None:
     names = {file.filename for mount in deployed.mounts.values() for file in mount.files}
     package = PurePosixPath("/root", "internvl_modal")  # where Modal mounts an app's packages
     wanted = {package / "deployment" / "containers.py", package / "weights" / "cache.py"}
+    wanted.add(package / "gateway" / "page" / "index.html")
     assert wanted < set(map(PurePosixPath, names))
 
 
@@ -384,7 +390,7 @@ def spec_of(**options: Any) -> DeploymentSpec:
 
 def test_the_images_install_what_the_package_requires_in_one_version_each() -> None:
     pins = {Requirement(pin) for pin in cpu_image().packages}
-    assert cpu_image().packages == gpu_image(flash_attention=True).packages
+    assert cpu_image().packages == gpu_image(LMDeployOptions, flash_attention=True).packages
     assert all(re.fullmatch(r"==[^*]+", str(pin.specifier)) for pin in pins)
     versions = {pin.name.replace("_", "-"): str(pin.specifier)[2:] for pin in pins}
     assert not versions.keys() & set(NOT_THERE)
@@ -423,7 +429,8 @@ def test_the_startup_timeout_grows_with_the_weights() -> None:
 
 def test_without_a_gpu_other_models_get_the_plans_cheapest() -> None:
     spec = spec_of(model="internvl2_5-26b")
-    assert spec.function("serve").gpu == plan("internvl2_5-26b", prices="catalogue").gpu_string
+    cheapest = plan("internvl2_5-26b", prices="catalogue").gpu_string
+    assert spec.function("serve").gpus == (cheapest,)
 
 
 def test_the_cost_is_that_of_the_machine_asked_for() -> None:

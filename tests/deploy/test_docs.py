@@ -17,6 +17,7 @@ from internvl_modal.gateway import create_app
 from tests.asgi import serving
 from tests.deploy.machine import REPOSITORY, Machine
 from tests.deploy.workspace import MARKS, log, workspace
+from tests.documented import performed
 from tests.loopback import Loopback
 from tests.modal_plane import Plane
 
@@ -34,7 +35,9 @@ def test_the_table_of_options() -> None:
 
 def test_the_gateways_page(loopback: Loopback, tmp_path: Path) -> None:
     Image.new("RGB", (640, 480), "red").save(tmp_path / "photo.jpg")
-    client = AsyncClient(FixedBackend(loopback.url, "upstream", "internvl2_5-78b"))
+    client = AsyncClient(
+        FixedBackend(loopback.url, "upstream", "internvl2_5-78b", "lmdeploy-0.7.3")
+    )
     with serving(create_app(client, api_key="the-key")) as url:
         for block in blocks("gateway.md"):
             exec(block, {"URL": url, "KEY": "the-key"})
@@ -63,6 +66,17 @@ class TestAgainstTheRuntime:
         assert done.returncode == 0, done.stderr + log(machine.plane)
         assert done.stdout.count("A picture.") == 2
         assert machine.key not in done.stdout + done.stderr
+
+    def test_from_the_seed(self, machine: Machine) -> None:
+        picture = machine.home / "path" / "to" / "your" / "image.jpg"
+        picture.parent.mkdir(parents=True)
+        Image.new("RGB", (640, 480), "red").save(picture)
+        hub = {**machine.plane.host.environment, "PYTHONWARNINGS": ""}
+        environment = {n: value for n, value in machine.environment.items() if value} | hub
+        done = performed("from-the-seed.md", environment, machine.home)
+        assert done.returncode == 0, done.stdout + done.stderr + log(machine.plane)
+        assert done.stdout.count("A picture.") == 4
+        assert "--show-key` prints that of a deployment" in done.stdout
 
     def test_the_script(self, machine: Machine) -> None:
         script = str(EXAMPLES / "deploy.py")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from grpclib import Status
 from modal._utils import name_utils
 
+from internvl_modal.deployment.container_config import CONFIG as CONFIG_OF_CONTAINER
 from internvl_modal.deployment.containers import engine_environment
 from internvl_modal.deployment.modal_rules import APP_ID, ENVIRONMENT, OBJECT
 from internvl_modal.deployment.options import DeployOptions
@@ -188,7 +190,7 @@ def test_the_container_asks_the_same_hub(machine: Machine) -> None:
         "HF_TOKEN": "hf_mine",
         "HF_ENDPOINT": "https://mirror.example",
         "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_OFFLINE": "",
+        "HF_HUB_OFFLINE": "1",
         "HF_HOME": "/somewhere/here",
     }
     machine.python(f"say(repr({QUICK}))")
@@ -199,18 +201,70 @@ def test_the_container_asks_the_same_hub(machine: Machine) -> None:
     assert found["HF_TOKEN"] == "hf_mine"
     assert found["HF_ENDPOINT"] == "https://mirror.example"
     assert found["HF_HUB_DISABLE_XET"] == "1"
-    assert "HF_HOME" not in found
+    assert not {"HF_HOME", "HF_HUB_OFFLINE"} & set(found)
+    assert found["INTERNVL_MODAL_HUB_LOGIN_SOURCE"] == (
+        "the variable HF_TOKEN on the machine that deployed"
+    )
 
 
-def test_code_in_another_repository(machine: Machine) -> None:
+CODE = "OpenGVLab/InternVL2_5-8B--configuration_internvl_chat.InternVLChatConfig"
+
+
+@pytest.mark.parametrize(
+    ("file", "auto_map"),
+    [
+        ("config.json", {"AutoModel": "there.Model", "AutoConfig": CODE}),
+        ("tokenizer_config.json", {"AutoTokenizer": [CODE, None]}),
+        ("preprocessor_config.json", {"AutoImageProcessor": CODE}),
+    ],
+)
+def test_code_in_another_repository(
+    machine: Machine, file: str, auto_map: dict[str, object]
+) -> None:
     """As ``save_pretrained`` writes it after a fine-tuning."""
-    code = "OpenGVLab/InternVL2_5-8B--configuration_internvl_chat.InternVLChatConfig"
-    config = {**CONFIG, "auto_map": {"AutoConfig": code}}
+    documents = {"config.json": CONFIG}
+    documents[file] = {**documents.get(file, {}), "auto_map": auto_map}
+    files = {name: json.dumps(document).encode() for name, document in documents.items()}
     with LoopbackHub() as hub:
-        files = {"config.json": json.dumps(config).encode(), "model.safetensors": b"0" * 3000}
-        hub.commit("me/Tuned", files)
+        hub.commit("me/Tuned", {**files, "model.safetensors": b"0" * 3000})
         machine.env = {"HF_ENDPOINT": hub.url}
         kind, message, hint = machine.python("attempt(lambda: deploy('me/Tuned', gpu='H100'))")
     assert (kind, "OpenGVLab/InternVL2_5-8B" in message) == ("PlanError", True)
+    assert f"its {file} takes" in message
     assert "configuration_internvl_chat.py" in hint
     assert not machine.plane.recorded
+    assert not hub.downloads("safetensors")
+
+
+REVISION = "deploy('internvl2_5-1b', revision={!r}, wait=False)"
+
+
+def pinned(machine: Machine) -> str | None:
+    """The revision that the containers of the deployment are told."""
+    found: dict[str, str] = {}
+    for name in machine.plane.function(SMALL, "serve").secret_ids:
+        found |= machine.plane.secrets[name.removeprefix("st-")]
+    return json.loads(found[CONFIG_OF_CONTAINER])["revision"]  # type: ignore[no-any-return]
+
+
+def test_a_deploy_that_does_not_wait_pins_the_commit_of_the_hub(machine: Machine) -> None:
+    with LoopbackHub() as hub:
+        commit = hub.commit("OpenGVLab/InternVL2_5-1B", {"config.json": b"{}"}, branch="v1")
+        machine.env = {"HF_ENDPOINT": hub.url}
+        machine.python(f"say(repr({REVISION.format('v1')}))")
+        asked = len(hub.requests)
+        assert pinned(machine) == commit
+        said = machine.python(f"attempt(lambda: {REVISION.format('v2')})")
+    assert (said[0], "there is no revision v2" in said[1]) == ("WeightsError", True)
+    assert pinned(machine) == commit
+    assert asked
+
+
+def test_a_deploy_that_does_not_wait_and_no_hub(machine: Machine) -> None:
+    """It is said, and the deployment is made: Modal may reach the Hub where this machine cannot."""
+    machine.env = {"HF_ENDPOINT": "http://127.0.0.1:1"}
+    call = f"from internvl_modal.deployment.api import deploy\n{REVISION.format('v1')}"
+    done = machine.command(sys.executable, "-c", call)
+    assert done.returncode == 0
+    assert "no commit is pinned, for the connection to http://127.0.0.1:1 failed" in done.stderr
+    assert pinned(machine) == "v1"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from grpclib import Status
+from modal_proto import api_pb2 as p
 
 from internvl_modal.weights import WeightsCache
 from tests.deploy.conftest import Answering
@@ -230,3 +231,20 @@ def test_behind_proxy_auth_without_a_token(machine: Machine) -> None:
     name, _, hint = machine.python(f"attempt(connect({SMALL!r}).client)")
     assert (name, "INTERNVL_MODAL_MODAL_KEY" in hint) == ("ConfigError", True)
     assert machine.python(f"d = connect({SMALL!r})\nd.stop()\nsay(d.status().state)") == "stopped"
+
+
+def test_a_full_app_is_stopped_first(machine: Machine) -> None:
+    """None of the new version could start beside a container that takes the last place."""
+    plane = machine.plane
+    machine.python(f"say(repr({QUICK}))")
+    assert not plane.calls("TaskList"), "there was nothing to stop"
+    app = plane.deployed(SMALL)
+    assert app
+    plane.stats[app.functions["serve"]] = p.FunctionStats(num_total_tasks=1)
+    try:
+        machine.python('say(repr(deploy("internvl2_5-1b", wait=False, max_containers=2)))')
+        assert not plane.calls("TaskList"), "there is room for one beside it"
+        machine.python(f"say(repr({QUICK}))")
+        assert plane.calls("TaskList")
+    finally:
+        plane.stats.clear()

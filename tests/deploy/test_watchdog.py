@@ -63,7 +63,10 @@ def dog(port: int, liveness: float = 1.0, seen: list[str] | None = None) -> Watc
                 raise ValueError("the picture was not seen")
 
     return Watchdog(
-        liveness=liveness, ask=lambda: ask_one_token(port, "k", "m", liveness), look=look
+        "lmdeploy",
+        liveness=liveness,
+        ask=lambda: ask_one_token(port, "k", "m", liveness),
+        look=look,
     )
 
 

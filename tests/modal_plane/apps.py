@@ -44,6 +44,8 @@ class Function:
     staged: p.Function | None = None
     active: p.Function | None = None
     scaling: p.AutoscalerSettings = field(default_factory=p.AutoscalerSettings)
+    gpus: list[str] = field(default_factory=list)
+    """Types in order of preference, where there are several."""
 
 
 class Apps:
@@ -53,6 +55,9 @@ class Apps:
         self.apps: dict[str, App] = {}
         self.functions: dict[str, Function] = {}
         self.stats: dict[str, p.FunctionStats] = {}
+        self.counts: dict[str, p.FunctionGetTimeRangeStatsResponse] = {}
+        """What the statistics of a time say of a function, whichever time it is."""
+        self.bill: list[p.WorkspaceBillingReportItem] = []
         self.new_logs = asyncio.Event()
 
     def deployed(self: Plane, name: str, environment: str | None = None) -> App | None:
@@ -132,7 +137,10 @@ class Apps:
 
     async def FunctionCreate(self: Plane, request: Any) -> p.FunctionCreateResponse:
         function = self.functions[request.existing_function_id]
-        function.staged = request.function
+        # With several choices of GPUs there is a definition for each; the first is always free.
+        ranked = request.function_data.ranked_functions
+        function.staged = ranked[0].function if ranked else request.function
+        function.gpus = [each.function.resources.gpu_config.gpu_type for each in ranked]
         function.staged.web_url = function.web_url
         data = p.FunctionData(function_name=function.name, web_url=function.web_url)
         data.ranked_functions.add(rank=0).function.CopyFrom(function.staged)
@@ -201,6 +209,38 @@ class Apps:
 
     async def FunctionGetCurrentStats(self: Plane, request: Any) -> p.FunctionStats:
         return self.stats.get(request.function_id) or self.live_stats(request.function_id)
+
+    async def FunctionGetTimeRangeStats(
+        self: Plane, request: Any
+    ) -> p.FunctionGetTimeRangeStatsResponse:
+        found = p.FunctionGetTimeRangeStatsResponse()
+        found.CopyFrom(self.counts.get(request.function_id, found))
+        found.since.CopyFrom(request.since)
+        found.until.CopyFrom(request.until)
+        return found
+
+    async def WorkspaceBillingReport(
+        self: Plane, request: Any
+    ) -> AsyncIterator[p.WorkspaceBillingReportItem]:
+        for item in self.bill:
+            when = item.interval.ToDatetime()
+            begin, end = request.start_timestamp.ToDatetime(), request.end_timestamp.ToDatetime()
+            if begin <= when < end:
+                told = p.WorkspaceBillingReportItem()
+                told.CopyFrom(item)
+                if "*" not in request.tag_names:
+                    for name in set(told.tags) - set(request.tag_names):
+                        del told.tags[name]
+                yield told
+
+    async def TaskList(self: Plane, request: Any) -> p.TaskListResponse:
+        return p.TaskListResponse(
+            tasks=[
+                p.TaskStats(task_id=each.task_id, app_id=each.app_id, enqueued_at=each.enqueued)
+                for each in (*self.containers.values(), *self.successors.values())
+                if each.app_id == request.app_id and each.process.returncode is None
+            ]
+        )
 
     async def FunctionUpdateSchedulingParams(
         self: Plane, request: Any

@@ -160,12 +160,21 @@ class Calls:
     async def ContainerHello(self: Plane, request: Any) -> Empty:
         return Empty()
 
+    async def ContainerCheckpoint(self: Plane, request: Any) -> Empty:
+        """A snapshot is taken, and the same process goes on as if it had been restored from it."""
+        (self.root / ASKER.get() / "restored.json").write_text("{}")
+        return Empty()
+
     async def ContainerHeartbeat(self: Plane, request: Any) -> p.ContainerHeartbeatResponse:
         return p.ContainerHeartbeatResponse()
 
     async def ContainerStop(self: Plane, request: Any) -> p.ContainerStopResponse:
         for container in self.containers.values():
-            container.draining |= container.task_id == request.task_id
+            if container.task_id != request.task_id:
+                continue
+            container.draining = True
+            if not request.graceful:
+                kill(container)
         return p.ContainerStopResponse()
 
     async def FunctionGetDynamicConcurrency(

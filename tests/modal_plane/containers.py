@@ -14,6 +14,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -60,6 +61,7 @@ class Container:
     app_id: str
     definition: p.Function
     process: asyncio.subprocess.Process
+    enqueued: float
     draining: bool = False
 
 
@@ -102,6 +104,7 @@ async def launch(plane: Plane, function_id: str, host: Host) -> Container:
     """Start a container of a function."""
     function = plane.functions[function_id]
     definition = function.active
+    enqueued = time.time()
     assert definition is not None
     task_id = plane.new_id("ta")
     root = plane.root / task_id
@@ -124,7 +127,7 @@ async def launch(plane: Plane, function_id: str, host: Host) -> Container:
         start_new_session=True,
         limit=2**20,
     )  # fmt: skip
-    return Container(task_id, function_id, function.app_id, definition, process)
+    return Container(task_id, function_id, function.app_id, definition, process, enqueued)
 
 
 def kill(container: Container) -> None:
@@ -183,6 +186,9 @@ def _environment(plane: Plane, definition: p.Function, task_id: str, root: Path)
         "MODAL_DISABLE_API_PROXY": "1",
         "MODAL_CONTAINER_ARGUMENTS_PATH": str(root / "arguments.bin"),
     }
+    if definition.checkpointing_enabled:
+        environment["MODAL_ENABLE_SNAP_RESTORE"] = "1"
+        environment["MODAL_RESTORE_STATE_PATH"] = str(root / "restored.json")
     for secret_id in definition.secret_ids:
         environment |= plane.secrets[secret_id.removeprefix("st-")]
     return environment
@@ -190,12 +196,18 @@ def _environment(plane: Plane, definition: p.Function, task_id: str, root: Path)
 
 def _write_arguments(plane: Plane, function_id: str, task_id: str, root: Path) -> None:
     function = plane.functions[function_id]
+    assert function.active is not None
+    definition = p.Function()
+    definition.CopyFrom(function.active)
+    # Modal says so where a snapshot is to be taken; here of every start.
+    definition.is_checkpointing_function = definition.checkpointing_enabled
     arguments = p.ContainerArguments(
         task_id=task_id,
         function_id=function_id,
         app_id=function.app_id,
-        function_def=function.active,
+        function_def=definition,
         environment_name="main",
+        checkpoint_id="ch-1" if definition.checkpointing_enabled else "",
         app_layout=plane.layout(function.app_id),
     )
     (root / "arguments.bin").write_bytes(arguments.SerializeToString())

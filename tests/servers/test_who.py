@@ -199,7 +199,11 @@ class TestModel:
 class TestSystem:
     @pytest.mark.parametrize("owner", ["lmdeploy", "vllm", "sglang", "llamacpp", "library", "x"])
     @pytest.mark.parametrize(
-        "name", ["InternVL2_5-8B-AWQ", "internvl3:8b", "OpenGVLab/InternVL3_5-8B-HF"]
+        "name",
+        [
+            *("InternVL2_5-8B-AWQ", "internvl3:8b", "OpenGVLab/InternVL3_5-8B-HF"),
+            *("InternVL3_5-30B-A3B-Flash", "brandonbeiler/InternVL3_5-241B-A28B-FP8-Dynamic"),
+        ],
     )
     def test_internvls_own_is_sent_everywhere(
         self, loopback: Loopback, owner: str, name: str
@@ -210,7 +214,11 @@ class TestSystem:
         assert [message["role"] for message in messages] == ["system", "user"]
 
     @pytest.mark.parametrize(
-        "name", ["demo", "llava", "internvl", "InternVL2-8B", "InternVL3_5-GPT-OSS-20B-A4B-Preview"]
+        "name",
+        [
+            *("demo", "llava", "internvl", "InternVL2-8B", "InternVL3_5-GPT-OSS-20B-A4B-Preview"),
+            "InternVL3_5-GPT-OSS-20B-A4B-Preview-HF",
+        ],
     )
     def test_none_where_none_is_known(self, loopback: Loopback, name: str) -> None:
         loopback.models = listing(listed(name, "llamacpp"))

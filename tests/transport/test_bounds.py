@@ -69,11 +69,26 @@ def test_headers_up_to_their_limit(ask: Ask, raw: Raw) -> None:
     assert ask(raw.url).text == "fine"
 
 
-@pytest.mark.parametrize("headers", [[b"X: " + b"a" * 200_000], [b"X: " + b"a" * 900] * 900])
-def test_headers_over_their_limit(ask: Ask, raw: Raw, headers: list[bytes]) -> None:
-    says(raw, answer(OK, *headers))
-    with pytest.raises(ivl.ServerError):
-        ask(raw.url, retry=ivl.Retry(attempts=1))
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        answer(OK, b"X: " + b"a" * 200_000),
+        answer(OK, *[b"X: " + b"a" * 900] * 900),
+        answer(OK, *[b"X: 1"] * 1100),
+        b"HTTP/1.1 200 " + b"a" * 200_000,
+        CHUNKED + b"X: 1\r\n" * 1100 + b"\r\n",
+    ],
+    ids=["one", "all", "their number", "a status line", "trailers"],
+)
+def test_headers_over_their_limit(ask: Ask, raw: Raw, said: bytes) -> None:
+    says(raw, said)
+    with pytest.raises(ivl.ServerError, match="more than 1,000 headers, or 100 KiB") as caught:
+        ask(raw.url)
+    assert not caught.value.retryable
+    assert len(raw.requests) == 1
 
 
 def test_identity_is_asked_for(ask: Ask, raw: Raw) -> None:

@@ -27,12 +27,12 @@ TRICKLES = {
 }
 
 
-def trickle(raw: Raw, begin: bytes, each: bytes) -> None:
+def trickle(raw: Raw, begin: bytes, each: bytes, pause: float = 0.05) -> None:
     def talk(connection: socket.socket, _: bytes) -> None:
         connection.sendall(begin)
         while True:
             connection.sendall(each)
-            time.sleep(0.05)
+            time.sleep(pause)
 
     raw.talk = talk
 

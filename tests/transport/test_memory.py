@@ -21,7 +21,7 @@ from pathlib import Path
 import internvl_modal as ivl
 
 URL, HOW, TOKENS, COUNT = sys.argv[1], sys.argv[2], int(sys.argv[3]) or None, int(sys.argv[4])
-AT_ONCE = 8 if COUNT == 1000 else 1
+AT_ONCE = int(sys.argv[5])
 
 async def ask(client):
     question = [{"role": "user", "text": "What is it?"}]
@@ -84,10 +84,10 @@ def serve(raw: Raw, documents: list[bytes], before: bytes = b"", after: bytes = 
     raw.talk = talk
 
 
-def peak(raw: Raw, how: str, tokens: int, count: int) -> int:
+def peak(raw: Raw, how: str, tokens: int, count: int, at_once: int = 1) -> int:
     """The peak in KiB of a process that asks so often, and is answered nothing of use."""
     done = subprocess.run(
-        [sys.executable, "-c", ASKING, raw.url, how, str(tokens), str(count)],
+        [sys.executable, "-c", ASKING, raw.url, how, str(tokens), str(count), str(at_once)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -102,7 +102,22 @@ def peak(raw: Raw, how: str, tokens: int, count: int) -> int:
 class TestAThousand:
     def test_answers(self, raw: Raw) -> None:
         serve(raw, hostile(180_000))
-        assert peak(raw, "chat", 1024, 1000) < MOST
+        assert peak(raw, "chat", 1024, 1000, at_once=8) < MOST
+
+    @pytest.mark.parametrize(("how", "count"), [("chat", 1000), ("stream", 128)])
+    def test_64_at_once_without_a_limit_of_tokens(self, raw: Raw, how: str, count: int) -> None:
+        serve(raw, hostile(1_000_000))
+        assert peak(raw, how, 0, count, at_once=64) < MOST
+
+    def test_64_events_at_once(self, raw: Raw) -> None:
+        serve(raw, hostile(900_000), b"data: ", b"\n\n")
+        assert peak(raw, "stream", 0, 128, at_once=64) < MOST
+
+    def test_64_long_texts_at_once(self, raw: Raw) -> None:
+        text = "ab\U0001f600" * 250
+        said = f'data: {{"choices":[{{"delta":{{"content":"{text}"}}}}]}}\n\n'
+        serve(raw, [said.encode() * 400])
+        assert peak(raw, "stream", 0, 128, at_once=64) < MOST
 
     @pytest.mark.parametrize(
         ("how", "tokens", "size"),

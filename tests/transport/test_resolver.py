@@ -8,7 +8,7 @@ import sys
 import pytest
 
 HANGING = """
-import asyncio, socket, threading, time
+import asyncio, os, socket, threading, time
 import internvl_modal as ivl
 
 real, asked = socket.getaddrinfo, []
@@ -21,7 +21,7 @@ def hang(host, *rest, **named):
 
 socket.getaddrinfo = hang
 question = [{"role": "user", "text": "hi"}]
-known = {"model": "m", "capabilities": ivl.Capabilities(), "timeout": 1}
+known = {"model": "m", "capabilities": ivl.Capabilities(), "timeout": 3}
 
 def sync():
     ivl.Client(base_url="http://slow.test/v1", **known).chat(question)
@@ -38,6 +38,14 @@ def asynchronous():
 def picture():
     ivl.Client(base_url="http://127.0.0.1:9/v1", **known).describe("http://slow.test/a.png")
 
+def by_a_proxy():
+    os.environ["ALL_PROXY"] = "socks5://slow.test:1080"
+    ivl.Client(base_url="http://192.0.2.1/v1", **known).chat(question)
+
+def behind_a_proxy():
+    os.environ["ALL_PROXY"] = "socks5://127.0.0.1:1080"
+    ivl.Client(base_url="http://slow.test/v1", **known).chat(question)
+
 begun = time.monotonic()
 try:
     CALL()
@@ -49,11 +57,15 @@ ENDS = {
     "stream": "DeadlineExceededError",
     "asynchronous": "DeadlineExceededError",
     "picture": "ImageError",
+    "by_a_proxy": "DeadlineExceededError",
+    "behind_a_proxy": "DeadlineExceededError",
 }
 
 
 @pytest.mark.parametrize("call", ENDS)
 def test_a_resolver_that_hangs(call: str) -> None:
+    if "proxy" in call:
+        pytest.importorskip("aiohttp_socks", reason="pip install 'internvl-modal[socks]'")
     with subprocess.Popen(
         [sys.executable, "-c", HANGING.replace("CALL", call)], stdout=subprocess.PIPE, text=True
     ) as child:

@@ -23,6 +23,7 @@ from tests.vllm.tiny_model import CONTEXT, make
 HERE = Path(__file__).parent
 MODEL = "internvl2_5-1b"
 START_SECONDS = 240
+IDLE_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,15 @@ class Server:
         assert found, name
         return sum(float(line.rpartition(" ")[2]) for line in found)
 
-    def busy(self) -> None:
-        """Wait until the server works on something."""
-        while not self.metric("num_requests_running"):
-            time.sleep(0.1)
+    def busy(self) -> bool:
+        """Whether the server works on something."""
+        return bool(self.metric("num_requests_running") or self.metric("num_requests_waiting"))
 
     def idle(self) -> float:
         """Wait until the server works on nothing; the tokens that it has written so far."""
-        while self.metric("num_requests_running") or self.metric("num_requests_waiting"):
+        until = time.monotonic() + IDLE_SECONDS
+        while self.busy():
+            assert time.monotonic() < until, "the server goes on working"
             time.sleep(0.1)
         return self.metric("generation_tokens_total")
 
@@ -71,7 +73,7 @@ def content(image: Image.Image, text: str) -> list[dict[str, object]]:
 @contextmanager
 def serving(folder: Path, *options: str, key: str | None = None) -> Iterator[Server]:
     """Start a server in ``folder`` with ``options`` besides; stop it at the end."""
-    python = ensure("vllm", HERE / "requirements.txt")
+    python = ensure("vllm")
     make(folder / "model")
     port = _free_port()
     command = [

@@ -61,16 +61,21 @@ def test_an_async_stream_that_is_left_is_not_written_to_its_end(vllm: Server) ->
 
 
 def test_a_task_that_is_cancelled_stops_the_server_too(vllm: Server) -> None:
-    async def cancel() -> None:
+    async def cancel(client: ivl.AsyncClient, prompt: str) -> bool:
+        """Whether there was a task to cancel: random weights may end an answer at once."""
+        task = asyncio.create_task(client.describe(PICTURE, prompt, max_tokens=ENDLESS))
+        while not (task.done() or await asyncio.to_thread(vllm.busy)):
+            pass
+        task.cancel()
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    async def cancel_one() -> bool:
         async with ivl.AsyncClient(base_url=vllm.url) as client:
-            task = asyncio.create_task(client.describe(PICTURE, max_tokens=ENDLESS))
-            await asyncio.to_thread(vllm.busy)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+            return any([await cancel(client, prompt) for prompt in ("?", "Say!", "What is this?")])
 
     before = vllm.idle()
-    asyncio.run(cancel())
+    assert asyncio.run(cancel_one())
     assert vllm.idle() - before < ENDLESS
 
 

@@ -13,7 +13,7 @@ import huggingface_hub
 import pytest
 
 from internvl_modal.weights import WeightsCache
-from tests.loopback_hub import HubFile, LoopbackHub
+from tests.loopback_hub import Fault, HubFile, LoopbackHub
 from tests.weights.conftest import noise
 
 REPO = "OpenGVLab/InternVL2_5-2B"
@@ -115,6 +115,40 @@ def test_hf_transfer_where_it_is_switched_on(hub: LoopbackHub, root: Path, tmp_p
     assert reached == (size if BELOW_1 else 0)
     assert len(ends) > 5 or not BELOW_1
     assert WeightsCache(root).verify(REPO, deep=True).ok
+
+
+WITHOUT = "import sys; sys.modules['hf_transfer'] = None\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "faults", "expected"),
+    [
+        (WITHOUT, [], "hf_transfer is not installed (pip install hf_transfer, or unset it)"),
+        ("", [Fault("cdn.*model", status=403)], "model.safetensors: the Hub refuses access (403)"),
+        ("", [Fault("cdn.*model", status=404)], "model.safetensors: the Hub answered 404"),
+        ("", [Fault("cdn.*model", change=lambda body: body + b"0")], "the server has sent"),
+        ("", [Fault("cdn.*model", change=lambda body: body[:-1])], "the server has sent"),
+    ],
+    ids=["without", "403", "404", "long", "short"],
+)
+def test_what_goes_wrong_with_hf_transfer(
+    hub: LoopbackHub, root: Path, tmp_path: Path, before: str, faults: list[Fault], expected: str
+) -> None:
+    """Told as it is without it."""
+    hub.commit(REPO, {"config.json": b"{}", "model.safetensors": sparse(tmp_path / "w", 60 << 20)})
+    hub.faults += faults
+    done = subprocess.run(
+        [sys.executable, "-c", before + DOWNLOAD, str(root), hub.url, REPO],
+        env={**os.environ, "HF_HUB_ENABLE_HF_TRANSFER": "1"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if before and not BELOW_1:  # the switch does nothing
+        assert done.returncode == 0
+    else:
+        assert expected in done.stderr.splitlines()[-1]
+        assert f"{hub.cdn}" not in done.stderr.splitlines()[-1]
 
 
 def test_memory_does_not_grow_with_the_file(hub: LoopbackHub, root: Path, tmp_path: Path) -> None:

@@ -75,6 +75,26 @@ def test_offline_names_what_is_missing_and_where_it_would_go(
             {"variant": "gguf"},
             "m-Q8_0.gguf",
         ),
+        # QuantStack's names of InternVL3.5.
+        (
+            [
+                "InternVL3_5-8B-f16.gguf",
+                "InternVL3_5-8B-q6_k.gguf",
+                "mmproj-InternVL3_5-8B-f16.gguf",
+            ],
+            {"variant": "gguf"},
+            "InternVL3_5-8B-q6_k.gguf",
+        ),
+        (
+            ["InternVL3_5-4B-f16.gguf", "mmproj-InternVL3_5-4B-f16.gguf"],
+            {"variant": "gguf"},
+            "InternVL3_5-4B-f16.gguf",
+        ),
+        (
+            ["InternVL3_5-14B-q4_0.gguf", "mmproj-InternVL3_5-14B-f16.gguf"],
+            {"variant": "gguf"},
+            "InternVL3_5-14B-q4_0.gguf",
+        ),
         (["m-Q4_K_M.gguf", "m-Q8_0.gguf"], {"files": ["m-Q4_K_M.gguf"]}, "m-Q4_K_M.gguf"),
         (
             [
@@ -98,7 +118,7 @@ def test_variants(
     hub.commit("a/b", {name: noise(2000, index) for index, name in enumerate(files)})
     taken = cache.ensure("a/b", progress=None, **options).files  # type: ignore[arg-type]
     assert expected in taken
-    others = {"training_args.bin", "model.safetensors", "m-Q4_K_M.gguf"}
+    others = {"training_args.bin", "model.safetensors", "m-Q4_K_M.gguf", "InternVL3_5-8B-f16.gguf"}
     others |= {"adapter_model.safetensors", "consolidated.safetensors"}
     assert not others & set(taken) - {expected}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -122,13 +123,15 @@ def test_what_does_not_exist(
         cache.ensure(model, revision, progress=None)
 
 
-@pytest.mark.parametrize("token", [SECRET, None])
+@pytest.mark.parametrize(
+    ("token", "advice"), [(SECRET, "the token from token="), (None, "set HF_TOKEN")]
+)
 def test_a_token_that_is_wrong_or_missing_is_never_shown(
-    hub: LoopbackHub, root: Path, token: str | None
+    hub: LoopbackHub, root: Path, token: str | None, advice: str
 ) -> None:
     hub.token = "hf_another"
     cache = WeightsCache(root, endpoint=hub.url, token=token)
-    with pytest.raises(WeightsError, match=r"check .* and HF_TOKEN") as caught:
+    with pytest.raises(WeightsError, match=rf"check .*, and {advice}") as caught:
         cache.ensure(REPO, progress=None)
     assert SECRET not in "".join(traceback.format_exception(caught.value)) + repr(cache)
 
@@ -156,6 +159,62 @@ def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(
     cache = WeightsCache(root, endpoint=hub.url, token=odd if given else None)
     with pytest.raises(ConfigError, match="the Hugging Face token holds characters") as caught:
         cache.ensure(REPO, progress=None)
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+SOURCES = {
+    "argument": "token=",
+    "environment": "the variable HF_TOKEN",
+    "file": r"HF_TOKEN in \.env",
+    "login": "the login of huggingface_hub",
+    "container": "the Secret huggingface-secret on Modal",
+}
+
+
+def give_token(where: str, monkeypatch: pytest.MonkeyPatch, token: str) -> str | None:
+    """Put a token where it may come from; what is passed to the cache then."""
+    if where in ("environment", "container"):
+        monkeypatch.setenv("HF_TOKEN", token)
+    if where == "container":
+        monkeypatch.setenv("INTERNVL_MODAL_HUB_LOGIN_SOURCE", SOURCES[where])
+    if where == "login":
+        Path("login").write_text(token)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", "login")
+    if where == "file":
+        Path(".env").write_text(f"HF_TOKEN={token}\n")
+    return token if where in ("argument", "file") else None
+
+
+@pytest.mark.parametrize("where", SOURCES)
+def test_a_stale_token_and_a_public_model(
+    hub: LoopbackHub,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    where: str,
+) -> None:
+    hub.refused.add(SECRET)
+    token = give_token(where, monkeypatch, SECRET)
+    WeightsCache(root, endpoint=hub.url, token=token).ensure(REPO, progress=None)
+    (said,) = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert re.fullmatch(
+        rf"the Hub refuses the token from {SOURCES[where]}: {REPO} is public, and fetched without it",
+        said,
+    )
+    sent = ["authorization" in request.headers for request in hub.requests]
+    assert sent == [True] + [False] * (len(sent) - 1)
+
+
+@pytest.mark.parametrize("where", SOURCES)
+def test_a_stale_token_and_a_private_model(
+    hub: LoopbackHub, root: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    hub.refused.add(SECRET)
+    hub.token = "hf_another"
+    token = give_token(where, monkeypatch, SECRET)
+    with pytest.raises(WeightsError) as caught:
+        WeightsCache(root, endpoint=hub.url, token=token).ensure(REPO, progress=None)
+    assert re.search(rf"refuses access .*the token from {SOURCES[where]} is", str(caught.value))
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from internvl_modal.batch.key_table import KeyTable
-from internvl_modal.batch.outcome import Outcome, key_hash
+from internvl_modal.batch.outcome import Outcome, identity, key_hash
+from internvl_modal.protocol.endpoint import Endpoint
 
 __all__ = ["Callback", "Known", "SeenKeys", "Sink"]
 
@@ -28,6 +29,10 @@ class Sink(Protocol):
         """Find what is there, and remove none of it; ``run`` is the fingerprint."""
         ...
 
+    def told(self, endpoint: Endpoint) -> None:
+        """What is known of the server, before ``open``."""
+        ...
+
     def claim(self, key: str, former: str | None = None) -> bool:
         """Whether ``key`` needs no work; asked once for each input, it also notes the key.
 
@@ -35,8 +40,8 @@ class Sink(Protocol):
         """
         ...
 
-    def differs(self, key: str, content: str) -> bool:
-        """Whether an earlier run described other bytes under ``key``."""
+    def other(self, key: str, content: str) -> str:
+        """The content of another picture that an earlier run described under ``key``, or ""."""
         ...
 
     def has_failed(self, key: str) -> bool:
@@ -61,9 +66,17 @@ class Known(NamedTuple):
     earlier: bool = False
     """Whether 0.1.0 wrote it, which had other keys for some inputs."""
     content: str = ""
+    asked: str = ""
 
 
-class SeenKeys:
+class _Silent:
+    """A sink to which servers are all the same."""
+
+    def told(self, endpoint: Endpoint) -> None:
+        """Nothing of it is written."""
+
+
+class SeenKeys(_Silent):
     """Which keys were seen, in 16 to 48 bytes each.
 
     By 64-bit hashes: the keys themselves would be a hundred bytes and more.
@@ -88,6 +101,11 @@ class SeenKeys:
         if failed:
             self._failed.add(mark)
 
+    @property
+    def settled(self) -> int:
+        """How many keys are known."""
+        return len(self._seen)
+
     def note_known(self, known: Iterable[Known], run: str, *, retry: bool) -> bool:
         """Keep those of ``run``, but for failures that are to be tried again: were there any?"""
         stale = False
@@ -97,19 +115,23 @@ class SeenKeys:
                 stale = stale or again
                 if not again:
                     self.note(
-                        each.key, failed=each.failed, earlier=each.earlier, content=each.content
+                        identity(each.key, each.asked),
+                        failed=each.failed,
+                        earlier=each.earlier,
+                        content=each.content,
                     )
         return stale
 
-    def differs(self, key: str, content: str) -> bool:
-        """Whether ``key`` was noted with other bytes; these are noted where there were none."""
+    def other(self, key: str, content: str) -> str:
+        """What ``key`` was noted with, if not with ``content``; that is noted where none was."""
         number = _number(content)
         if number is None:
-            return False
+            return ""
         mark = key_hash(key)
         if mark not in self._seen:
             self._contents.put(mark, number)
-        return self._contents.get(mark) not in (None, (number,))
+        noted = self._contents.get(mark)
+        return "" if noted is None or noted == (number,) else f"{noted[0]:016x}"
 
     def share(self, other: SeenKeys) -> None:
         """Know the bytes of the same pictures as ``other``."""
@@ -147,7 +169,7 @@ def _number(content: str) -> int | None:
         return None
 
 
-class Callback:
+class Callback(_Silent):
     """Calls a function with each outcome, from one thread; nothing is remembered."""
 
     def __init__(self, call: Callable[[Outcome], object]) -> None:
@@ -160,9 +182,9 @@ class Callback:
         """Every input is work."""
         return False
 
-    def differs(self, key: str, content: str) -> bool:
+    def other(self, key: str, content: str) -> str:
         """Nothing is known."""
-        return False
+        return ""
 
     def has_failed(self, key: str) -> bool:
         """Nothing is known."""

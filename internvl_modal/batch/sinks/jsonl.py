@@ -45,7 +45,11 @@ class JsonLines(SeenKeys):
     def write(self, outcomes: Sequence[Outcome]) -> None:
         """Append; if the disk is full, the line that did not fit is taken back."""
         self._renew(outcomes)
-        self._append(record(each, self._run, self.content(each.key)) for each in outcomes)
+        self._append(map(self._line, outcomes))
+
+    def _line(self, outcome: Outcome) -> dict[str, object]:
+        """The fields of a line."""
+        return record(outcome, self._run, self.content(outcome.identity))
 
     def _renew(self, outcomes: Sequence[Outcome]) -> None:
         """Drop what is not resumed, once there is something to put in its place."""
@@ -96,10 +100,13 @@ class JsonLines(SeenKeys):
         for line in read_lines(self._path):
             known = self._resume and line.run == self._run
             if known and not (self._retry and line.failed):
-                self.note(line.key, failed=line.failed, earlier=line.earlier, content=line.content)
+                self.note(
+                    line.identity, failed=line.failed, earlier=line.earlier, content=line.content
+                )
         # What a killed process left of its last line; the picture is asked about again.
         size = end_of_lines(self._path)
-        os.ftruncate(self._descriptor, size)
+        if size < os.fstat(self._descriptor).st_size:  # else it would look newer than it is
+            os.ftruncate(self._descriptor, size)
         return size
 
     def _forget_failures(self) -> None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from internvl_modal.batch.outcome import Outcome
+from internvl_modal.batch.outcome import Outcome, asked_digest, identity
+from internvl_modal.batch.schemas import columns_of
 from internvl_modal.batch.signed_urls import without_signature
 from internvl_modal.errors import ConfigError, InternVLError, ServerError
 
@@ -45,8 +46,18 @@ class Line:
 
     @property
     def content(self) -> str:
-        """The digest of the picture's bytes, where it was in memory."""
+        """A digest of what the key does not tell of the picture."""
         return str(self.document.get("content") or "")
+
+    @property
+    def asked(self) -> str:
+        """The digest of its prompt, where that was the row's own."""
+        return str(self.document.get("asked") or "")
+
+    @property
+    def identity(self) -> str:
+        """What a later run knows the input by."""
+        return identity(self.key, self.asked)
 
     @property
     def earlier(self) -> bool:
@@ -121,9 +132,19 @@ def record(outcome: Outcome, run: str, content: str = "") -> dict[str, object]:
     else:
         error = outcome.error
         message = error.message if isinstance(error, InternVLError) else str(error)
-        found = {"error": {"type": type(error).__name__, "message": message}}
+        told = {"type": type(error).__name__, "message": message}
+        found = {"error": told}
         if isinstance(error, ServerError):
+            # What does not fit its schema is paid for, and shows what to change.
+            told |= {"text": error.text} if error.text else {}
             found["request_id"] = error.request_id
+    found |= {name: each.text for name, each in outcome.answers.items()}
+    found |= columns_of(outcome.value)
+    found |= {"imported": True} if outcome.imported else {}
+    if outcome.prompt:
+        found |= {"prompt": outcome.prompt, "asked": asked_digest(outcome.prompt)}
+    found |= {"flags": list(outcome.flags)} if outcome.flags or outcome.ok else {}
+    found |= {"tried": list(outcome.tried)} if outcome.tried else {}
     end = {"attempts": outcome.attempts, "seconds": round(outcome.seconds, 3), "run": run}
     held = {"content": content} if content and outcome.ok else {}
     return {"key": outcome.key, **found, **held, **end}

@@ -6,7 +6,7 @@ journal, which a kill leaves whole, and become a part when there are enough.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from internvl_modal.batch.outcome import Outcome
@@ -25,9 +25,16 @@ JOURNAL = ".journal.jsonl"
 class Parquet(SeenKeys):
     """Rows go to a journal first, so that a killed process loses none, and then into a part."""
 
-    def __init__(self, folder: Path, *, resume: bool, retry_errors: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        resume: bool,
+        retry_errors: bool,
+        columns: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__()
-        self._format = ParquetFormat()
+        self._format = ParquetFormat(columns)
         self._folder, self._resume, self._retry = folder, resume, retry_errors
         self._journal_path = folder / JOURNAL
         self._journal = JsonLines(
@@ -50,7 +57,9 @@ class Parquet(SeenKeys):
                 left = []
         for line in left:
             if self._resume and line.run == run:
-                self.note(line.key, failed=line.failed, earlier=line.earlier, content=line.content)
+                self.note(
+                    line.identity, failed=line.failed, earlier=line.earlier, content=line.content
+                )
         self._rows = len(left)
 
     def note(
@@ -59,9 +68,9 @@ class Parquet(SeenKeys):
         """Keep ``key``, as a part would hold it."""
         super().note(utf8(key), failed=failed, earlier=earlier, content=content)
 
-    def differs(self, key: str, content: str) -> bool:
-        """Whether ``key``, as a part would hold it, was noted with other bytes."""
-        return super().differs(utf8(key), content)
+    def other(self, key: str, content: str) -> str:
+        """What ``key``, as a part would hold it, was noted with, if not with ``content``."""
+        return super().other(utf8(key), content)
 
     def claim(self, key: str, former: str | None = None) -> bool:
         """Whether ``key`` was seen, as a part would hold it."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Protocol
 
 from internvl_modal.batch.signed_urls import without_signature
 from internvl_modal.batch.sinks.base import Known
 from internvl_modal.batch.sinks.lines import Line, encode, line_of
-from internvl_modal.batch.sinks.rows import READ, flat, schema
+from internvl_modal.batch.sinks.rows import READ, answer_columns, flat, schema
 from internvl_modal.errors import ConfigError, MissingExtraError
 
 
@@ -34,9 +34,9 @@ class Format(Protocol):
         ...
 
 
-def format_of(suffix: str) -> Format:
-    """The format of names that end so."""
-    return ParquetFormat() if suffix == ".parquet" else LinesFormat()
+def format_of(suffix: str, columns: Mapping[str, str]) -> Format:
+    """The format of names that end so; ``columns`` are those of answers."""
+    return ParquetFormat(columns) if suffix == ".parquet" else LinesFormat()
 
 
 class LinesFormat:
@@ -51,7 +51,7 @@ class LinesFormat:
     def read(self, file: BinaryIO, name: str) -> Iterator[Known]:
         """What is in it; raises ConfigError for what no batch wrote."""
         for line in _lines(file, name):
-            yield Known(line.key, line.run, line.failed, line.earlier, line.content)
+            yield Known(line.key, line.run, line.failed, line.earlier, line.content, line.asked)
 
     def without_failures(self, file: BinaryIO, run: str) -> bytes:
         """The part without what failed in ``run``."""
@@ -70,7 +70,9 @@ class ParquetFormat:
 
     suffix = ".parquet"
 
-    def __init__(self) -> None:
+    def __init__(self, columns: Mapping[str, str] | None = None) -> None:
+        """``columns``: those of answers, and their kinds; see ``schemas.kind``."""
+        self._columns = columns or {}
         try:
             import pyarrow as arrow
             from pyarrow import compute, parquet
@@ -81,7 +83,9 @@ class ParquetFormat:
     def encode(self, documents: Sequence[dict[str, object]]) -> bytes:
         """A whole part."""
         rows = [flat(document) for document in documents]
-        return self._encoded(self._arrow.Table.from_pylist(rows, schema=schema(self._arrow)))
+        more = answer_columns(rows, self._columns)
+        fields = schema(self._arrow, more)
+        return self._encoded(self._arrow.Table.from_pylist(rows, schema=fields))
 
     def read(self, file: BinaryIO, name: str) -> Iterator[Known]:
         """What is in it; raises ConfigError for what no batch wrote."""
@@ -91,7 +95,8 @@ class ParquetFormat:
             # Somebody else's Parquet in that folder must not be taken for ours, or written to.
             if not set(READ) <= set(names):
                 raise ValueError("other columns")
-            for batch in opened.iter_batches(columns=[*READ, *({"content"} & set(names))]):
+            later = {"content", "asked"} & set(names)
+            for batch in opened.iter_batches(columns=[*READ, *later]):
                 for row in batch.to_pylist():
                     failed = row["error_type"] is not None
                     earlier = not failed and "seen" not in names
@@ -101,6 +106,7 @@ class ParquetFormat:
                         failed,
                         earlier,
                         row.get("content") or "",
+                        row.get("asked") or "",
                     )
         except (ValueError, OSError) as error:
             raise ConfigError(

@@ -10,7 +10,7 @@ import re
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,14 +31,21 @@ _USER = re.compile(r"//[^/@]*@")
 class RemoteParts(SeenKeys):
     """A folder of parts, each written whole: of JSON lines or of Parquet, as its name ends."""
 
-    def __init__(self, address: str, *, resume: bool, retry_errors: bool) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        resume: bool,
+        retry_errors: bool,
+        columns: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__()
         try:
             from fsspec.core import url_to_fs
         except ImportError as error:
             raise MissingExtraError("fsspec", "remote") from error
         self._address, self._name = address, _USER.sub("//", address)
-        self._format: Format = format_of(Path(address).suffix.lower())
+        self._format: Format = format_of(Path(address).suffix.lower(), columns or {})
         self._resume, self._retry = resume, retry_errors
         with self._told("opened"):
             self._system, self._folder = url_to_fs(address)
@@ -68,7 +75,7 @@ class RemoteParts(SeenKeys):
                 for part in self._parts():
                     self._system.rm_file(part)
             self._resume = True
-        self._waiting += (record(each, self._run, self.content(each.key)) for each in outcomes)
+        self._waiting += (record(each, self._run, self.content(each.identity)) for each in outcomes)
         if len(self._waiting) >= PART_ROWS or time.monotonic() > self._put_at + PART_SECONDS:
             self._put()
 

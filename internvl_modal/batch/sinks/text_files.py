@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import secrets
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from pathlib import Path
 from internvl_modal.batch.outcome import Outcome, key_hash
 from internvl_modal.batch.sinks.files import REFUSED, beside, create, full
 from internvl_modal.batch.sinks.jsonl import JsonLines
-from internvl_modal.batch.sinks.lines import Line, read_lines, record
+from internvl_modal.batch.sinks.lines import Line, read_lines
 from internvl_modal.batch.sources.folders import is_picture
 from internvl_modal.errors import InternVLError
 from internvl_modal.images.names import is_url
@@ -65,7 +66,7 @@ class Sidecars(JsonLines):
         the next run makes, rather than one that is not what the journal says.
         """
         self._renew(outcomes)
-        documents = [record(each, self._run, self.content(each.key)) for each in outcomes]
+        documents = [self._line(each) for each in outcomes]
         files: list[Path] = []
         for outcome, document in zip(outcomes, documents, strict=True):
             if outcome.text is not None:
@@ -169,8 +170,9 @@ def _cut(name: str) -> str:
 
 
 def _name_hash(file: str) -> int:
-    # Case does not tell files apart on macOS and Windows, and a folder may be copied there.
-    return key_hash(file.casefold())
+    # Case and composed accents do not tell files apart on macOS, nor case on Windows, and a folder
+    # may be copied there.
+    return key_hash(unicodedata.normalize("NFC", file).casefold())
 
 
 def _is_lost(path: Path) -> bool:

@@ -7,13 +7,65 @@ possible.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 from internvl_modal.batch.sources.rows import Row
 from internvl_modal.errors import ConfigError
 
 ROWS = 64
 """Turned into Python's objects at once: they may hold whole pictures."""
+
+
+class DataSet(Protocol):
+    """``Dataset`` and ``IterableDataset`` of ``datasets``."""
+
+    @property
+    def with_format(self) -> Any:
+        """Give rows in another form."""
+
+    @property
+    def column_names(self) -> Any:
+        """What its columns are called."""
+
+
+class ArrowTable(Protocol):
+    """``Table`` of pyarrow."""
+
+    @property
+    def to_batches(self) -> Any:
+        """Give some rows at a time."""
+
+    @property
+    def column_names(self) -> Any:
+        """What its columns are called."""
+
+
+class PolarsFrame(Protocol):
+    """``DataFrame`` of polars."""
+
+    @property
+    def iter_rows(self) -> Any:
+        """Give row after row."""
+
+    @property
+    def columns(self) -> Any:
+        """What its columns are called."""
+
+
+class PandasFrame(Protocol):
+    """``DataFrame`` of pandas."""
+
+    @property
+    def iloc(self) -> Any:
+        """Give rows by their numbers."""
+
+    @property
+    def columns(self) -> Any:
+        """What its columns are called."""
+
+
+Frame: TypeAlias = DataSet | ArrowTable | PolarsFrame | PandasFrame
+"""By what they can do, which is what type checkers and ``rows_of`` tell them by."""
 
 
 def rows_of(images: Any) -> Iterator[Row] | None:

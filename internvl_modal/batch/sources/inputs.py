@@ -7,7 +7,8 @@ wrong is raised before the first picture, what is broken in the data becomes tha
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
 from glob import has_magic
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,26 +16,46 @@ from typing import Any, TypeAlias
 from internvl_modal.batch.sources import folders, remote
 from internvl_modal.batch.sources.choice import Choice
 from internvl_modal.batch.sources.folders import is_picture
-from internvl_modal.batch.sources.frames import rows_of
+from internvl_modal.batch.sources.frames import Frame, rows_of
 from internvl_modal.batch.sources.image_folder import read_image_folder
 from internvl_modal.batch.sources.manifests import read_csv, read_jsonl, read_text
 from internvl_modal.batch.sources.pages import read_pdf
 from internvl_modal.batch.sources.parquet import read_parquet
 from internvl_modal.batch.sources.patterns import braces, has_braces
-from internvl_modal.batch.sources.places import LocalFile, Place, has_scheme, is_remote, shown
+from internvl_modal.batch.sources.places import (
+    LocalFile,
+    Place,
+    StandardInput,
+    has_scheme,
+    is_remote,
+    shown,
+)
 from internvl_modal.batch.sources.rows import Table
 from internvl_modal.batch.sources.tars import is_tar, read_tar
 from internvl_modal.batch.sources.unreadable import going_on, readable
 from internvl_modal.errors import ConfigError
-from internvl_modal.images.names import is_url
+from internvl_modal.images.names import is_data, is_url
 from internvl_modal.schema.inputs import ImageSource
 
-__all__ = ["Images", "check_choice", "check_row", "read", "size_of"]
+__all__ = ["STANDARD_INPUT", "Images", "Sources", "check_choice", "check_row", "read", "size_of"]
+
+STANDARD_INPUT = "-"
+"""The name of a list on standard input, where there are several names or the command line."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Several names, each a source of its own, as a shell gives them."""
+
+    names: tuple[str, ...]
+
 
 Images: TypeAlias = (
     str
     | os.PathLike[str]
     | Mapping[str, ImageSource]
+    | Frame
+    | Sources
     | Iterable[ImageSource | tuple[str, ImageSource] | Mapping[str, Any]]
     | AsyncIterable[ImageSource | tuple[str, ImageSource] | Mapping[str, Any]]
 )
@@ -68,7 +89,9 @@ def check_choice(images: object, choice: Choice) -> None:
         )
     if not choice.given:
         return
-    if isinstance(images, str | os.PathLike):
+    if isinstance(images, Sources):
+        fits = any(_has_columns(Path(name), choice) for name in images.names)
+    elif isinstance(images, str | os.PathLike):
         fits = _has_columns(Path(os.fspath(images)), choice)
     elif isinstance(images, Mapping):
         fits = hasattr(images, "column_names")
@@ -108,9 +131,11 @@ def read(images: Any, choice: Choice) -> Iterator[Any]:
     """Sources, pairs or rows, one by one; raises ConfigError for what is not many pictures."""
     if isinstance(images, str | os.PathLike):
         return _read_name(os.fspath(images), choice)
+    if isinstance(images, Sources):
+        return _each(images.names, choice)
     rows = rows_of(images)
     if rows is not None:
-        return Table(column=choice.column, key=choice.key).pairs(rows)
+        return Table(column=choice.column, key=choice.key, fields=choice.fields).pairs(rows)
     if isinstance(images, bytes | bytearray | memoryview) or not isinstance(images, Iterable):
         raise ConfigError(
             f"{type(images).__name__} is not many pictures",
@@ -124,9 +149,27 @@ def read(images: Any, choice: Choice) -> Iterator[Any]:
     return (check_row(each, choice) for each in images) if choice.given else iter(images)
 
 
+def _each(names: Sequence[str], choice: Choice) -> Iterator[Any]:
+    """What each name gives; one that is none is a failure, unless it is alone."""
+    for name in names:
+        found = (
+            read_text(StandardInput(), choice)
+            if name == STANDARD_INPUT
+            else _read_name(name, choice)
+            if len(names) == 1
+            else _lazily(name, choice)
+        )
+        yield from found if len(names) == 1 else going_on(name, found)
+
+
+def _lazily(name: str, choice: Choice) -> Iterator[Any]:
+    """A name that is looked at when its turn has come, so that its error is its own."""
+    yield from _read_name(name, choice)
+
+
 def _read_name(name: str, choice: Choice) -> Iterator[Any]:
     """One source, or those that a pattern names."""
-    if name[:5].lower() == "data:":
+    if is_data(name):
         return iter([name])
     if has_scheme(name):
         return _read_address(name, choice)

@@ -13,18 +13,22 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from internvl_modal.batch.outcome import identity
+from internvl_modal.batch.prompts import Filler, NoPromptError
 from internvl_modal.batch.signed_urls import without_signature
 from internvl_modal.batch.sources.choice import Choice
 from internvl_modal.batch.sources.known_keys import KnownKeys
 from internvl_modal.batch.sources.places import is_remote
 from internvl_modal.batch.sources.remote import RemoteFile
-from internvl_modal.batch.sources.rows import Table, is_list
+from internvl_modal.batch.sources.rows import Rowed, Table, is_list
 from internvl_modal.batch.sources.unreadable import Unreadable
-from internvl_modal.images.names import is_url, source_name
+from internvl_modal.images.names import is_data, is_url, source_name
 from internvl_modal.schema.inputs import ImageSource
 
 BAND = 64
 """Rows of a picture that are copied at once."""
+DIGITS = 16
+"""Of a content's digest, as lines hold it."""
 
 
 class Item(NamedTuple):
@@ -41,23 +45,42 @@ class Item(NamedTuple):
     """Its key in 0.1.0, where that was another."""
     content: str = ""
     """A digest of what its key does not tell of it; "" where the key tells all."""
+    texts: tuple[str, ...] = ()
+    """What is asked of it."""
+    asked: str = ""
+    """A digest of that, where rows may differ in it."""
 
-    def clashing(self) -> Item:
-        """In its place, where its key is known for other bytes: an input that fails and says so."""
+    @property
+    def identity(self) -> str:
+        """What a later run knows it by."""
+        return identity(self.key, self.asked)
+
+    def clashing(self, first: str) -> Item:
+        """In its place, where its key is known for ``first``: an input that fails, naming both."""
         again = f"{self.key}#{self.content[:12]}"
-        reason = f"an earlier run has described another picture under the key {self.key}"
+        reason = (
+            f"two pictures have the key {self.key}: that of an earlier run (content {first}) "
+            f"and {source_name(self.source)} (content {self.content})"
+        )
         hint = "give keys of their own, choose another out=, or begin anew with resume=False"
         return Item(again, Unreadable(again, reason, hint=hint))
 
 
 def item(given: Any, index: int) -> Item:
     """The input and its key: its name in a pair, its path or URL, else its number."""
+    if isinstance(given, Rowed) and given[0] is None:
+        return Item(f"#{index}", given[1], numbered=True)
     if isinstance(given, tuple) and len(given) == 2:
         former = getattr(given[0], "former", None)
-        return Item(without_signature(str(given[0])), given[1], former=former)
+        return Item(_shown(str(given[0])), given[1], former=former)
     if isinstance(given, os.PathLike) or (isinstance(given, str) and not is_data(given)):
-        return Item(without_signature(str(os.fsdecode(given))), given)
+        return Item(_shown(str(os.fsdecode(given))), given)
     return Item(f"#{index}", given, numbered=True)
+
+
+def _shown(key: str) -> str:
+    """A key without what is secret in it."""
+    return RemoteFile(key).name if is_remote(key) else without_signature(key)
 
 
 class Naming:
@@ -71,8 +94,11 @@ class Naming:
     Called from the reading thread only.
     """
 
-    def __init__(self, choice: Choice, *, max_pixels: int, digests: bool) -> None:
-        self._rows = Table(column=choice.column, key=choice.key)
+    def __init__(
+        self, choice: Choice, *, max_pixels: int, digests: bool, filler: Filler | None = None
+    ) -> None:
+        self._rows = Table(column=choice.column, key=choice.key, fields=choice.fields)
+        self._filler = filler
         self._max_pixels, self._digests = max_pixels, digests
         self._known = KnownKeys()
 
@@ -84,6 +110,26 @@ class Naming:
         """The input with this number."""
         if isinstance(given, Mapping):
             given = self._rows.pair(given, index)
+        found = self._named(given, index)
+        return self._asked(found, getattr(given, "row", None))
+
+    def key(self, given: Any, index: int) -> str:
+        """The key that it may have, for what is not wanted for certain: nothing is copied."""
+        if isinstance(given, Mapping):
+            given = self._rows.pair(given, index)
+        return item(given, index).key
+
+    def _asked(self, found: Item, row: Mapping[str, Any] | None) -> Item:
+        """With what is asked of it."""
+        if self._filler is None or isinstance(found.source, Unreadable):
+            return found
+        try:
+            texts, asked = self._filler.texts(row)
+        except NoPromptError as error:
+            return found._replace(source=Unreadable(found.key, str(error)))
+        return found._replace(texts=texts, asked=asked)
+
+    def _named(self, given: Any, index: int) -> Item:
         found = item(given, index)
         found = found._replace(source=self._kept(found.source))
         if not found.numbered:
@@ -115,18 +161,35 @@ class Naming:
         return source
 
     def _unless_taken(self, found: Item, index: int) -> Item:
-        mark = self._digest(found.source) or b"%d" % index
+        digest = self._digest(found.source)
+        mark = digest or b"%d" % index
         name = source_name(found.source)
         if name != found.key and not isinstance(found.source, str | os.PathLike):
             name = f"{name}, input {index}"
         first = self._known.note(found.key, mark, "" if name == found.key else name)
         if first is None:
-            return found._replace(content=_content(found, mark))
+            return found._replace(content=self._content(found.source, digest, found.key))
         # The digest makes it the same key in every run, so the failure is recorded once.
         again = f"{found.key}#{hashlib.sha256(mark).hexdigest()[:12]}"
         reason = f"two pictures have the key {found.key}: {first or found.key} and {name}"
         lost = Unreadable(again, reason, hint="give keys of their own: key= or (key, source) pairs")
         return Item(again, lost)
+
+    def _content(self, source: Any, digest: bytes | None, key: str = "") -> str:
+        """What tells a later run that another picture has taken this key; "" where the key does.
+
+        Of pictures in memory all that is in them. Of a file its name, without the folder, which may
+        have moved; of an address all but its signature, which is another one every time.
+        """
+        if isinstance(source, Unreadable):
+            return ""
+        if isinstance(source, list):
+            told = [self._content(each, self._digest(each)) for each in source]
+            return _short(repr(told).encode()) if told and all(told) else ""
+        name = _lasting(source)
+        if name is None:
+            return digest.hex()[:DIGITS] if digest else ""
+        return "" if key.endswith(name) else _short(os.fsencode(name))
 
     def _digest(self, source: Any) -> bytes | None:
         """Of what tells a source from others; None where it cannot be read, or only once."""
@@ -154,7 +217,9 @@ class Naming:
             yield from _pixels(source, self._max_pixels)
         elif hasattr(source, "__array_interface__"):
             yield repr((source.shape, source.dtype)).encode()
-            yield source.tobytes()
+            # Some rows at a time: a copy of all would be as large again.
+            for top in range(0, len(source), BAND):
+                yield source[top : top + BAND].tobytes()
         else:
             # Read to its end and put back; a stream that cannot seek raises, and has no digest.
             start = source.tell()
@@ -200,22 +265,14 @@ def _copied(source: Any, max_pixels: int) -> Any:
     return copied
 
 
-def _content(found: Item, mark: bytes) -> str:
-    """What tells a later run that another picture has taken this key; "" where the key does.
-
-    Of pictures in memory their bytes: what is decoded already may differ with the next Pillow. Of a
-    file with a key of its own its name, without the folder, which may have moved.
-    """
-    source = found.source
-    if isinstance(source, bytes | io.BytesIO):
-        return mark.hex()[:16]
-    if isinstance(source, str | os.PathLike) and not is_data(text := os.fsdecode(source)):
-        name = os.path.basename(text)  # noqa: PTH119 - of texts that need not be paths
-        if not is_url(text) and not found.key.endswith(name):
-            return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
-    return ""
+def _lasting(source: Any) -> str | None:
+    """The part of a name by which a later run may give the same picture; None for what has none."""
+    if isinstance(source, RemoteFile):
+        return source.name
+    if not isinstance(source, str | os.PathLike) or is_data(text := os.fsdecode(source)):
+        return None
+    return without_signature(text) if is_url(text) else os.path.basename(text)  # noqa: PTH119
 
 
-def is_data(text: str) -> bool:
-    """Whether ``text`` is a data URL."""
-    return text.lstrip()[:5].lower() == "data:"
+def _short(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:DIGITS]

@@ -40,7 +40,9 @@ def lines_of(place: Place) -> Iterator[Iterator[tuple[int, str]]]:
 
 
 def is_text(line: str) -> bool:
-    """Whether a line was UTF-8."""
+    """Whether a line was UTF-8, and no zeros, which a power cut leaves of a file's end."""
+    if "\0" in line:
+        return False
     return line.isascii() or not any("\udc80" <= c <= "\udcff" for c in line)
 
 

@@ -24,7 +24,13 @@ _NO_TEXT = "save it as UTF-8 text"
 
 def table_of(place: Place, choice: Choice) -> Table:
     """The rows of a file: paths in them start at its folder."""
-    return Table(place.name, column=choice.column, key=choice.key, resolve=place.resolve)
+    return Table(
+        place.name,
+        column=choice.column,
+        key=choice.key,
+        fields=choice.fields,
+        resolve=place.resolve,
+    )
 
 
 def read_text(place: Place, choice: Choice) -> Iterator[Pair]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from internvl_modal.batch.sources.unreadable import readable
-from internvl_modal.images.names import is_url, url_name
+from internvl_modal.images.names import is_data, is_url, url_name
 
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*::)*[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
@@ -55,9 +57,26 @@ class LocalFile:
         return os.path.join(os.path.dirname(self.name), text)  # noqa: PTH118, PTH120 - no ./ before
 
 
+@dataclass(frozen=True)
+class StandardInput:
+    """What is piped into this process: read once, names in it as they are written."""
+
+    name: str = "standard input"
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """Standard input; an empty one where there is none."""
+        with readable(self.name):
+            yield sys.stdin.buffer if sys.stdin else io.BufferedReader(io.BytesIO())
+
+    def resolve(self, text: str) -> str:
+        """From where the process is."""
+        return text
+
+
 def has_scheme(text: str) -> bool:
     """Whether ``text`` is a URL or another address, no path."""
-    return _ADDRESS.match(text) is not None or text[:5].lower() == "data:"
+    return _ADDRESS.match(text) is not None or is_data(text)
 
 
 def is_remote(text: str) -> bool:

@@ -51,7 +51,8 @@ class RemoteFile:
         except MissingExtraError:
             raise
         except ConfigError as error:
-            raise ImageError(error.message, source=self.name, hint=error.hint) from error
+            reason = error.message.removeprefix(f"{self.name} ")
+            raise ImageError(reason, source=self.name, hint=error.hint) from error
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
@@ -183,6 +184,8 @@ def _told(address: str) -> Iterator[None]:
 
 
 def _words(error: Exception, address: str) -> str:
+    if isinstance(error, FileNotFoundError) and error.errno is None:
+        return "there is no such file"  # with the path alone, as most kinds say it
     reason = " ".join(str(getattr(error, "strerror", None) or error).split())
     user = _USER.search(address)
     return (reason.replace(f"{user[1]}@", "") if user else reason)[:200] or type(error).__name__

@@ -8,6 +8,7 @@ from typing import Any
 
 from internvl_modal.batch.sources.unreadable import Unreadable
 from internvl_modal.errors import ConfigError
+from internvl_modal.images.names import is_data
 
 # In the order of how sure they are: a table may well have an "image" and a "source" column.
 COLUMNS = (
@@ -28,10 +29,17 @@ class RowKey(str):
     former: str
 
 
+class Rowed(tuple[Any, Any]):
+    """A key, None where only the row's number is known, a picture, and the row they come from."""
+
+    row: Row
+
+
 class Table:
     """Rows of one source, called ``name`` ('' for those in memory).
 
-    Made once for a source, since the columns are chosen by its first row.
+    Made once for a source, since the columns are chosen by its first row. ``fields``: see
+    ``Choice``; where there are some, rows are given along.
     """
 
     def __init__(
@@ -40,8 +48,10 @@ class Table:
         *,
         column: str | None,
         key: str | None,
+        fields: tuple[str, ...] | None = (),
         resolve: Callable[[str], str] = str,
     ) -> None:
+        self._fields = fields
         self._name, self._column, self._key, self._resolve = name, column, key, resolve
         self._names: tuple[Any, ...] = ()
         self._known: list[Any] = []
@@ -57,6 +67,18 @@ class Table:
 
     def pair(self, row: Row, number: int) -> Any:
         """The picture of one row; raises ConfigError if the first has no such column."""
+        found = self._pair(row, number)
+        if self._fields == ():
+            return found
+        rowed = Rowed(found if isinstance(found, tuple) else (None, found))
+        rowed.row = (
+            row
+            if self._fields is None
+            else {name: row[name] for name in self._fields if name in row}
+        )
+        return rowed
+
+    def _pair(self, row: Row, number: int) -> Any:
         # {"bytes": ..., "path": ...} is one picture, although it looks like a row of two columns.
         if _is_picture(row):
             known: list[Any] = ["picture"]
@@ -72,6 +94,9 @@ class Table:
         value = next((each for each in values if not is_missing(each)), None)
         source, name = self._cell(value)
         chosen = self._chosen_key(row, known, named=name is not None)
+        if chosen is None and self._key not in (None, known[0]):
+            lost = place or f"row {number}"
+            return lost, Unreadable(lost, f"has no key: its column {self._key} is empty")
         found = chosen if chosen is not None else (name or place)
         if found is None:
             return source
@@ -84,7 +109,7 @@ class Table:
         """
         value = row[column]
         name = value.get("path") if isinstance(value, Mapping) else value
-        if not isinstance(name, str) or name[:5] == "data:":
+        if not isinstance(name, str) or is_data(name):
             name = None
         former = str((row.get("key") if column != "key" else None) or name or place)
         if former == found:
@@ -125,7 +150,10 @@ class Table:
     def wanted(self, names: Iterable[str]) -> list[str]:
         """Of the columns of a file, those to read."""
         listed = list(names)
-        keys = {*KEYS, "id", self._key}
+        if self._fields is None:
+            self.check(listed)
+            return listed
+        keys = {*KEYS, "id", self._key, *self._fields}
         return [*self.check(listed), *(name for name in listed if name in keys)]
 
     def _candidates(self, row: Row) -> list[Any]:
@@ -142,6 +170,9 @@ class Table:
             # The column of pictures cannot name them as well.
             if column in columns[:1] or is_missing(value):
                 continue
+            # A missing number makes floats of pandas' whole ones, in what it writes too.
+            if isinstance(value, float) and value.is_integer():
+                value = int(value)
             return os.fsdecode(value) if isinstance(value, bytes) else str(value)
         return None
 
@@ -151,7 +182,7 @@ class Table:
             return [], None
         if isinstance(value, str | os.PathLike):
             text = os.fsdecode(value)
-            if text[:5].lower() == "data:":
+            if is_data(text):
                 return text, None
             return self._resolve(text), text
         if isinstance(value, Mapping):

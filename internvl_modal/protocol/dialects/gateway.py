@@ -15,6 +15,7 @@ from internvl_modal.protocol.endpoint import Capabilities
 from internvl_modal.protocol.http import Json
 from internvl_modal.protocol.turns import Turn
 from internvl_modal.protocol.verification import Sight
+from internvl_modal.schema.options import DescribeOptions
 from internvl_modal.schema.results import Seen, Usage
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ class Gateway(Dialect):
         """``detail`` may be a number there."""
         limit = image.info.max_tiles
         return {"type": "image_url", "image_url": {"url": url, "detail": limit}}
+
+    def sampling(self, options: DescribeOptions) -> Json:
+        """With ``grounding``: the gateway takes marks out of texts unless it is told."""
+        return super().sampling(options) | ({"grounding": True} if options.grounding else {})
 
     def sight(
         self, call: ChatCall, usage: Usage | None, body: Json, *, request_id: str | None, text: str
