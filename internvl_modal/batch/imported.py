@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
+from internvl_modal.batch.key_table import KeyTable
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import Outcome, key_hash
 from internvl_modal.batch.schemas import column
@@ -35,7 +36,7 @@ class Imported:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._spool: IO[bytes] | None = None
-        self._places: dict[int, tuple[int, int]] = {}
+        self._places = KeyTable(2)
         self._end = 0
 
     def close(self) -> None:
@@ -91,7 +92,7 @@ class Imported:
         self._spool.seek(self._end)
         self._spool.write(data)
         for mark in marks:
-            self._places[mark] = self._end, len(data)
+            self._places.put(mark, self._end, len(data))
         self._end += len(data)
 
 

@@ -41,9 +41,12 @@ class Flags:
             "addresses of these; - is a list on standard input.",
         ),
     ] = None
-    out: Annotated[Text, _option("A .jsonl, a .parquet, or a folder/ of texts.")] = None
+    out: Annotated[
+        Text,
+        _option("A .jsonl, .parquet, .csv, .dataset, NAME-%06d.tar, or a folder/ of texts."),
+    ] = None
     status: Annotated[
-        Path | None, _option("Only say what this .jsonl, or folder of texts, holds.")
+        Path | None, _option("Only say what this .jsonl, .csv, .dataset or folder of texts holds.")
     ] = None
     prompt: Annotated[Text, _option("What to ask; {NAME} is a column of a table.")] = None
     prompt_column: Annotated[Text, _option("Column that holds the prompts.")] = None
