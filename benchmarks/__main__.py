@@ -47,27 +47,27 @@ class Row:
 
 ROWS = {
     "small": Row(
-        "100 KB JPEGs, files to captions", "batch", "loop", "small", 1500,
+        "100 KB JPEGs, files to captions", "batch", "loop", "small", 800,
         least_rate=2.5, most_cpu=0.35,
     ),
     "large": Row(
-        "12 MP, null server, all shrunk", "batch-always", "loop", "large", 100,
+        "12 MP, null server, all shrunk", "batch-always", "loop", "large", 40,
         least_rate=0.45, most_cpu=2.5,
     ),
     "large-auto": Row(
-        "12 MP, null server, as it is measured", "batch", "loop", "large", 400, least_rate=0.45,
+        "12 MP, null server, as it is measured", "batch", "loop", "large", 300, least_rate=0.45,
         most_cpu=2.5,
     ),
     "call": Row(
-        "whole call, 235 KB from memory", "calls", "openai", "noise", 1500,
+        "whole call, 235 KB from memory", "calls", "openai", "noise", 800,
         server=("--latency", "0"), least_rate=3,
     ),
     "threads": Row(
-        "sync client in 32 threads, against the async one", "threads", "calls-32", "noise", 1500,
+        "sync client in 32 threads, against the async one", "threads", "calls-32", "noise", 800,
         server=("--latency", "0"), least_rate=0.7,
     ),
     "lmdeploy": Row(
-        "12 MP into LMDeploy's front end", "batch", "loop", "large", 24, server=(), least_rate=5,
+        "12 MP into LMDeploy's front end", "batch", "loop", "large", 16, server=(), least_rate=5,
     ),
 }  # fmt: skip
 PREPARING = {"prepare": ("with `fast`", 45), "prepare-plain": ("without", 60)}

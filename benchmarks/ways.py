@@ -94,7 +94,7 @@ async def loop(meter: Meter, url: str, key: str, folder: Path, count: int) -> No
     import openai
 
     listed = list(pairs(folder, count))
-    async with openai.AsyncOpenAI(base_url=url, api_key=key) as peer:
+    async with openai.AsyncOpenAI(base_url=url, api_key=key, timeout=600) as peer:
         model = (await peer.models.list()).data[0].id
         with tempfile.TemporaryFile("w") as out:
 
@@ -120,7 +120,7 @@ async def single_openai(meter: Meter, url: str, key: str, data: bytes, count: in
     """The same with the ``openai`` package."""
     import openai
 
-    async with openai.AsyncOpenAI(base_url=url, api_key=key) as peer:
+    async with openai.AsyncOpenAI(base_url=url, api_key=key, timeout=600) as peer:
         model = (await peer.models.list()).data[0].id
 
         async def ask(_: int) -> object:

@@ -50,6 +50,8 @@ class AnswerCache:
         self._under_way[digest] = asyncio.get_running_loop().create_future()
         try:
             sent = await ask()
+            if not isinstance(sent.value, Description):
+                return sent  # a question about the server, which is asked once anyway
             # After the answer: a failure leaves nothing here, and the next one asks for itself.
             data = json.dumps(sent.value.model_dump()).encode()
             with contextlib.suppress(OSError):  # the disk is full: the next one is asked about too

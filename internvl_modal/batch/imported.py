@@ -12,8 +12,9 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from internvl_modal.batch.key_table import KeyTable
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import Outcome, key_hash
 from internvl_modal.batch.schemas import column
@@ -34,19 +35,21 @@ class Imported:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - see close
-        self._places: dict[int, tuple[int, int]] = {}
+        self._spool: IO[bytes] | None = None
+        self._places = KeyTable(2)
         self._end = 0
 
     def close(self) -> None:
         """Forget."""
-        self._spool.close()
+        if self._spool is not None:
+            self._spool.close()
 
     def load(self) -> None:
         """Read what ``import_=`` names; raises ConfigError where there is nothing in it."""
         given = self._job.settings.import_
         if given is None:
             return
+        self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - see close
         empty = True
         for marks, row in _rows(given):
             empty = False
@@ -58,7 +61,7 @@ class Imported:
     def find(self, found: Item) -> Outcome | None:
         """The outcome of an input that somebody has described; None for one to be asked about."""
         place = next((p for m in _marks(found) if (p := self._places.get(m)) is not None), None)
-        if place is None:
+        if place is None or self._spool is None:
             return None
         self._spool.seek(place[0])
         row: dict[str, Any] = json.loads(self._spool.read(place[1]))
@@ -85,10 +88,11 @@ class Imported:
 
     def _keep(self, marks: Iterable[int], row: Mapping[str, Any]) -> None:
         data = json.dumps({name: _plain(value) for name, value in row.items()}).encode()
+        assert self._spool is not None  # nosec B101  # made by ``load``
         self._spool.seek(self._end)
         self._spool.write(data)
         for mark in marks:
-            self._places[mark] = self._end, len(data)
+            self._places.put(mark, self._end, len(data))
         self._end += len(data)
 
 
@@ -119,7 +123,7 @@ def _text(row: Mapping[str, Any]) -> str:
 
 def _fields(row: Mapping[str, Any], job: Job) -> dict[str, Any]:
     """The columns that are fields of the schema, by the names that those have."""
-    assert job.wanted is not None
+    assert job.wanted is not None  # nosec B101  # for the type checker
     properties: Any = job.wanted.document.get("properties", {})
     return {name: row[column(name)] for name in properties if row.get(column(name)) is not None}
 

@@ -145,6 +145,7 @@ class Deployment(ManagedApp):
             plan=self._known_plan,
             timeout=self._patience,
             url=url,
+            revision=self.options.revision,
         )
 
     def client(self, **arguments: Any) -> Client:

@@ -43,6 +43,7 @@ class ServedApp:
         startup: tuple[float, float] | None = None,
         timeout: float | None = None,
         url: str | None = None,
+        revision: str | None = None,
     ) -> None:
         self._app, self._environment = app, environment
         self._key = api_key if isinstance(api_key, SecretStr) else SecretStr(api_key)
@@ -59,6 +60,7 @@ class ServedApp:
             idle_usd=plan.cost.idle_window if plan else None,
             start_usd=plan.cost.start[0] if plan else None,
             startup=plan.startup_seconds if plan else startup,
+            revision=revision or "",
         )
         self._url = url
 

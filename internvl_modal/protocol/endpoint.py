@@ -99,6 +99,8 @@ class Endpoint:
     """
     query: str = field(default="", repr=False)
     """Sent with every request, without its "?" (Azure's ``api-version=...``); may hold a key."""
+    revision: str = ""
+    """Commit of the model's weights, where that is known."""
     others: tuple[str, ...] = ()
     """Base URLs of further servers of the same model, asked with the same headers and query."""
 

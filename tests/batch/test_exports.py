@@ -20,6 +20,7 @@ from PIL import Image
 
 import internvl_modal as ivl
 from internvl_modal.batch.sinks import shards
+from internvl_modal.protocol.endpoint import Endpoint
 from tests.batch.conftest import QUICK, Fast, lines
 from tests.batch.sources import png
 from tests.loopback import Loopback, Reply, completion
@@ -156,6 +157,21 @@ def test_a_data_set_on_the_disk(loopback: Loopback, pictures: Callable[[int], Pa
     assert not [each for each in Path().iterdir() if each.name.endswith((".new", ".old"))]
 
 
+def test_the_card_names_the_revision(server: Fast, pictures: Callable[[int], Path]) -> None:
+    class Known:
+        name = "known"
+
+        def start(self) -> Endpoint:
+            return Endpoint(server.url, "m", revision="4f1c2e")
+
+        def stop(self) -> None:
+            """Nothing."""
+
+    with ivl.Client(Known()) as client:
+        list(client.describe_many(pictures(1), out="captions.dataset", detail=1))
+    assert "| revision | `4f1c2e` |" in Path("captions.dataset/README.md").read_text()
+
+
 def members(path: Path) -> list[str]:
     with tarfile.open(path) as tar:
         return tar.getnames()
@@ -254,3 +270,14 @@ def test_killed_again_and_again(
                         keys.append(json.load(file)["key"])
         assert not list(Path().glob(".set-*.open"))
     assert len(keys) == len(set(keys)) == 60
+
+
+def test_the_status_of_a_table(client: ivl.Client, pictures: Callable[[int], Path]) -> None:
+    list(client.describe_many(pictures(3), out="captions.csv", detail=1))
+    done = subprocess.run(
+        [sys.executable, "-m", "internvl_modal", "batch", "--status", "captions.csv"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert json.loads(done.stdout)["described"] == 3

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+from internvl_modal.batch.key_table import KeyTable
 from internvl_modal.batch.outcome import Outcome, identity, key_hash
+from internvl_modal.protocol.endpoint import Endpoint
 
 __all__ = ["Callback", "Known", "SeenKeys", "Sink"]
 
@@ -25,6 +27,10 @@ class Sink(Protocol):
 
     def open(self, run: str) -> None:
         """Find what is there, and remove none of it; ``run`` is the fingerprint."""
+        ...
+
+    def told(self, endpoint: Endpoint) -> None:
+        """What is known of the server, before ``open``."""
         ...
 
     def claim(self, key: str, former: str | None = None) -> bool:
@@ -63,26 +69,33 @@ class Known(NamedTuple):
     asked: str = ""
 
 
-class SeenKeys:
-    """Which keys were seen, in about 70 bytes each.
+class _Silent:
+    """A sink to which servers are all the same."""
 
-    Sets of 64-bit hashes: the keys themselves would be a hundred bytes and more.
+    def told(self, endpoint: Endpoint) -> None:
+        """Nothing of it is written."""
+
+
+class SeenKeys(_Silent):
+    """Which keys were seen, in 16 to 48 bytes each.
+
+    By 64-bit hashes: the keys themselves would be a hundred bytes and more.
     """
 
     def __init__(self) -> None:
-        self._seen: set[int] = set()
+        self._seen = KeyTable()
         self._failed: set[int] = set()
         self._earlier: set[int] = set()
-        self._contents: dict[int, str] = {}
+        self._contents = KeyTable(1)
 
     def note(
         self, key: str, *, failed: bool = False, earlier: bool = False, content: str = ""
     ) -> None:
         """Keep ``key``; ``earlier``: by the name that 0.1.0 had for it."""
         mark = key_hash(key)
-        self._seen.add(mark)
-        if content:
-            self._contents[mark] = content
+        self._seen.put(mark)
+        if (number := _number(content)) is not None:
+            self._contents.put(mark, number)
         if earlier:
             self._earlier.add(mark)
         if failed:
@@ -111,11 +124,14 @@ class SeenKeys:
 
     def other(self, key: str, content: str) -> str:
         """What ``key`` was noted with, if not with ``content``; that is noted where none was."""
+        number = _number(content)
+        if number is None:
+            return ""
         mark = key_hash(key)
-        if content and mark not in self._seen:
-            self._contents[mark] = content
-        noted = self._contents.get(mark, content) if content else ""
-        return noted if noted != content else ""
+        if mark not in self._seen:
+            self._contents.put(mark, number)
+        noted = self._contents.get(mark)
+        return "" if noted is None or noted == (number,) else f"{noted[0]:016x}"
 
     def share(self, other: SeenKeys) -> None:
         """Know the bytes of the same pictures as ``other``."""
@@ -123,7 +139,8 @@ class SeenKeys:
 
     def content(self, key: str) -> str:
         """What was noted of the bytes of ``key``."""
-        return self._contents.get(key_hash(key), "")
+        found = self._contents.get(key_hash(key))
+        return "" if found is None else f"{found[0]:016x}"
 
     def has_failed(self, key: str) -> bool:
         """Whether ``key`` was noted as failed."""
@@ -133,7 +150,7 @@ class SeenKeys:
         """Whether ``key`` was seen, or is the first of what 0.1.0 called ``former``."""
         mark = key_hash(key)
         known = mark in self._seen
-        self._seen.add(mark)
+        self._seen.put(mark)
         # Only files of 0.1.0 can hold such names.
         if not known and former is not None and self._earlier:
             mark = key_hash(former)
@@ -144,7 +161,15 @@ class SeenKeys:
         return known
 
 
-class Callback:
+def _number(content: str) -> int | None:
+    """The 64 bits of a digest; None for none, and for what this package has not written."""
+    try:
+        return int(content, 16) & 0xFFFF_FFFF_FFFF_FFFF
+    except ValueError:
+        return None
+
+
+class Callback(_Silent):
     """Calls a function with each outcome, from one thread; nothing is remembered."""
 
     def __init__(self, call: Callable[[Outcome], object]) -> None:

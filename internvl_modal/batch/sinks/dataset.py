@@ -33,15 +33,14 @@ class Card:
     prompt: object
     """As it was written; of a row's own each row has a column."""
     options: Mapping[str, object]
-    revision: str = ""
 
-    def text(self, told: _Told, run: str) -> str:
+    def text(self, told: _Told, run: str, revision: str) -> str:
         """The page, in Markdown, with what the Hub reads at its top."""
         asked = self.prompt if isinstance(self.prompt, str) else json.dumps(self.prompt, indent=1)
         models = ", ".join(f"`{each}`" for each in sorted(told.models))
         facts = {
             "model": models or "others",
-            "revision": f"`{self.revision}`" if self.revision else "not told by the server",
+            "revision": f"`{revision}`" if revision else "not told by the server",
             "run": f"`{run}`",
             "flags": ", ".join(f"{name} {n:,}" for name, n in told.flags.most_common()) or "none",
             **{name: f"`{value}`" for name, value in self.options.items()},
@@ -82,10 +81,10 @@ class _Told:
 
 
 def make_dataset(
-    columns: Mapping[str, str], card: Card, journal: Path, out: Path, run: str
+    columns: Mapping[str, str], card: Card, journal: Path, out: Path, run: str, revision: str
 ) -> None:
     """A folder as ``load_from_disk`` reads it, in place of the one before."""
-    made, page = _made(columns, card, journal, run)
+    made, page = _made(columns, card, journal, run, revision)
     new, old = out.with_name(f".{out.name}.new"), out.with_name(f".{out.name}.old")
     with full(out):
         for each in (new, old):
@@ -99,10 +98,16 @@ def make_dataset(
 
 
 def push_dataset(
-    name: str, columns: Mapping[str, str], card: Card, journal: Path, out: Path, run: str
+    name: str,
+    columns: Mapping[str, str],
+    card: Card,
+    journal: Path,
+    out: Path,
+    run: str,
+    revision: str,
 ) -> None:
     """The data set ``name``, USER/NAME, on the Hub; ``out`` says afterwards that it is there."""
-    made, page = _made(columns, card, journal, run)
+    made, page = _made(columns, card, journal, run, revision)
     from huggingface_hub import DatasetCard
 
     try:
@@ -121,7 +126,9 @@ def push_dataset(
     out.write_text(f"https://huggingface.co/datasets/{name}\n")
 
 
-def _made(columns: Mapping[str, str], card: Card, journal: Path, run: str) -> tuple[Any, str]:
+def _made(
+    columns: Mapping[str, str], card: Card, journal: Path, run: str, revision: str
+) -> tuple[Any, str]:
     """The data set, and its card; the lines are read twice and never held."""
     try:
         import pyarrow as arrow
@@ -152,7 +159,7 @@ def _made(columns: Mapping[str, str], card: Card, journal: Path, run: str) -> tu
         made = Dataset.from_generator(
             given, features=features, cache_dir=cache, keep_in_memory=True
         )
-    return made, card.text(told, run)
+    return made, card.text(told, run, revision)
 
 
 def _is_there(row: Mapping[str, Any]) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from internvl_modal.batch.key_table import KeyTable
 from internvl_modal.batch.outcome import FIELDS, Outcome, key_hash
 from internvl_modal.batch.sinks.files import check_regular, full, replacing
 from internvl_modal.batch.sinks.jsonl import JsonLines
@@ -22,9 +23,10 @@ from internvl_modal.batch.sinks.lines import Line, read_lines
 from internvl_modal.batch.sinks.rows import flat, utf8
 from internvl_modal.batch.sources.places import has_scheme
 from internvl_modal.errors import ConfigError
+from internvl_modal.protocol.endpoint import Endpoint
 
-Make: TypeAlias = "Callable[[Path, Path, str], None]"
-"""Is given the journal, where its work belongs, and the run."""
+Make: TypeAlias = "Callable[[Path, Path, str, str], None]"
+"""Is given the journal, where its work belongs, the run, and the revision of the model."""
 
 _FIRST = ("key", "text")
 _LAST = (
@@ -45,6 +47,11 @@ class Exported(JsonLines):
     def __init__(self, path: Path, *, resume: bool, retry_errors: bool, make: Make) -> None:
         super().__init__(journal_of(path), resume=resume, retry_errors=retry_errors, named=False)
         self._out, self._make = path, make
+        self._revision = ""
+
+    def told(self, endpoint: Endpoint) -> None:
+        """Keep what a card tells of it."""
+        self._revision = endpoint.revision
 
     def open(self, run: str) -> None:
         """Take the journal; raises ConfigError where somebody else has made what is there."""
@@ -61,7 +68,7 @@ class Exported(JsonLines):
         try:
             if self._descriptor >= 0 and self._size and self._is_behind():
                 self._sync()
-                self._make(self._path, self._out, self._run)
+                self._make(self._path, self._out, self._run, self._revision)
         finally:
             super().close()
 
@@ -81,11 +88,11 @@ class Exported(JsonLines):
 
 def last_lines(journal: Path, run: str | None = None) -> Iterator[Line]:
     """The lines, of one run or of all; where a prompt has changed, only a key's last one."""
-    wanted: dict[int, int] = {}
+    wanted = KeyTable(1)
     for number, line in enumerate(read_lines(journal)):
-        wanted[_mark(line)] = number
+        wanted.put(_mark(line), number)
     for number, line in enumerate(read_lines(journal)):
-        if wanted[_mark(line)] == number and run in (None, line.run):
+        if wanted.get(_mark(line)) == (number,) and run in (None, line.run):
             yield line
 
 
@@ -93,7 +100,7 @@ def _mark(line: Line) -> int:
     return key_hash(f"{line.run}\0{line.key}")
 
 
-def make_csv(journal: Path, out: Path, run: str) -> None:
+def make_csv(journal: Path, out: Path, run: str, revision: str) -> None:
     """A table of all lines, failures too; lists in a cell are JSON, texts are UTF-8."""
     names = dict.fromkeys(
         name for line in read_lines(journal) for name in line.document if name not in FIELDS
@@ -117,7 +124,7 @@ def _cell(value: Any) -> object:
     return value
 
 
-def make_metadata(journal: Path, out: Path, run: str) -> None:
+def make_metadata(journal: Path, out: Path, run: str, revision: str) -> None:
     """``metadata.jsonl`` as ``imagefolder`` reads it: what this run has described, by file name.
 
     Raises ConfigError for a picture that is not in the folder.

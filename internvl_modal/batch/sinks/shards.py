@@ -137,7 +137,7 @@ class Shards(JsonLines):
             for number, (data, ending) in zip(numbers, pictures, strict=True)
         ]
         text = (outcome.text or "").encode("utf-8", "replace")
-        assert self._shard is not None
+        assert self._shard is not None  # nosec B101  # for the type checker
         with full(self._path):
             for suffix, data in (*members, ("txt", text), ("json", encode(document))):
                 self._shard.write(_member(f"{name}.{suffix}", data))

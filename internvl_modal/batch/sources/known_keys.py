@@ -1,19 +1,13 @@
-"""Which key stands for which picture, in some 50 bytes of memory for each key.
-
-A Python dictionary of a million strings takes 150 MB and more; three arrays of numbers take some
-50. Open addressing with linear probing, two thirds full at most.
-"""
+"""Which key stands for which picture, in some 50 bytes of memory for each key."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import tempfile
-from array import array
 
+from internvl_modal.batch.key_table import KeyTable
 from internvl_modal.batch.outcome import key_hash
-
-_SMALLEST = 1024
 
 
 class KnownKeys:
@@ -21,9 +15,9 @@ class KnownKeys:
 
     def __init__(self) -> None:
         self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - see close
-        self._end = self._count = 0
-        self._keys, self._marks, self._starts = (array("Q"), array("Q"), array("Q"))
-        self._resize(_SMALLEST)
+        self._end = 0
+        self._table = KeyTable(2)
+        """By the hash of a key: that of what it stands for, and where the name of that begins."""
 
     def close(self) -> None:
         """Forget."""
@@ -31,35 +25,13 @@ class KnownKeys:
 
     def note(self, key: str, mark: bytes, name: str) -> str | None:
         """The name noted with ``key`` before, if that was with another ``mark``."""
-        # 0 marks an empty place.
-        wanted = key_hash(key) or 1
-        place = self._place(wanted)
+        wanted = key_hash(key)
         short = int.from_bytes(hashlib.blake2b(mark, digest_size=8).digest(), "big")
-        if self._keys[place]:
-            return self._read(self._starts[place]) if self._marks[place] != short else None
-        self._keys[place], self._marks[place], self._starts[place] = wanted, short, self._end
-        self._count += 1
+        if (found := self._table.get(wanted)) is not None:
+            return self._read(found[1]) if found[0] != short else None
+        self._table.put(wanted, short, self._end)
         self._write(name)
-        if 3 * self._count > 2 * len(self._keys):
-            self._resize(2 * len(self._keys))
         return None
-
-    def _place(self, wanted: int) -> int:
-        """Where a key is, or belongs."""
-        mask = len(self._keys) - 1
-        place = wanted & mask
-        while self._keys[place] not in (0, wanted):
-            place = (place + 1) & mask
-        return place
-
-    def _resize(self, size: int) -> None:
-        # Everything moves: a key's place depends on the size of the table.
-        old = zip(self._keys, self._marks, self._starts, strict=True)
-        self._keys, self._marks, self._starts = (array("Q", bytes(8 * size)) for _ in range(3))
-        for key, mark, start in old:
-            if key:
-                place = self._place(key)
-                self._keys[place], self._marks[place], self._starts[place] = key, mark, start
 
     def _write(self, name: str) -> None:
         data = name.encode("utf-8", "surrogateescape")
