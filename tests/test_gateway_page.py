@@ -82,6 +82,11 @@ def test_the_page_may_load_nothing_from_elsewhere(http: httpx.Client) -> None:
         assert not re.search(r"<style|<script>|style=|\son\w+=", page.text), "nothing inline"
 
 
+@pytest.mark.parametrize("path", ["/", "/health", "/page/page.js", "/page/page.css"])
+def test_a_body_needs_the_key_wherever_it_goes(http: httpx.Client, path: str) -> None:
+    assert http.post(path, content=bytes(1000)).status_code == 401
+
+
 @pytest.mark.parametrize(
     "path", ["/docs", "/page/session", "/page/../docs", "/page/", "/openapi.json"]
 )

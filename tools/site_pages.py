@@ -31,8 +31,9 @@ REMEDIES = {
     "again, to convert it, to raise a limit, or to allow an address.",
     "OutOfResourcesError": "Free memory or disk, raise the limit of open files (`ulimit -n`), or "
     "ask for fewer pictures at once, then run it again.",
-    "SpendLimitError": "Raise `max_usd`, or give fewer pictures (`limit=`, `sample=`); with "
-    "`out=` the same call goes on where this one stopped.",
+    "SpendLimitError": "Raise `max_usd`, or give fewer pictures (`limit=`, `sample=`); with `out=` "
+    "the same call goes on where this one stopped. [What a batch may "
+    "cost](captions.md#what-a-batch-may-cost) says how it is reckoned.",
     "AnswerFlaggedError": "Read `.text`, which is kept, and `.flags`; ask in other words, take "
     'another model, or let `on_flag="record"` keep the answer with its flags.',
     "WeightsError": "Call again: a download goes on where it stopped. Where the model is not "

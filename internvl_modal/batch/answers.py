@@ -16,7 +16,7 @@ from internvl_modal.batch.faults import is_fatal, is_unanswered
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import Outcome
 from internvl_modal.batch.sources.keys import Item
-from internvl_modal.errors import AnswerFlaggedError, ServerError
+from internvl_modal.errors import AnswerFlaggedError, EmptyAnswerError, ServerError
 from internvl_modal.flows.checked import checked
 from internvl_modal.flows.core import Core
 from internvl_modal.flows.steps import Flow, described
@@ -148,17 +148,19 @@ def outcome_of(
         found[0].value if ok else None,
         described if job.prompts.names else {},
         job.prompts.named(item.texts),
-        _flags(found, error),
+        _flags(found, error, job),
         error.tried
         if isinstance(error, ServerError)
         else tuple(_of(each.name, words) for each in found for words in each.tried),
     )
 
 
-def _flags(found: Sequence[Answer], error: Exception | None) -> tuple[str, ...]:
+def _flags(found: Sequence[Answer], error: Exception | None, job: Job) -> tuple[str, ...]:
     """What the answers are flagged with, each by its prompt's name where there are several."""
     if isinstance(error, AnswerFlaggedError):
         return error.flags
+    if isinstance(error, EmptyAnswerError) and not job.gate.idle:
+        return ("empty",)
     return tuple(_of(each.name, flag) for each in found for flag in each.flags)
 
 

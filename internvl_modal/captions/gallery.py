@@ -18,6 +18,10 @@ from importlib.resources import files
 __all__ = ["Caption", "Row", "Table", "grid", "page"]
 
 
+LONGEST = 240
+"""Characters of a text that a notebook shows."""
+
+
 @dataclass(frozen=True)
 class Caption:
     """One answer about a picture, or the error in its place; ``name`` is a model's or prompt's."""
@@ -93,14 +97,17 @@ def _card(row: Row) -> str:
         image = f'<img src="{source}" alt="" style="{style}">'
     words = "".join(_words(caption) for caption in row.answers)
     key = f'<div style="opacity:.6;font-size:.8em">{html.escape(row.key[:120])}</div>'
-    frame = "border:1px solid #8886;border-radius:8px;padding:8px;overflow-wrap:anywhere"
+    frame = (
+        "border:1px solid #8886;border-radius:8px;padding:8px;overflow-wrap:anywhere;"
+        "font-size:.9em;line-height:1.4"
+    )
     return f'<div style="{frame}">{image}{words}{key}</div>'
 
 
 def _words(caption: Caption) -> str:
     name = f"<b>{html.escape(caption.name)}</b> " if caption.name else ""
     text = caption.text or caption.error
-    shown = text if len(text) <= 400 else f"{text[:400]}…"
+    shown = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
     colour = ' style="color:#c33"' if caption.error else ""
     told = f"<div{colour}>{name}{html.escape(shown)}</div>"
     if caption.flags:

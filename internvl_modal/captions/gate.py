@@ -61,8 +61,8 @@ class Gate:
                 f"language is {language!r}", hint="give a code such as 'en', 'de', 'zh' or 'ja'"
             )
         rules = chosen(quality)
-        # Where rules are picked by hand it is one of them, by its name.
-        same = quality is True or SameText.name in {rule.name for rule in rules}
+        # Each batch has a memory of its own, whatever the rule that was given has seen.
+        same = SameText.name in {rule.name for rule in rules}
         rest = tuple(rule for rule in rules if rule.name != SameText.name)
         return cls(rest, language, on_flag, preset_of(preset), SameText() if same else None)
 

@@ -19,7 +19,8 @@ _SMALL = {
     " près ou il elle sous",
     "es": "el la los las un una y de del en con es está están por al su sus que hay junto se mira",
     "pt": "o a os as um uma e de do da dos das em no na com é está por ao seu sua que há se",
-    "it": "il lo la gli le un una e di del della in nel con è sono per al suo che su si una due",
+    "it": "il lo la gli le un una e di del della in nel nella con è sono per al suo che su sul"
+    " sulla si due",
     "nl": "de het een en van in op met is zijn langs aan voor naar bij die dat er haar",
     "sv": "en ett och på av med är i som för till sin sina det den sitter står",
     "da": "en et og på af med er i som for til sin det den der ved",
@@ -95,10 +96,7 @@ def is_other(text: str, language: str) -> bool:
     >>> is_other("Mount Fuji (富士山) in spring", "en")
     False
     """
-    scripts = Counter[str]()
-    for letter in text:
-        if letter.isalpha():
-            scripts[_script(letter)] += _DENSE.get(_script(letter), 1)
+    scripts = _scripts(text)
     ours = _SCRIPTS.get(language, ("LATIN",))
     others = sum(count for script, count in scripts.items() if script not in ours)
     if scripts and others > _SHARE * scripts.total():
@@ -109,6 +107,17 @@ def is_other(text: str, language: str) -> bool:
     if language == "ja" and scripts["CJK"] > 30 and not scripts["HIRAGANA"] + scripts["KATAKANA"]:
         return True
     return "LATIN" in ours and _is_other_latin(text, language)
+
+
+def _scripts(text: str) -> Counter[str]:
+    """Letters of each script, the dense ones counted for what they say."""
+    if text.isascii():
+        return Counter(LATIN=sum(map(str.isalpha, text)))
+    scripts = Counter[str]()
+    for letter in text:
+        if letter.isalpha():
+            scripts[_script(letter)] += _DENSE.get(_script(letter), 1)
+    return scripts
 
 
 @lru_cache(4096)
@@ -125,13 +134,15 @@ def _is_other_latin(text: str, language: str) -> bool:
     words = set(re.findall(r"[^\W\d_]+", text.lower()))
     hits = {each: _hits(words, each) for each in _SMALL}
     best = max(hits, key=lambda each: hits[each])
-    return hits[best] - hits[language] >= _MARGIN
+    # A short caption has few of them; it has none of ours where it is in another language.
+    short = not hits[language] and hits[best] >= 2 and len(words) >= 4
+    return short or hits[best] - hits[language] >= _MARGIN
 
 
 def _hits(words: set[str], language: str) -> int:
-    small, letters = _small(language), _LETTERS.get(language, "")
-    marked = sum(any(letter in letters for letter in word) for word in words)
-    return sum(word in small for word in words) + marked
+    letters = set(_LETTERS.get(language, ""))
+    marked = sum(not word.isascii() and not letters.isdisjoint(word) for word in words)
+    return len(words & _small(language)) + marked
 
 
 @lru_cache

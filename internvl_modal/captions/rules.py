@@ -173,8 +173,13 @@ class SameText:
         self._most = most
         self._seen: OrderedDict[bytes, tuple[bytes, ...]] = OrderedDict()
 
-    def broken(self, answer: Answer, picture: bytes) -> bool:
-        """Whether three other pictures had this text; ``picture`` is a digest of this one."""
+    def broken(self, answer: Answer, picture: bytes | None = None) -> bool:
+        """Whether three other pictures had this text; ``picture`` is a digest of this one.
+
+        Without a picture nothing is known of others: an answer by itself is never flagged so.
+        """
+        if picture is None:
+            return False
         # "Yes" may be true of any number of pictures, and so may the head of a form.
         if answer.wanted != "sentences" and len(answer.words) < 8:
             return False
@@ -193,6 +198,7 @@ _FEW = 3
 
 RULES: tuple[Rule, ...] = (
     Empty(), Refusal(), OneWord(), Cut(), Repetition(), Leftover(), OtherLanguage(), Opener(),
+    SameText(),
 )  # fmt: skip
 """In the order in which flags are told."""
 

@@ -26,7 +26,7 @@ _TASK = (
     r"(?:help|assist|comply|provide|describe|identify|view|process|read|fulfil\w*|determine|answer"
     r"|generate|access|open|discuss|recogni[sz]e|create|analy[sz]e|display|tell you|transcribe"
     r"|feel comfortable|have (?:the|any|access)|see (?:an?y?|the|your) (?:image|picture|photo)"
-    r"|continue|engage|caption|write)"
+    r"|continue|engage|caption|write|do (?:that|this|so)\b)"
 )
 REFUSALS = _any(
     rf"(?:unfortunately|regrettably|sorry|as an? [^,.]{{0,60}}),?\s+(?:but )?i\s?{_CANNOT}\b.{{0,40}}?{_TASK}",
@@ -36,6 +36,11 @@ REFUSALS = _any(
     rf"(?:i apologi[sz]e|(?:my )?apologies)\b.{{0,40}}?i\s?{_CANNOT}\b",
     rf"as an? (?:ai|(?:large )?language model)\b.{{0,60}}?i\s?{_CANNOT}\b",
     r"i regret that i",
+    rf"i(?:'m| am) afraid,? (?:that )?i\s?{_CANNOT}\b",
+    r"i(?:'m| am) (?:just |only )?an? (?:ai|(?:large )?language model|text)\b.{0,60}?(?:can't|cannot|unable)",
+    r"(?:this|the|your|that) request (?:cannot|can't|could not) be",
+    r"(?:it (?:seems|looks like|appears)(?: that)? )?you (?:have not|haven't|did not|didn't)"
+    r" (?:upload|provid|attach|shar|includ)\w* (?:an?|any|the) (?:image|picture|photo)",
     r"(?:it (?:seems|looks like|appears)(?: that)? )?(?:no|there is no|there's no|you (?:have not"
     r"|haven't|did not|didn't)\b.{0,20}?\b(?:an?|any|the)) (?:image|picture|photo)s?\b"
     r".{0,30}?(?:provided|attached|uploaded|shared|visible)",
@@ -72,7 +77,9 @@ _SHOWS = (
 )
 OPENERS = _any(
     rf"(?:the|this) {_WHICH}{_PICTURE}(?: (?:that )?(?:you|you've|i)[^.,]{{0,30}}?)?(?: here)?[*_ ]{{1,4}}{_SHOWS}\b",
-    rf"in (?:the|this) {_WHICH}{_PICTURE}(?:,| (?:we|you|one|there|i|it)\b)",
+    rf"in (?:the|this) {_WHICH}{_PICTURE}(?:,| (?:we|you|one|there|i|it|an?|two|three|some|several)\b)",
+    rf"(?:(?:the|this) scene|{_PICTURE}) (?:shows|depicts|captures|features)\b",
+    r"here(?:'s| is) (?:an?|the|your) [^:.\n]{0,60}?(?:description|caption|image|picture|photo)[^:.\n]{0,40}:",
     rf"(?:this|it|here) (?:is|appears to be) an? {_WHICH}{_PICTURE} (?:of|show|depict|that|captur)",
     rf"an? {_PICTURE} (?:of|showing|depicting|featuring|that shows)\b(?!.{{0,60}}?\b(?:hangs?|lies|stands"
     r"|leans|is (?:hanging|pinned|taped|glued|lying|standing|propped|on the))\b)",
@@ -121,7 +128,7 @@ MARKS = re.compile(
 )
 """Marks around thoughts and answers."""
 ROLES = re.compile(
-    r"\A\s*(?:ASSISTANT|Assistant|assistant|AI|Bot|Model)\s*:|^\s*(?:USER|ASSISTANT|Human|HUMAN):"
+    r"\A\s*(?:ASSISTANT|Assistant|assistant|AI|Bot|Model)\s*:|^[ \t]*(?:USER|ASSISTANT|Human|HUMAN):"
     r"|###\s*(?:Human|Assistant|User|System|Response|Instruction)\s*:",
     re.M,
 )

@@ -90,6 +90,7 @@ class Flags:
     detail: Annotated[Text, _option("low, medium, high, auto or a tile count 1-40.")] = None
     max_tokens: Annotated[Number, _option("Most tokens to write.")] = None
     temperature: Annotated[float | None, _option("0 (greedy) to 2.")] = None
+    shrink: Annotated[Text, _option("Who shrinks pictures: auto, always (here) or never.")] = None
 
 
 _NOT_OPTIONS = (

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 
 import internvl_modal
-from internvl_modal.captions.presets.registry import preset_of
 from internvl_modal.cli.common import (
     Backend,
     BaseUrl,
@@ -69,6 +68,8 @@ def describe(
     options["allow_private_urls"] = allow_private_urls
     # Before the backend starts: a typo should not cost a download or a GPU's start.
     internvl_modal.DescribeOptions.parse(options)  # type: ignore[arg-type] # checked there
+    from internvl_modal.captions.presets.registry import preset_of
+
     if chosen := preset_of(lora_or(preset, trigger, leave_out, tokens)):
         if stream:
             raise ConfigError("--preset and --stream", hint="a preset judges whole answers")

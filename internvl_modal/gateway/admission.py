@@ -181,8 +181,10 @@ class _Body:
 
 
 def _is_open(request: Request) -> bool:
-    path, reads = _path(request.scope), request.method in ("GET", "HEAD")
-    return path in OPEN or (path == "/" and reads and wants_page(request))
+    """Whether it needs no key; what has a body always does, or strangers would fill the memory."""
+    path = _path(request.scope)
+    reads = request.method in ("GET", "HEAD")
+    return reads and (path in OPEN or (path == "/" and wants_page(request)))
 
 
 def _path(scope: Scope) -> str:

@@ -21,6 +21,7 @@ from typing import Any, cast
 
 from typing_extensions import Unpack
 
+from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.batch.options import BatchOptions
 from internvl_modal.batch.outcome import Outcome
 from internvl_modal.batch.sinks.lines import read_lines, record
@@ -127,6 +128,7 @@ _FIGURES: tuple[tuple[str, Callable[[Measured], str]], ...] = (
 )
 
 
+@short_errors
 def compare(
     images: Images,
     clients: Mapping[str, Client],

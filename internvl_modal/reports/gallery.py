@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.batch.outcome import FIELDS
 from internvl_modal.batch.sinks.files import full, replacing
 from internvl_modal.batch.sinks.lines import read_lines
@@ -29,6 +30,7 @@ THUMBNAILS = 5000
 """Small pictures in a page, some 10 KB each."""
 
 
+@short_errors
 def write_gallery(
     captions: str | os.PathLike[str],
     *,

@@ -135,6 +135,7 @@ def test_only_empty_answers_are_a_failure(
     outcome = one(client, tmp_path, on_flag="retry", out=tmp_path / "out.jsonl")
     assert isinstance(outcome.error, ivl.EmptyAnswerError)
     assert outcome.attempts == len(loopback.chats) == 5
+    assert outcome.flags == ("empty",)
     assert len(outcome.tried) == 5
     assert lines(tmp_path / "out.jsonl")[0]["tried"] == list(outcome.tried)
 
@@ -189,6 +190,9 @@ def test_the_same_text_for_many_pictures(
     folder = make_pictures(tmp_path / "photos", 8)
     found = list(client.describe_many(folder, ASKED, ordered=True, progress=False))
     assert sum(outcome.flags == ("same-text",) for outcome in found) == 5
+    for picked in (["same-text"], [*ivl.RULES, NoRed()]):  # each batch begins anew
+        more = list(client.describe_many(folder, ASKED, quality=picked, progress=False))
+        assert sum("same-text" in outcome.flags for outcome in more) == 5
     same = [(str(number), folder / "000000.png") for number in range(8)]
     assert not any(each.flags for each in client.describe_many(same, ASKED, progress=False))
 

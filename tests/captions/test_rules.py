@@ -27,8 +27,8 @@ def test_half_of_the_answers_are_good_and_half_are_held_back() -> None:
     assert len({(row["text"], row["prompt"]) for row in (*shown, *held)}) == 400
     languages = Counter(row["language"] for row in held if row["flags"])
     assert len(languages) >= 5
-    for rule in RULES:
-        assert sum(rule.name in row["flags"] for row in held) >= 6, rule.name
+    for rule in measure("held-back"):
+        assert rule.right + rule.missed >= 6, rule.rule
 
 
 @pytest.mark.parametrize("measured", measure("held-back"), ids=lambda each: each.rule)
@@ -43,7 +43,7 @@ def test_the_page_shows_what_was_measured() -> None:
 
 def test_the_page_names_every_flag() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    for rule in (*RULES, SameText()):
+    for rule in RULES:
         assert re.search(rf"^\| `{rule.name}` \|", page, re.MULTILINE), rule.name
 
 
@@ -55,13 +55,20 @@ def test_any_text_can_be_judged(text: str, prompt: str) -> None:
         assert found == ("empty",) or "empty" not in found
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("prompt", [ASKED, "Transcribe the text."])
 @pytest.mark.parametrize(
-    "text",
-    ["(" * 60_000, "a " * 60_000, '"' * 60_001, "I can't " * 9000, "我" * 60_000, "[[1," * 20_000,
-     " ".join(map(str, range(30_000))), "<|" * 30_000, "the image " * 9000],
+    "unit",
+    ["(", "a ", '"', "I can't ", "我", "[[1,", "<|", "the image ", "#", "\n", ". ", "a\n", ".)", "1 ",
+     "ab. ", "- x\n", "\u2019", "sorry ", "###\n", "「", "é", "a.b"],
 )  # fmt: skip
-def test_a_hostile_text_is_judged_in_time(text: str) -> None:
-    flags(ivl.Answer(text, ASKED, language="en"))  # the suite's own limit ends what takes too long
+def test_a_hostile_text_is_judged_in_time(unit: str, prompt: str) -> None:
+    # What grows with the square of the length takes more than a minute here.
+    answer = ivl.Answer("a" + unit * 20_000 + "\n\nx", prompt, language="en")
+    flags(answer)
+    for preset in ivl.PRESETS.values():
+        preset.checked(answer)
+        preset.finish(answer.text)
 
 
 class NoColour:

@@ -7,7 +7,7 @@
   const at = (id) => document.getElementById(id);
   const cards = at("cards"), search = at("search"), sort = at("sort"), view = at("view");
   const STEP = 60;
-  let state = "all", flag = "", found = [], drawn = 0, current = 0;
+  let state = "all", flag = "", found = [], drawn = 0, current = 0, opened = 0;
 
   const make = (tag, name, text) => {
     const element = document.createElement(tag);
@@ -66,10 +66,14 @@
     return element;
   }
 
+  // Of schemes only those that pictures have; what has none lies beside the page.
+  const loadable = (url) => url !== "" &&
+    (/^(https?:|file:|data:image\/)/i.test(url) || !/^\s*[a-z][a-z0-9+.-]*:/i.test(url));
+
   function picture(row, lazy) {
     const box = make("div", "picture");
     const blank = (why) => box.replaceChildren(make("span", "", why));
-    if (!row.source) { blank("no picture here"); return box; }
+    if (!loadable(row.source)) { blank("no picture here"); return box; }
     const image = make("img");
     image.alt = "";
     image.loading = lazy ? "lazy" : "eager";
@@ -173,6 +177,7 @@
   }
 
   function open(row) {
+    opened = current;
     at("shown").replaceChildren(picture(row, false), answers(row, words()), details(row));
     if (!view.open) view.showModal();
     view.scrollTop = 0;
@@ -241,7 +246,12 @@
     element.append(make("caption", "", table.title));
     table.rows.forEach((cells, index) => {
       const line = make("tr");
-      cells.forEach((cell) => line.append(make(index ? "td" : "th", "", cell)));
+      cells.forEach((cell, column) => {
+        const head = cell && (!index || !column);
+        const element = make(head ? "th" : "td", "", cell);
+        if (head) element.scope = index ? "row" : "col";
+        line.append(element);
+      });
       element.append(line);
     });
     at("summary").append(element);
@@ -256,7 +266,8 @@
   at("close").addEventListener("click", () => view.close());
   for (const dialog of [view, at("keys")])
     dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
-  view.addEventListener("close", () => focus(current));
+  // The browser has just gone back to the card that was opened first.
+  view.addEventListener("close", () => focus(opened));
   new IntersectionObserver((seen) => { if (seen.some((each) => each.isIntersecting)) draw(drawn + STEP); },
     { rootMargin: "1200px" }).observe(at("more"));
   apply();

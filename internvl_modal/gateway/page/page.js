@@ -101,7 +101,7 @@ async function nameModel() {
     const models = await (await call("v1/models")).json();
     $("model").textContent = models.data[0].id;
     $("model").classList.add("ready");
-  } catch (error) {
+  } catch {
     $("model").textContent = "the model does not answer yet";
   }
 }
@@ -144,9 +144,10 @@ async function useLink() {
   try {
     const session = await (await call("page/session", { method: "POST" })).json();
     await enter(session.token);
-  } catch {
+  } catch (error) {
     forget();
-    wantKey("The link has been used, or is of another run of the gateway.", null);
+    const used = "The link has been used, or is of another run of the gateway.";
+    wantKey(error.status === 401 ? used : error.message, null);
   }
 }
 

@@ -67,7 +67,8 @@ class Session(BaseModel):
 def page_router(guests: Guests) -> APIRouter:
     """The page, and what it is made of; of these only its address is told of in the document."""
     router = APIRouter()
-    index = _read("index.html").replace("<!-- presets -->", presets())
+    index, js, css = (_read(name) for name in ("index.html", "page.js", "page.css"))
+    index = index.replace("<!-- presets -->", presets())
 
     @router.head("/", include_in_schema=False)
     @router.get("/", response_class=HTMLResponse, responses=_REFUSED)
@@ -85,12 +86,12 @@ def page_router(guests: Guests) -> APIRouter:
     @router.get(SCRIPT, include_in_schema=False)
     async def script() -> Response:
         """The page's script."""
-        return _answer(_read("page.js"), "text/javascript")
+        return _answer(js, "text/javascript")
 
     @router.get(STYLE, include_in_schema=False)
     async def style() -> Response:
         """The page's style sheet."""
-        return _answer(_read("page.css"), "text/css")
+        return _answer(css, "text/css")
 
     @router.post(SESSION, include_in_schema=False)
     async def session(request: Request) -> Session:
