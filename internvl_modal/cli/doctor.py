@@ -29,6 +29,8 @@ EXTRAS = {
     "gateway": "fastapi",
     "parquet": "pyarrow",
     "plot": "matplotlib",
+    "datasets": "datasets",
+    "schema": "jsonschema",
     "socks": "aiohttp-socks",
     "remote": "fsspec",
     "pdf": "pypdfium2",
