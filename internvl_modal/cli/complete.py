@@ -24,8 +24,6 @@ def complete(
 
     For bash, a line of ~/.bashrc: eval "$(internvl-modal complete bash)"
     """
-    from typer.completion import (  # typer has it public nowhere
-        get_completion_script,  # type: ignore[attr-defined]
-    )
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
     print(get_completion_script(prog_name="internvl-modal", complete_var=COMPLETE, shell=shell))

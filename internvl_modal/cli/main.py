@@ -53,9 +53,7 @@ def main() -> NoReturn:
     """Run the command; any error of ours is one line on standard error."""
     mend_console()
     if complete.COMPLETE in os.environ:
-        from typer.completion import (  # typer has it public nowhere
-            completion_init,  # type: ignore[attr-defined]
-        )
+        from typer.completion import completion_init  # type: ignore[attr-defined]
 
         completion_init()
     try:
