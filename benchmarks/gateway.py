@@ -18,6 +18,7 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -133,6 +134,8 @@ def gateway() -> Iterator[tuple[int, int]]:
     try:
         assert process.stderr is not None
         said = next(line for line in process.stderr if "listening on" in line)
+        # Its log is read on, or it would wait for room in the pipe.
+        threading.Thread(target=process.stderr.read, daemon=True).start()
         yield urlsplit(said.split()[-1]).port or 0, process.pid
     finally:
         process.terminate()

@@ -26,6 +26,7 @@ ENVIRONMENTS = {
     "gateway-clients": "tests/gateway_clients/requirements.txt",
     "lmdeploy-0.7.3": "tests/conformance/requirements-0.7.3.txt",
     "lmdeploy-0.18.0": "tests/conformance/requirements-0.18.0.txt",
+    "scale": "tests/scale/requirements.txt",
     "stores": "tests/batch/stores/requirements.txt",
     "vllm": "tests/vllm/requirements.txt",
 }

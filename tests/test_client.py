@@ -826,6 +826,8 @@ def test_errors_survive_pickling(kind: type[ivl.InternVLError]) -> None:
     arguments: dict[type, tuple[tuple[str, ...], dict[str, Any]]] = {
         ivl.ImageError: (("bad",), {"source": "p.jpg", "hint": "look"}),
         ivl.MissingExtraError: (("av", "video"), {}),
+        ivl.SpendLimitError: (("bad",), {"spent": 1.5, "max_usd": 1.0, "hint": "look"}),
+        ivl.AnswerFlaggedError: (("A text.", ("cut",)), {}),
     }
     positional, named = arguments.get(kind, (("bad",), {"hint": "look"}))
     error = kind(*positional, **named)

@@ -55,7 +55,7 @@ CANNOT = {
     "vllm": "choose tiles by request unless it was started with `--trust-request-mm-kwargs`; say "
     "what limit it was started with",
     "llamacpp": "cut by InternVL's rule (its own is known); say that a model is not the one it "
-    "runs; stop a plain answer that nobody waits for (a stream it does stop)",
+    "runs",
     "sglang": "say which of two equally good grids it takes",
     "ollama": "prove a picture where it leaves `usage` out; keep several pictures beside their "
     "labels for certain, since it makes messages of the parts",

@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
+from internvl_modal.batch.key_table import KeyTable
 from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import Outcome, key_hash
 from internvl_modal.batch.schemas import column
@@ -35,7 +36,7 @@ class Imported:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._spool: IO[bytes] | None = None
-        self._places: dict[int, tuple[int, int]] = {}
+        self._places = KeyTable(2)
         self._end = 0
 
     def close(self) -> None:
@@ -87,11 +88,12 @@ class Imported:
 
     def _keep(self, marks: Iterable[int], row: Mapping[str, Any]) -> None:
         data = json.dumps({name: _plain(value) for name, value in row.items()}).encode()
-        assert self._spool is not None  # made by ``load``
+        if self._spool is None:  # closed meanwhile
+            return
         self._spool.seek(self._end)
         self._spool.write(data)
         for mark in marks:
-            self._places[mark] = self._end, len(data)
+            self._places.put(mark, self._end, len(data))
         self._end += len(data)
 
 
@@ -122,8 +124,7 @@ def _text(row: Mapping[str, Any]) -> str:
 
 def _fields(row: Mapping[str, Any], job: Job) -> dict[str, Any]:
     """The columns that are fields of the schema, by the names that those have."""
-    assert job.wanted is not None
-    properties: Any = job.wanted.document.get("properties", {})
+    properties: Any = {} if job.wanted is None else job.wanted.document.get("properties", {})
     return {name: row[column(name)] for name in properties if row.get(column(name)) is not None}
 
 

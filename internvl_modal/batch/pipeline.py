@@ -10,7 +10,6 @@ what lies before it, and a folder of a million files is never a list.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -26,7 +25,7 @@ from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import Outcome
 from internvl_modal.batch.progress import BatchProgress, ProgressMeter
 from internvl_modal.batch.prompts import Filler
-from internvl_modal.batch.requests import InFlight, Perform, Requester, contained
+from internvl_modal.batch.requests import THREADS, InFlight, Perform, Requester, contained
 from internvl_modal.batch.sinks.base import SYNC_SECONDS, SeenKeys
 from internvl_modal.batch.sinks.choose import sink_for
 from internvl_modal.batch.sources.counting import Counting
@@ -43,8 +42,6 @@ __all__ = ["InFlight", "Run"]
 COUNT_SECONDS = 10.0
 """What a projection waits for the count of the whole source."""
 
-THREADS = min(8, (os.cpu_count() or 1) + 2)
-"""Pictures in preparation at once: decoding takes memory, fetching takes time."""
 MOST = 64
 """Requests at once that "auto" may reach where nothing else says how many.
 

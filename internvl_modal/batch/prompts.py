@@ -117,8 +117,7 @@ class Filler:
 
     def _text(self, written: Prompt, row: Mapping[str, Any] | None) -> str:
         if callable(written):
-            assert row is not None  # checked by ``texts``
-            made: object = written(row)
+            made: object = written(row or {})
             if not isinstance(made, str) or not made.strip():
                 raise ConfigError(f"the prompt of a row is {made!r:.60}", hint="return a text")
             return made

@@ -11,6 +11,7 @@ import asyncio
 import copy
 import itertools
 import math
+import os
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Executor
@@ -49,6 +50,8 @@ Calling: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 T = TypeVar("T")
 
+THREADS = min(8, (os.cpu_count() or 1) + 2)
+"""Pictures in preparation at once: decoding takes memory, fetching takes time."""
 _ONCE = Retry(attempts=1)
 
 
@@ -86,7 +89,7 @@ class Requester:
         self._core, self._exchange, self._retry, self._job = core, exchange, retry, job
         self._threads = threads
         self._known = AnswerCache() if job.settings.dedupe else None
-        self._shrinking = Shrinking(job.checked, same=job.settings.dedupe)
+        self._shrinking = Shrinking(job.checked, THREADS, same=job.settings.dedupe)
 
     def close(self) -> None:
         """Forget the answers."""
@@ -117,7 +120,9 @@ class Requester:
             flow = ask(self._core, item, job, options)
             try:
                 found = await adrive(flow, exchange, self._in_thread)
-                self._shrinking.answered(self.limiter.waits)
+                first = found[0].description
+                prepared = first.timings.prepare if first is not None else 0.0
+                self._shrinking.answered(prepared, self.limiter.waits)
                 return found
             except InternVLError as error:
                 if self._shrinking.is_own(options) and _is_refusal(error):

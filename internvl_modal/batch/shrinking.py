@@ -2,14 +2,13 @@
 
 What is shrunk here costs this machine's cores and spares the server's and the line. Mostly that is
 right: LMDeploy has one thread for pictures, and uplinks are slow. But where a server has several
-and the line is fast, its slots stand empty while this machine shrinks. That is seen in the slots
-themselves, whatever fills them: the server, the line, or the model behind it. So the share that
-goes as it is grows only while slots stand empty, a step at a time, and only as long as each step
-brings more pictures a second.
+and the line is fast, its slots stand empty while this machine shrinks. Whatever fills the slots
+shows in them: the server, the line, or the model behind it. So more goes as it is while slots stand
+empty and the threads that prepare are busy, and less once a picture has to wait for a slot.
 
 >>> share = Share()
->>> share.round(30, idle=True), share.round(36, idle=True), share.round(36.5, idle=True)
-(0.125, 0.25, 0.125)
+>>> [share.round(idle=True, busy=True) for _ in range(3)], share.round(idle=False, busy=True)
+([0.125, 0.25, 0.5], 0.375)
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ import time
 from internvl_modal.schema.options import DescribeOptions
 
 LEAST = 0.125
-"""The first step, each further one twice as much: four workers that shrink are full with a sixth of
-what two cores send them."""
-WORTH = 0.05
-"""A step must bring a twentieth more pictures a second, or it is taken back; where shrinking is all
-that there is to do, the first brings a seventh."""
+"""The first step, each further one twice as much, and every step back: four workers that shrink are
+full with a sixth of what two cores send them."""
 HOLD = 8
-"""Rounds without another try after a step that was not worth it."""
+"""Rounds without another step after one that filled the slots."""
 ROUND = 32
-"""Answers that make a round: rates of fewer are noise."""
+"""Answers that make a round: fewer are noise."""
+BUSY = 0.5
+"""Share of their time that the threads prepare from which this machine's cores are what is short;
+elsewhere the source may be slow, or whoever takes the outcomes."""
 
 
 class Share:
@@ -35,27 +34,17 @@ class Share:
 
     def __init__(self) -> None:
         self.share = 0.0
-        self._before: float | None = None
         self._hold = 0
 
-    def round(self, rate: float, *, idle: bool) -> float:
-        """The next round's, after one of ``rate`` pictures a second; ``idle``: slots were free."""
-        before, self._before = self._before, None
-        if self._hold:
-            self._hold -= 1
-        elif before is not None and rate < before * (1 + WORTH):
-            self.share = self._less()
+    def round(self, *, idle: bool, busy: bool) -> float:
+        """The next round's, after one in which slots were ``idle`` and this machine ``busy``."""
+        self._hold = max(0, self._hold - 1)
+        if not idle and self.share:
+            self.share -= LEAST
             self._hold = HOLD
-        elif not idle:
-            # The server, or the line to it, has more than enough to do.
-            self.share = self._less()
-        elif self.share < 1:
+        elif idle and busy and not self._hold:
             self.share = min(1.0, 2 * self.share) or LEAST
-            self._before = rate
         return self.share
-
-    def _less(self) -> float:
-        return self.share / 2 if self.share > LEAST else 0.0
 
 
 class Shrinking:
@@ -65,12 +54,13 @@ class Shrinking:
     as it is, for there may be a limit to what it takes: from then on all are shrunk.
     """
 
-    def __init__(self, options: DescribeOptions, *, same: bool) -> None:
-        """``same``: the same file must be sent as the same bytes each time."""
+    def __init__(self, options: DescribeOptions, threads: int, *, same: bool) -> None:
+        """``threads`` prepare; ``same``: a file must be sent as the same bytes each time."""
         self._plain = options
         self._whole = options.model_copy(update={"shrink": "never"})
         self._share = Share() if options.shrink == "auto" and not same else None
-        self._credit = 0.0
+        self._threads = threads
+        self._credit = self._prepared = 0.0
         self._answered = self._waits = 0
         self._since = time.monotonic()
 
@@ -92,12 +82,17 @@ class Shrinking:
         """Shrink all from here on."""
         self._share = None
 
-    def answered(self, waits: int) -> None:
-        """One more answer; ``waits``: how often a picture has waited for a slot so far."""
+    def answered(self, prepared: float, waits: int) -> None:
+        """One more answer, to a picture that was ``prepared`` in so many seconds.
+
+        ``waits``: how often a picture has waited for a slot so far.
+        """
         self._answered += 1
+        self._prepared += prepared
         if self._share is None or self._answered < ROUND:
             return
         now = time.monotonic()
         idle = waits - self._waits < self._answered / 8
-        self._share.round(self._answered / (now - self._since), idle=idle)
-        self._answered, self._waits, self._since = 0, waits, now
+        busy = self._prepared > BUSY * self._threads * (now - self._since)
+        self._share.round(idle=idle, busy=busy)
+        self._answered, self._prepared, self._waits, self._since = 0, 0.0, waits, now

@@ -22,9 +22,9 @@ _SELDOM = frozenset(
 )
 """A title may: "something to hold on to"; a sentence among others hardly."""
 _CLOSED = re.compile(r"[.!?…。！？।؟:;)\]}>\"”“»」』》'’`*_|~％%°]\s*\Z")
-_LISTED = re.compile(r"^\s*(?:[-*•+]|\d+[.)]|\||#|```)", re.M)
+_LISTED = re.compile(r"^[ \t]*(?:[-*•+]|\d+[.)]|\||#|```)", re.M)
 _ADDRESS = re.compile(r"(?:https?://|www\.|@|#)\S+\Z")
-_SENTENCE = re.compile(r"[^\W\d_]{2,}[\"”)]?[.!?](?=\s)|[。！？](?=.)")
+_SENTENCE = re.compile(r"[^\W\d_]{2}[\"”)]?[.!?](?=\s)|[。！？](?=.)")
 _ENOUGH = 10
 """Words: what is longer than that without an end is no title."""
 
@@ -36,14 +36,14 @@ def is_unfinished(text: str) -> bool:
     (True, False)
     """
     text = text.rstrip()
-    if not text or _CLOSED.search(text):
+    if not text or _CLOSED.search(text[-4:]):
         return False
     if text[-1] in ",、，(（[{«“„—–-" or re.search(r"\([^()]{0,200}\Z", text):
         return True
-    if _ADDRESS.search(text) or not text[-1].isalpha():
-        return False
     words = text.split()
     last = words[-1].lower()
+    if _ADDRESS.search(last) or not text[-1].isalpha():
+        return False
     long = len(words) >= _ENOUGH
     sentences = len(_SENTENCE.findall(text))
     if last in _NEVER or (last in _SELDOM and (long or sentences)):

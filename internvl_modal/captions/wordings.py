@@ -128,7 +128,7 @@ MARKS = re.compile(
 )
 """Marks around thoughts and answers."""
 ROLES = re.compile(
-    r"\A\s*(?:ASSISTANT|Assistant|assistant|AI|Bot|Model)\s*:|^\s*(?:USER|ASSISTANT|Human|HUMAN):"
+    r"\A\s*(?:ASSISTANT|Assistant|assistant|AI|Bot|Model)\s*:|^[ \t]*(?:USER|ASSISTANT|Human|HUMAN):"
     r"|###\s*(?:Human|Assistant|User|System|Response|Instruction)\s*:",
     re.M,
 )

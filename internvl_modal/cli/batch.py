@@ -76,9 +76,12 @@ def _report(batch: Batch) -> BatchProgress:
 
 def show_status(path: Path) -> int:
     """Count what a file or folder of captions holds, by run; 1 if there are failures."""
+    from internvl_modal.batch.sinks.exports import journal_of
     from internvl_modal.batch.sinks.lines import read_lines
     from internvl_modal.batch.sinks.text_files import JOURNAL
 
+    if journal_of(path).is_file():
+        path = journal_of(path)
     if (path / JOURNAL).is_file():
         path = path / JOURNAL
     if path.is_dir():

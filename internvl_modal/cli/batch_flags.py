@@ -39,11 +39,16 @@ class Flags:
             "addresses of these; - is a list on standard input.",
         ),
     ] = None
-    out: Annotated[Text, _option("A .jsonl, a .parquet, or a folder/ of texts.", "--out", "-o")] = (
-        None
-    )
+    out: Annotated[
+        Text,
+        _option(
+            "A .jsonl, .parquet, .csv, .dataset, NAME-%06d.tar, or a folder/ of texts.",
+            "--out",
+            "-o",
+        ),
+    ] = None
     status: Annotated[
-        Path | None, _option("Only say what this .jsonl, or folder of texts, holds.")
+        Path | None, _option("Only say what this .jsonl, .csv, .dataset or folder of texts holds.")
     ] = None
     prompt: Annotated[
         Text, _option("What to ask; {NAME} is a column of a table.", "--prompt", "-p")
@@ -89,6 +94,7 @@ class Flags:
     detail: Annotated[Text, _option("low, medium, high, auto or a tile count 1-40.")] = None
     max_tokens: Annotated[Number, _option("Most tokens to write.")] = None
     temperature: Annotated[float | None, _option("0 (greedy) to 2.")] = None
+    shrink: Annotated[Text, _option("Who shrinks pictures: auto, always (here) or never.")] = None
 
 
 _NOT_OPTIONS = (

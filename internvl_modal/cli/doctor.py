@@ -28,6 +28,8 @@ EXTRAS = {
     "formats": "pillow-heif",
     "gateway": "fastapi",
     "parquet": "pyarrow",
+    "schema": "jsonschema",
+    "datasets": "datasets",
     "plot": "matplotlib",
     "datasets": "datasets",
     "schema": "jsonschema",

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from internvl_modal.flows.core import Core
-from internvl_modal.flows.steps import Flow, exchange_of
+from internvl_modal.flows.steps import Flow, events_step, exchange_of
 from internvl_modal.flows.typed import Wanted
 from internvl_modal.protocol.call import ChatCall
 from internvl_modal.protocol.chat_request import chat_request
 from internvl_modal.protocol.completion import decode_completion, first_choice
+from internvl_modal.protocol.completion_stream import decode_events
+from internvl_modal.protocol.dialects.registry import dialect_of
 from internvl_modal.protocol.http import HttpResponse, Json, json_of
 from internvl_modal.protocol.structured_output import first_prompt, invalid
 from internvl_modal.schema.inputs import Message
@@ -41,8 +43,12 @@ def relay(
 ) -> Flow[Relayed]:
     """Answer the last of ``messages``; ``fields`` are sent as they are."""
     call, deadline, _ = yield from core.asked(messages, options, relayed=fields)
-    decode = partial(_decode, call=call)
-    sent: Exchanged[Relayed] = yield exchange_of(call, chat_request(call), decode, deadline)
+    sent: Exchanged[Relayed]
+    if dialect_of(call.capabilities).as_stream:
+        sent = yield events_step(call, deadline, partial(_decode_events, call=call))
+    else:
+        decode = partial(_decode, call=call)
+        sent = yield exchange_of(call, chat_request(call), decode, deadline)
     return sent.value
 
 
@@ -73,6 +79,11 @@ def relay_object(
     if typed.answer.finish_reason == "length":
         return Relayed(typed.answer)
     raise invalid("the schema", typed.why, typed.answer)
+
+
+def _decode_events(response: HttpResponse, call: ChatCall) -> Relayed:
+    found, logprobs = decode_events(response, call)
+    return Relayed(found, {"content": logprobs, "refusal": None} if logprobs else None)
 
 
 def _decode(response: HttpResponse, call: ChatCall) -> Relayed:

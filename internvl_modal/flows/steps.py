@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -23,7 +23,8 @@ from internvl_modal.errors import ConfigError
 from internvl_modal.protocol.call import ChatCall
 from internvl_modal.protocol.chat_request import answer_bytes, chat_request
 from internvl_modal.protocol.completion import decode_completion
-from internvl_modal.protocol.completion_stream import CompletionStream
+from internvl_modal.protocol.completion_stream import CompletionStream, decode_events
+from internvl_modal.protocol.dialects.registry import dialect_of
 from internvl_modal.protocol.http import HttpRequest, HttpResponse, Json
 from internvl_modal.schema.results import Description, Timings
 from internvl_modal.transport.exchange import Exchange, Exchanged
@@ -67,8 +68,21 @@ def exchange_of(
 
 def chat_step(call: ChatCall, deadline: float, schema: Json | None = None) -> Exchange[Description]:
     """The step that asks ``call`` for a description; ``schema`` holds the answer where it can."""
+    if dialect_of(call.capabilities).as_stream:
+        return events_step(call, deadline, lambda answer: decode_events(answer, call)[0], schema)
     decode, request = partial(decode_completion, call=call), chat_request(call, schema=schema)
     return exchange_of(call, request, decode, deadline)
+
+
+def events_step(
+    call: ChatCall,
+    deadline: float,
+    decode: Callable[[HttpResponse], T],
+    schema: Json | None = None,
+) -> Exchange[T]:
+    """The step that asks for a stream and reads it as a whole; see ``Dialect.as_stream``."""
+    step = exchange_of(call, chat_request(call, stream=True, schema=schema), decode, deadline)
+    return replace(step, most=answer_bytes(call, stream=True), events=True)
 
 
 def timed(sent: Exchanged[Description], begun: float, prepared: float) -> Description:

@@ -245,6 +245,18 @@ class CompletionStream:
         )
 
 
+def decode_events(response: HttpResponse, call: ChatCall) -> tuple[Description, list[object]]:
+    """A whole answer that came as a stream, and its tokens' probabilities as the server has them.
+
+    Raises what a stream raises.
+    """
+    collected = CompletionStream(call)
+    collected.request_id = collected.opened(response)
+    for _ in collected.feed(response.body):
+        pass
+    return collected.finish(), collected.logprobs
+
+
 def _as_error(document: object, line: str) -> Json:
     """The data of an event that says it is an error, in the shape of all errors."""
     if not isinstance(document, dict):

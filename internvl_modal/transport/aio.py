@@ -20,6 +20,7 @@ from internvl_modal.errors import ConfigError, InternVLError, ServerError
 from internvl_modal.transport.exchange import (
     ANSWER_BYTES,
     ERROR_BYTES,
+    EVENTS_BYTES,
     LARGE,
     LIST_BYTES,
     SMALL,
@@ -186,6 +187,7 @@ class AsyncTransport:
     async def _body(self, reply: Reply, step: Exchange[Any]) -> bytes:
         """The whole body; of an error its beginning."""
         whole = ANSWER_BYTES if step.request.method == "POST" else LIST_BYTES
+        whole = EVENTS_BYTES if step.events else whole
         most = min(step.most or whole, whole) if reply.status == 200 else ERROR_BYTES
         parts, size = [], 0
         async with Turn(self._places()) as turn:

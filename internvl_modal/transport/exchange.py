@@ -30,6 +30,8 @@ MOST_REDIRECTS = 50
 """Modal answers a cold web request with a redirect every 150 s: 50 of them are two hours."""
 ANSWER_BYTES = 2**20
 """Most of one answer whose length is not known; see ``Exchange.most``."""
+EVENTS_BYTES = 8 * 2**20
+"""Most of one that comes as events and is read whole."""
 LIST_BYTES = 2 * 2**20
 """Most of an answer to a GET: the longest lists of models have about a MB."""
 ERROR_BYTES = 2**16
@@ -93,6 +95,8 @@ class Exchange(Generic[T]):
     """Base URLs that would do as well."""
     most: int | None = None
     """Bytes of its answer, where that can be known; more is no answer to this request."""
+    events: bool = False
+    """Whether its answer comes as events, which take more bytes, and is read as a whole."""
     held: Callable[[], int] = field(default=lambda: 0, repr=False, compare=False)
     """Bytes of a streamed answer that its reader cannot make use of yet."""
     startup: tuple[float, float] | None = None

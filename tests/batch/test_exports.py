@@ -270,3 +270,14 @@ def test_killed_again_and_again(
                         keys.append(json.load(file)["key"])
         assert not list(Path().glob(".set-*.open"))
     assert len(keys) == len(set(keys)) == 60
+
+
+def test_the_status_of_a_table(client: ivl.Client, pictures: Callable[[int], Path]) -> None:
+    list(client.describe_many(pictures(3), out="captions.csv", detail=1))
+    done = subprocess.run(
+        [sys.executable, "-m", "internvl_modal", "batch", "--status", "captions.csv"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert json.loads(done.stdout)["described"] == 3

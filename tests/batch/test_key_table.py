@@ -38,9 +38,9 @@ def test_what_was_described_under_a_key_is_remembered() -> None:
     seen.note("a", content="00000000000000ff")
     assert seen.content("a") == "00000000000000ff"
     assert seen.content("b") == ""
-    assert seen.differs("a", "00000000000000fe")
-    assert not seen.differs("a", "00000000000000ff")
-    assert not seen.differs("b", "00000000000000fe")
+    assert seen.other("a", "00000000000000fe") == "00000000000000ff"
+    assert seen.other("a", "00000000000000ff") == ""
+    assert seen.other("b", "00000000000000fe") == ""
     assert not seen.claim("b")
     assert seen.claim("b")
 
@@ -59,7 +59,7 @@ naming, seen = Naming(Choice(None, None, None, None), max_pixels=1, digests=True
 before = resident()
 for number in range(100_000):
     item = naming((f"key-{number}", f"photos/{number:07}.jpg"), number)
-    assert not seen.differs(item.key, item.content)
+    assert not seen.other(item.key, item.content)
     assert not seen.claim(item.key, item.former)
 print(resident() - before)
 """

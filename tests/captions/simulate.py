@@ -94,12 +94,12 @@ def run(seed: int) -> Ran:
 
 def main(batches: int) -> None:
     runs = [run(seed) for seed in range(batches)]
+    refused = sum(each.refused for each in runs)
+    stopped = sum(each.answered < each.pictures for each in runs) - refused
     over = [each for each in runs if each.excess > 1e-9]
-    print(f"{batches} batches, {sum(each.refused for each in runs)} refused beforehand,", end=" ")
-    print(f"{sum(each.answered < each.pictures for each in runs)} stopped before their end")
-    worst = max((each.excess / each.max_usd for each in over), default=0.0)
-    print(f"{len(over)} cost more than max_usd, by {worst:.0%} at most, all in flight:", end=" ")
-    print(all(each.excess <= each.in_flight + 1e-9 for each in runs))
+    beyond = sum(each.excess > each.in_flight + 1e-9 for each in runs)
+    print(f"{batches} batches: {refused} refused beforehand, {stopped} stopped before their end")
+    print(f"{len(over)} ended above max_usd, {beyond} by more than what was in flight")
 
 
 if __name__ == "__main__":

@@ -55,13 +55,20 @@ def test_any_text_can_be_judged(text: str, prompt: str) -> None:
         assert found == ("empty",) or "empty" not in found
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("prompt", [ASKED, "Transcribe the text."])
 @pytest.mark.parametrize(
-    "text",
-    ["(" * 60_000, "a " * 60_000, '"' * 60_001, "I can't " * 9000, "我" * 60_000, "[[1," * 20_000,
-     " ".join(map(str, range(30_000))), "<|" * 30_000, "the image " * 9000],
+    "unit",
+    ["(", "a ", '"', "I can't ", "我", "[[1,", "<|", "the image ", "#", "\n", ". ", "a\n", ".)", "1 ",
+     "ab. ", "- x\n", "\u2019", "sorry ", "###\n", "「", "é", "a.b"],
 )  # fmt: skip
-def test_a_hostile_text_is_judged_in_time(text: str) -> None:
-    flags(ivl.Answer(text, ASKED, language="en"))  # the suite's own limit ends what takes too long
+def test_a_hostile_text_is_judged_in_time(unit: str, prompt: str) -> None:
+    # What grows with the square of the length takes more than a minute here.
+    answer = ivl.Answer("a" + unit * 20_000 + "\n\nx", prompt, language="en")
+    flags(answer)
+    for preset in ivl.PRESETS.values():
+        preset.checked(answer)
+        preset.finish(answer.text)
 
 
 class NoColour:

@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 from internvl_modal.models.support import READERS
-from tests.conformance.environment import HERE, NEW, OLD
+from tests.conformance.environment import NEW, OLD
 from tests.environments import ensure
 
 
 def source(version: str, path: str) -> str:
-    python = ensure(f"lmdeploy-{version}", HERE / f"requirements-{version}.txt")
+    python = ensure(f"lmdeploy-{version}")
     (found,) = python.parents[1].glob(f"lib/python*/site-packages/lmdeploy/{path}")
     return Path(found).read_text()
 

@@ -71,7 +71,8 @@ class TestAgainstTheRuntime:
         picture = machine.home / "path" / "to" / "your" / "image.jpg"
         picture.parent.mkdir(parents=True)
         Image.new("RGB", (640, 480), "red").save(picture)
-        hub = {**machine.plane.host.environment, "PYTHONWARNINGS": ""}
+        endpoint = machine.plane.host.environment["HF_ENDPOINT"]
+        hub = {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "", "PYTHONWARNINGS": ""}
         environment = {n: value for n, value in machine.environment.items() if value} | hub
         done = performed("from-the-seed.md", environment, machine.home)
         assert done.returncode == 0, done.stdout + done.stderr + log(machine.plane)

@@ -103,6 +103,22 @@ class TestStreams:
         asyncio.run(run())
         self.wait_until_free(tiled_engine)
 
+    def test_a_plain_answer_that_nobody_waits_for(self, tiled_engine: Engine) -> None:
+        async def run() -> None:
+            async with ivl.AsyncClient(
+                base_url=tiled_engine.url, api_key=tiled_engine.key
+            ) as client:
+                answer = client.describe(photograph(200, 200), "c", max_tokens=7000)
+                task = asyncio.create_task(answer)
+                while not await asyncio.to_thread(tiled_engine.written):
+                    assert not task.done()
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+
+        asyncio.run(run())
+        self.wait_until_free(tiled_engine)
+
     def wait_until_free(self, engine: Engine) -> None:
         """Free long before all of the 7,000 tokens are written."""
         while (written := engine.written()) is not None:

@@ -37,7 +37,7 @@ def block(name: str) -> str:
 
 
 def run(code: str, url: str, *more: str) -> str:
-    python = ensure("scale", HERE / "requirements.txt")
+    python = ensure("scale")
     # The package with its entry points, from here: nothing is built or fetched for it.
     (known,) = Path(str(distribution("internvl-modal").locate_file(""))).glob(
         "internvl_modal-*.dist-info"

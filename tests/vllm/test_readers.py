@@ -11,7 +11,7 @@ from tests.environments import ensure
 
 
 def source(path: str) -> str:
-    python = ensure("vllm", Path(__file__).parent / "requirements.txt")
+    python = ensure("vllm")
     (found,) = python.parents[1].glob(f"lib/python*/site-packages/vllm/{path}")
     return Path(found).read_text()
 

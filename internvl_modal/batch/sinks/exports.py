@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from internvl_modal.batch.key_table import KeyTable
 from internvl_modal.batch.outcome import FIELDS, Outcome, key_hash
 from internvl_modal.batch.sinks.files import check_regular, full, replacing
 from internvl_modal.batch.sinks.jsonl import JsonLines
@@ -87,11 +88,11 @@ class Exported(JsonLines):
 
 def last_lines(journal: Path, run: str | None = None) -> Iterator[Line]:
     """The lines, of one run or of all; where a prompt has changed, only a key's last one."""
-    wanted: dict[int, int] = {}
+    wanted = KeyTable(1)
     for number, line in enumerate(read_lines(journal)):
-        wanted[_mark(line)] = number
+        wanted.put(_mark(line), number)
     for number, line in enumerate(read_lines(journal)):
-        if wanted[_mark(line)] == number and run in (None, line.run):
+        if wanted.get(_mark(line)) == (number,) and run in (None, line.run):
             yield line
 
 

@@ -100,7 +100,7 @@ class Shards(JsonLines):
         path = self._finished(number)
         return path.with_name(f".{path.name}.open")
 
-    def _go_on(self, end: int) -> None:
+    def _go_on(self, end: int) -> BinaryIO:
         """Open the shard under way at its end as the journal has it; raises ConfigError."""
         path = self._under_way(self._number)
         with full(path):
@@ -115,17 +115,19 @@ class Shards(JsonLines):
             shard.truncate(end)
             shard.seek(end)
         self._shard, self._end = shard, end
+        return shard
 
     def _put(self, outcome: Outcome, document: dict[str, object]) -> None:
         """Add a picture with its text and its line to the shard."""
-        if self._shard is None:
+        shard = self._shard
+        if shard is None:
             if os.path.lexists(self._finished(self._number)):
                 raise ConfigError(
                     f"{self._finished(self._number)} is there and was not made by this batch",
                     hint="choose another out=",
                 )
             self._under_way(self._number).unlink(missing_ok=True)
-            self._go_on(0)
+            shard = self._go_on(0)
         pictures = self._read(outcome)
         # Readers cut names at the first dot, and tell pictures apart by what is before it.
         stem = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(outcome.key).stem)[-80:]
@@ -137,12 +139,11 @@ class Shards(JsonLines):
             for number, (data, ending) in zip(numbers, pictures, strict=True)
         ]
         text = (outcome.text or "").encode("utf-8", "replace")
-        assert self._shard is not None
         with full(self._path):
             for suffix, data in (*members, ("txt", text), ("json", encode(document))):
-                self._shard.write(_member(f"{name}.{suffix}", data))
+                shard.write(_member(f"{name}.{suffix}", data))
         self._rows += 1
-        self._end = self._shard.tell()
+        self._end = shard.tell()
         document |= {"shard": self._number, "end": self._end}
 
     def _finish(self) -> None:

@@ -13,6 +13,9 @@ WORDS = 4
 """Of one tag."""
 
 
+_NUMBERED = re.compile(r"^[\s\-*•#]*(?:\d+[.)])?\s*")
+
+
 def tags_of(text: str) -> list[str]:
     """The tags of an answer, each once, whatever divides them.
 
@@ -20,7 +23,8 @@ def tags_of(text: str) -> list[str]:
     ['red car', 'street']
     """
     parts = re.split(r"[,;\n，、]+", text)
-    names = (re.sub(r"^[\s\-*•#]*(?:\d+[.)])?\s*|[\s.*]+$", "", part).lower() for part in parts)
+    # Their ends by ``rstrip``: a pattern would look for the end at every dot.
+    names = (_NUMBERED.sub("", part).rstrip(" \t\r.*").lower() for part in parts)
     return list(dict.fromkeys(filter(None, names)))
 
 

@@ -61,6 +61,11 @@ class Dialect:
     """The field's name; transformers' and vLLM's by default."""
     headers: ClassVar[Mapping[str, str]] = {}
     """Sent with every request for an answer."""
+    as_stream: ClassVar[bool] = False
+    """Whether whole answers, too, are asked for as a stream.
+
+    For a server that writes an answer to its end though nobody waits for it, and a stream not.
+    """
     most_stops: ClassVar[int | None] = 4
     """Stop strings that a request may hold; the client looks for all of them by itself.
 

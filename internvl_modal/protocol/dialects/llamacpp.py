@@ -16,6 +16,7 @@ class LlamaCpp(Dialect):
     rule = "llama.cpp"
     greedy: ClassVar = {"top_k": 1}
     repetition = "repeat_penalty"
+    as_stream = True
     most_stops = None
     parameters: ClassVar = {
         name: name

@@ -30,7 +30,7 @@ needs_packages = [
     pytest.mark.timeout(600),
     pytest.mark.skipif(
         os.environ.get(ENABLED) != "1",
-        reason=f"needs s3fs, gcsfs and moto (300 MB installed once): set {ENABLED}=1",
+        reason=f"needs s3fs, gcsfs and moto (430 MB installed once): set {ENABLED}=1",
     ),
 ]
 
