@@ -31,8 +31,6 @@ EXTRAS = {
     "schema": "jsonschema",
     "datasets": "datasets",
     "plot": "matplotlib",
-    "datasets": "datasets",
-    "schema": "jsonschema",
     "socks": "aiohttp-socks",
     "remote": "fsspec",
     "pdf": "pypdfium2",
