@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import sys
 from contextlib import nullcontext, suppress
@@ -42,6 +43,7 @@ class _Command(typer.core.TyperCommand):
     """Has its errors told in its own flags, and names of variables checked before it runs."""
 
     def invoke(self, ctx: Any) -> Any:
+        logging.basicConfig(format="%(message)s", level=logging.WARNING)  # on standard error
         remember(self.params, ctx.params)
         for line in misspelt_variables():
             say(f"warning: {line}", err=True)

@@ -65,7 +65,7 @@ def _is_every_address(host: str) -> bool:
 
 def _log_requests() -> None:
     """A line on standard error for each request, and what the package itself has to say."""
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     logging.getLogger("internvl_modal").setLevel(logging.INFO)
 
 
