@@ -8,10 +8,14 @@ Importing this package loads nothing heavy; each name below is loaded when it is
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from internvl_modal import errors
+
+# Quiet unless the program sets logging up; otherwise Python prints warnings on standard error.
+logging.getLogger("internvl_modal").addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
     from internvl_modal.backends.endpoint import EndpointBackend as EndpointBackend

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
@@ -101,6 +102,31 @@ def _variables() -> dict[str, str]:
             if value and (field := fields.get(name.lower())):
                 said[field] = value
     return said
+
+
+def source_of(field: str) -> str:
+    """Where ``field`` is set, "the environment" or ".env"; empty where it is not."""
+    name = variable_name(field).lower()
+    for source, place in ((os.environ, "the environment"), (_env_file(), ".env")):
+        if any(value and each.lower() == name for each, value in source.items()):
+            return place
+    return ""
+
+
+def misspelt(others: Iterable[str] = ()) -> list[tuple[str, str, str]]:
+    """Variables of ours that nobody reads: name, where it is set, and the near name or "".
+
+    ``others`` are read by somebody else than ``Settings``; those of our tests are passed over.
+    """
+    known = [*map(variable_name, Settings.model_fields), *others]
+    found = []
+    for source, place in ((os.environ, "the environment"), (_env_file(), ".env")):
+        for name in source:
+            upper = name.upper()
+            if upper.startswith(PREFIX) and upper not in known and "_TEST_" not in upper:
+                near = get_close_matches(upper, known, n=1, cutoff=0.8)
+                found.append((name, place, near[0] if near else ""))
+    return found
 
 
 def _env_file() -> Mapping[str, str | None]:

@@ -76,7 +76,8 @@ def cli_page() -> str:
         "`python -m internvl_modal` is the same command. It ends with 0 when all went well, with 1 "
         "when a description, a check or a deployment failed, and with 2 when the command itself "
         "is wrong. Errors go to standard error, on one line; with `--json` they are JSON on "
-        "standard output.",
+        'standard output. With `eval "$(internvl-modal complete bash)"` in `~/.bashrc` the shell '
+        "completes commands and options; zsh, fish and PowerShell take the same.",
     ]
     for command in commands():
         name = " ".join(("internvl-modal", *command))

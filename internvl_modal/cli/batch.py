@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from internvl_modal.cli.batch_flags import Flags, options_of, taking
+from internvl_modal.cli.batch_flags import Flags, options_of
 from internvl_modal.cli.common import say
+from internvl_modal.cli.taking import taking
 from internvl_modal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["batch"]
 
 
-@taking
+@taking(Flags)
 def batch(flags: Flags) -> int:
     """Describe many pictures; run it again to go on where it stopped. Exit code 1: some failed."""
     # The other arguments mean nothing then: no client is made and nothing is asked.

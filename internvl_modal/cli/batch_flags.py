@@ -1,24 +1,22 @@
 """The flags of ``internvl-modal batch``, a line each, and the options that they mean.
 
-A class and no signature: a function of forty parameters cannot be read. typer sees the signature
-that is made of it.
+A class and no signature, see ``taking``.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, get_type_hints
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
 from internvl_modal.cli.presets import lora_or
 from internvl_modal.errors import ConfigError
 
-__all__ = ["Flags", "options_of", "taking"]
+__all__ = ["Flags", "options_of"]
 
 Text: TypeAlias = str | None
 Number: TypeAlias = int | None
@@ -43,12 +41,18 @@ class Flags:
     ] = None
     out: Annotated[
         Text,
-        _option("A .jsonl, .parquet, .csv, .dataset, NAME-%06d.tar, or a folder/ of texts."),
+        _option(
+            "A .jsonl, .parquet, .csv, .dataset, NAME-%06d.tar, or a folder/ of texts.",
+            "--out",
+            "-o",
+        ),
     ] = None
     status: Annotated[
         Path | None, _option("Only say what this .jsonl, .csv, .dataset or folder of texts holds.")
     ] = None
-    prompt: Annotated[Text, _option("What to ask; {NAME} is a column of a table.")] = None
+    prompt: Annotated[
+        Text, _option("What to ask; {NAME} is a column of a table.", "--prompt", "-p")
+    ] = None
     prompt_column: Annotated[Text, _option("Column that holds the prompts.")] = None
     prompts: Annotated[Texts, _option("NAME=PROMPT, for several prompts a picture.")] = None
     schema: Annotated[Text, _option("MODULE:MODEL or FILE.py:MODEL of pydantic, or a .json.")] = (
@@ -86,7 +90,7 @@ class Flags:
     base_url: Annotated[
         Texts, _option("URL of an OpenAI-compatible server; again for more of one model.")
     ] = None
-    model: Annotated[Text, _option("Model there.")] = None
+    model: Annotated[Text, _option("Model there.", "--model", "-m")] = None
     detail: Annotated[Text, _option("low, medium, high, auto or a tile count 1-40.")] = None
     max_tokens: Annotated[Number, _option("Most tokens to write.")] = None
     temperature: Annotated[float | None, _option("0 (greedy) to 2.")] = None
@@ -98,25 +102,6 @@ _NOT_OPTIONS = (
     "tokens",
 )  # fmt: skip
 """What does not go to ``describe_many`` by its own name."""
-
-
-def taking(command: Callable[[Flags], int]) -> Callable[..., int]:
-    """``command`` as typer wants it: with a parameter for each of the flags."""
-
-    def called(**given: Any) -> int:
-        flags = Flags()
-        vars(flags).update(given)
-        return command(flags)
-
-    hints = get_type_hints(Flags, include_extras=True)
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [
-        inspect.Parameter(name, keyword, default=getattr(Flags, name), annotation=hint)
-        for name, hint in hints.items()
-    ]
-    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    called.__name__, called.__doc__ = command.__name__, command.__doc__
-    return called
 
 
 def options_of(flags: Flags) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import sys
 from contextlib import nullcontext, suppress
@@ -16,7 +17,12 @@ from typing import Annotated, Any
 
 import typer
 
+from internvl_modal.cli.wording import remember, spoken
 from internvl_modal.errors import ConfigError, InternVLError
+
+_PREFIX = "INTERNVL_MODAL_"
+_OTHERS = ("INTERNVL_MODAL_WEIGHTS_ROOT",)
+"""Variables that are no settings: this one is for a Volume that is mounted."""
 
 Backend = Annotated[str | None, typer.Option(help="local, endpoint, lmdeploy, modal or a URL.")]
 
@@ -25,11 +31,48 @@ BaseUrl = Annotated[str | None, typer.Option(help="URL of an OpenAI-compatible s
 
 
 Model = Annotated[
-    str | None, typer.Option(help="Model there; 'demo' needs no download (local backend).")
+    str | None,
+    typer.Option("--model", "-m", help="Model there; 'demo' needs no download (local backend)."),
 ]
 
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line, errors too.")]
+
+
+class _Command(typer.core.TyperCommand):
+    """Has its errors told in its own flags, and names of variables checked before it runs."""
+
+    def invoke(self, ctx: Any) -> Any:
+        logging.basicConfig(format="%(message)s", level=logging.WARNING)  # on standard error
+        remember(self.params, ctx.params)
+        for line in misspelt_variables():
+            say(f"warning: {line}", err=True)
+        return super().invoke(ctx)
+
+
+class _App(typer.Typer):
+    def command(self, name: str | None = None, **more: Any) -> Any:
+        return super().command(name, **{"cls": _Command, **more})
+
+
+def misspelt_variables() -> list[str]:
+    """What is wrong with the names of variables; nothing is imported where there are none."""
+    file = Path(".env")
+    lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
+    if not any(_PREFIX in name.upper() for name in (*os.environ, *lines)):
+        return []
+    from internvl_modal.settings import misspelt
+
+    found = misspelt(_OTHERS)
+    if any(f"{_PREFIX}DEPLOY_" in name.upper() for name, _, _ in found):
+        from internvl_modal.deployment.options import PREFIX, DeployOptions
+
+        deploying = [PREFIX + name.upper() for name in DeployOptions.model_fields]
+        found = misspelt((*_OTHERS, *deploying))
+    return [
+        f"{name}, from {place}, is no setting{f'; did you mean {near}?' if near else ''}"
+        for name, place, near in found
+    ]
 
 
 def typer_app(help_text: str, **more: Any) -> typer.Typer:
@@ -37,7 +80,7 @@ def typer_app(help_text: str, **more: Any) -> typer.Typer:
 
     In plain text: importing rich takes twice as long as everything else that ``--help`` needs.
     """
-    return typer.Typer(help=help_text, no_args_is_help=True, rich_markup_mode=None, **more)
+    return _App(help=help_text, no_args_is_help=True, rich_markup_mode=None, **more)
 
 
 def mend_console() -> None:
@@ -101,7 +144,9 @@ def misused(error: Any) -> int:
 
 def fail(error: InternVLError) -> int:
     """Print ``error`` on one line; return its exit code."""
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    message, hint = spoken(error)
+    told = str(InternVLError(message, hint=hint))
+    print(f"error: {' '.join(told.split())}", file=sys.stderr)
     return exit_code(error)
 
 
@@ -115,9 +160,10 @@ def exit_code(error: InternVLError) -> int:
 
 def error_document(error: InternVLError) -> dict[str, object]:
     """An error for a program to read."""
+    message, hint = spoken(error)
     return {
         "type": type(error).__name__,
-        "message": error.message,
-        "hint": error.hint,
+        "message": message,
+        "hint": hint,
         "retryable": error.retryable,
     }

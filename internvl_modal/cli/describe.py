@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any
-
-import typer
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
 
 import internvl_modal
 from internvl_modal.cli.common import (
@@ -21,7 +20,8 @@ from internvl_modal.cli.common import (
     exit_code,
     fail,
 )
-from internvl_modal.cli.presets import lora_or
+from internvl_modal.cli.describe_flags import Flags, options_of
+from internvl_modal.cli.taking import taking
 from internvl_modal.errors import ConfigError, InternVLError, WeightsError
 
 
@@ -33,55 +33,53 @@ def _client(
         yield client
 
 
-def describe(
-    images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Files or URLs; - is standard input.")
-    ],
-    prompt: Annotated[str | None, typer.Option(help="What to ask.")] = None,
-    model: Model = None,
-    backend: Backend = None,
-    base_url: BaseUrl = None,
-    detail: Annotated[
-        str | None, typer.Option(help="low, medium, high, auto or a tile count 1-40.")
-    ] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Most tokens to write.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 (greedy) to 2.")] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="alt-text, caption, dense, tags, ocr or lora.")
-    ] = None,
-    trigger: Annotated[str | None, typer.Option(help="Trigger word, of --preset lora.")] = None,
-    leave_out: Annotated[
-        list[str] | None, typer.Option(help="What not to name, of --preset lora.")
-    ] = None,
-    tokens: Annotated[int | None, typer.Option(help="75 or 512, of --preset lora.")] = None,
-    allow_private_urls: Annotated[
-        bool, typer.Option("--allow-private-urls", help="Fetch from private addresses too.")
-    ] = False,
-    stream: Annotated[bool, typer.Option("--stream", help="Print the text as it comes.")] = False,
-    as_json: Json = False,
-) -> int:
+@taking(Flags)
+def describe(flags: Flags) -> int:
     """Describe pictures, one after the other. A bad one does not stop the rest."""
     check_output()
-    level = int(detail) if detail is not None and detail.isdecimal() else detail
-    given = {"detail": level, "max_tokens": max_tokens, "temperature": temperature}
-    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    options["allow_private_urls"] = allow_private_urls
-    # Before the backend starts: a typo should not cost a download or a GPU's start.
-    internvl_modal.DescribeOptions.parse(options)  # type: ignore[arg-type] # checked there
-    from internvl_modal.captions.presets.registry import preset_of
-
-    if chosen := preset_of(lora_or(preset, trigger, leave_out, tokens)):
-        if stream:
-            raise ConfigError("--preset and --stream", hint="a preset judges whole answers")
-        options["preset"] = chosen
-    with _client(backend, base_url, model) as client:
+    images, options = flags.images, options_of(flags)
+    if flags.stream and "preset" in options:
+        raise ConfigError("--preset and --stream", hint="a preset judges whole answers")
+    with _into(flags.out), _client(flags.backend, flags.base_url, flags.model) as client:
         # The worst of the exit codes; each picture is done before the next is begun.
         return max(
             _describe_one(
-                client, image, prompt, options, stream=stream, as_json=as_json, many=len(images) > 1
+                client,
+                image,
+                flags.prompt,
+                options,
+                stream=flags.stream,
+                as_json=flags.as_json,
+                many=len(images) > 1,
             )
             for image in images
         )
+
+
+@contextmanager
+def _into(out: Path | None) -> Iterator[None]:
+    """Have what is printed in ``out``, which stays as it was where nothing is; raises ConfigError.
+
+    Under another name until the end, so that a program that looks for it finds it whole.
+    """
+    if out is None:
+        yield
+        return
+    if out.is_dir():
+        raise ConfigError(f"--out {out} is a folder", hint="name a file; folders are for batch")
+    part = out.with_name(f".{out.name}.part")
+    try:
+        file = part.open("w", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--out {out}: {error.strerror}", hint="name another place") from error
+    try:
+        with file, redirect_stdout(file):
+            yield
+    finally:
+        if part.stat().st_size:
+            part.replace(out)
+        else:
+            part.unlink()
 
 
 def _describe_one(

@@ -36,6 +36,7 @@ EXTRAS = {
     "pdf": "pypdfium2",
     "fast": "opencv-python-headless",
     "openai": "openai",
+    "otel": "opentelemetry-api",
     "lmdeploy": "lmdeploy",
 }
 """The one package of each extra that tells whether it is installed."""

@@ -13,7 +13,7 @@ __all__ = ["gallery"]
 def gallery(
     captions: Annotated[Path, typer.Argument(help="A .jsonl, or a folder of texts, of a batch.")],
     out: Annotated[
-        Path | None, typer.Option(help="The page; a .html beside it if left out.")
+        Path | None, typer.Option("--out", "-o", help="The page; a .html beside it if left out.")
     ] = None,
     pictures: Annotated[Path | None, typer.Option(help="Folder that the keys start at.")] = None,
 ) -> int:

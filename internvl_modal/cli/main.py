@@ -13,7 +13,17 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import internvl_modal
-from internvl_modal.cli import batch, deploy, describe, doctor, gallery, plan, serve, weights
+from internvl_modal.cli import (
+    batch,
+    complete,
+    deploy,
+    describe,
+    doctor,
+    gallery,
+    plan,
+    serve,
+    weights,
+)
 from internvl_modal.cli.common import fail, failed, mend_console, misused, typer_app
 from internvl_modal.errors import InternVLError, WeightsInterruptedError
 
@@ -42,9 +52,13 @@ app = typer_app(
 def main() -> NoReturn:
     """Run the command; any error of ours is one line on standard error."""
     mend_console()
+    if complete.COMPLETE in os.environ:
+        from typer.completion import completion_init  # type: ignore[attr-defined]
+
+        completion_init()
     try:
         # Otherwise click would end the process itself, and turn our errors into tracebacks.
-        code = app(standalone_mode=False) or 0
+        code = app(prog_name="internvl-modal", standalone_mode=False) or 0
     except InternVLError as error:
         code = failed(error)
     except typer.Exit as stop:
@@ -98,6 +112,7 @@ for command in (
     deploy.stop,
     deploy.connect,
     serve.serve,
+    complete.complete,
 ):
     app.command()(command)
 app.add_typer(weights.app, name="weights")

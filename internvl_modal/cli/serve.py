@@ -15,7 +15,7 @@ from internvl_modal.errors import ConfigError, MissingExtraError
 
 def serve(
     backend: Annotated[str | None, typer.Option(help="local, lmdeploy, modal or a URL.")] = None,
-    model: Annotated[str | None, typer.Option(help="Model to serve.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Model to serve.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
 ) -> None:
@@ -65,7 +65,7 @@ def _is_every_address(host: str) -> bool:
 
 def _log_requests() -> None:
     """A line on standard error for each request, and what the package itself has to say."""
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     logging.getLogger("internvl_modal").setLevel(logging.INFO)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -17,6 +18,7 @@ from internvl_modal._utils.lazy_module import LazyModule
 from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.errors import ConfigError, EngineError
 from internvl_modal.flows.core import Opened
+from internvl_modal.flows.spans import ChatSpan, chat_span
 from internvl_modal.flows.steps import Flow
 from internvl_modal.schema.results import Description, Timings
 from internvl_modal.transport.exchange import Exchanged
@@ -39,6 +41,7 @@ class _Collected:
         self._opened: Opened | None = None
         self._description: Description | None = None
         self._first: float | None = None
+        self._span: ChatSpan
         self._closed = self._ended = False
 
     def logprobs(self) -> dict[str, list[object] | None] | None:
@@ -80,7 +83,9 @@ class _Collected:
         del chunk  # it may repeat a key, and whoever keeps an error may keep variables
         with translated(opened.step):
             for text in pieces:
-                self._first = self._first or time.monotonic()
+                if self._first is None:
+                    self._first = time.monotonic()
+                    self._span.first_token()
                 yield text
 
     def _finish(self, opened: Opened, begun: Exchanged[str | None]) -> None:
@@ -95,6 +100,7 @@ class _Collected:
         with translated(opened.step):
             found = opened.collected.finish()
         self._description = found.model_copy(update={"timings": timings})
+        self._span.answered(self._description)
 
 
 @short_errors
@@ -116,7 +122,12 @@ class Stream(_Collected):
 
     def __iter__(self) -> Iterator[str]:
         opened = self._run(self._take())
+        with chat_span(opened.call, opened.begun, opened.prepared) as self._span:
+            yield from self._read(opened)
+
+    def _read(self, opened: Opened) -> Iterator[str]:
         self._under_way = stream = self._transport.stream(opened.step)
+        self._span.done("send")
         opened.collected.request_id = stream.begun.value
         try:
             # The server may keep the connection open after its last event.
@@ -164,7 +175,14 @@ class AsyncStream(_Collected):
 
     async def __aiter__(self) -> AsyncGenerator[str, None]:
         opened = self._opened = await self._run(self._take())
+        with chat_span(opened.call, opened.begun, opened.prepared) as self._span:
+            async with aclosing(self._read(opened)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    async def _read(self, opened: Opened) -> AsyncGenerator[str, None]:
         self._under_way = stream = await self._transport.stream(opened.step)
+        self._span.done("send")
         opened.collected.request_id = stream.begun.value
         try:
             while not opened.collected.done and not self._ended:

@@ -65,6 +65,7 @@ class Asked(NamedTuple):
 class Opened(NamedTuple):
     """A streamed call: the step that opens it and what collects its chunks."""
 
+    call: ChatCall
     step: Exchange[str | None]
     collected: CompletionStream
     begun: float
@@ -188,7 +189,7 @@ class Core:
         call, deadline, prepared = yield from self.asked(messages, options, relayed=relayed)
         request, collected = chat_request(call, stream=True), CompletionStream(call)
         step = exchange_of(call, request, collected.opened, deadline, stream=collected)
-        return Opened(step, collected, begun, prepared)
+        return Opened(call, step, collected, begun, prepared)
 
     @property
     def endpoint(self) -> Endpoint | None:

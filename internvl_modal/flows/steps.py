@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from internvl_modal.errors import ConfigError
+from internvl_modal.flows.spans import chat_span
 from internvl_modal.protocol.call import ChatCall
 from internvl_modal.protocol.chat_request import answer_bytes, chat_request
 from internvl_modal.protocol.completion import decode_completion
@@ -85,21 +86,36 @@ def events_step(
     return replace(step, most=answer_bytes(call, stream=True), events=True)
 
 
-def timed(sent: Exchanged[Description], begun: float, prepared: float) -> Description:
+def timed(done: Exchanged[Description], begun: float, prepared: float) -> Description:
     """What was sent, with its timings: ``begun`` in monotonic seconds, ``prepared`` in seconds."""
     timings = Timings(
         prepare=prepared,
         total=time.monotonic() - begun,
-        attempts=sent.attempts,
-        resent=sent.resent,
+        attempts=done.attempts,
+        resent=done.resent,
     )
-    return sent.value.model_copy(update={"timings": timings})
+    return done.value.model_copy(update={"timings": timings})
 
 
 def described(call: ChatCall, deadline: float, begun: float, prepared: float) -> Flow[Description]:
     """Ask ``call`` once; see ``timed``."""
-    sent: Exchanged[Description] = yield chat_step(call, deadline)
-    return timed(sent, begun, prepared)
+    return timed((yield from sent(call, deadline, None, begun, prepared)), begun, prepared)
+
+
+def sent(
+    call: ChatCall,
+    deadline: float,
+    schema: Json | None = None,
+    begun: float | None = None,
+    prepared: float = 0.0,
+) -> Flow[Exchanged[Description]]:
+    """Perform ``chat_step``, traced: from ``begun``, monotonic seconds, or else from now on."""
+    since = time.monotonic() if begun is None else begun
+    with chat_span(call, since, prepared) as span:
+        done: Exchanged[Description] = yield chat_step(call, deadline, schema)
+        span.done("wait")
+        span.answered(done.value)
+    return done
 
 
 def drive(flow: Flow[T], perform: Callable[[Exchange[Any]], Exchanged[Any]]) -> T:

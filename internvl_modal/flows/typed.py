@@ -13,7 +13,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from internvl_modal.errors import EngineError, RequestRejectedError
-from internvl_modal.flows.steps import Blocking, Flow, chat_step
+from internvl_modal.flows.steps import Blocking, Flow, sent
 from internvl_modal.protocol import structured_output
 from internvl_modal.protocol.answer_warnings import cut_off
 from internvl_modal.protocol.call import ChatCall
@@ -80,18 +80,17 @@ class TypedAnswers:
     def _held(self, call: ChatCall, deadline: float, schema: Json) -> Flow[Description]:
         """Ask with the schema where the server may take it; again without it if it does not."""
         known, key = call.capabilities.json_schema, json.dumps(schema, sort_keys=True)
-        sent: Exchanged[Description]
+        done: Exchanged[Description]
         if known is not False and not self._refused & {"", key}:
             try:
-                sent = yield chat_step(call, deadline, schema)
-                return sent.value
+                return (yield from sent(call, deadline, schema)).value
             except (RequestRejectedError, EngineError) as error:
                 if error.status not in _REFUSALS and not _SCHEMA_WORDS.search(error.message):
                     raise
-            sent = yield chat_step(call, deadline)
+            done = yield from sent(call, deadline)
             # A server that is known to take schemas has refused this one; one of which nothing is
             # known does not take any. Both are remembered, so that it is asked in vain only once.
             self._refused.add(key if known else "")  # it was the schema, since this is answered
         else:
-            sent = yield chat_step(call, deadline)
-        return sent.value
+            done = yield from sent(call, deadline)
+        return done.value
