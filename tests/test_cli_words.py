@@ -192,3 +192,21 @@ def test_a_bash_completes(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.split() == ["--top-p", "--top-k"]
+
+
+def test_a_fault_is_a_line_and_no_traceback() -> None:
+    code = (
+        "import sys\n"
+        "import internvl_modal\n"
+        "from internvl_modal.cli.main import main\n"
+        "def broken(*args, **kwargs): raise RuntimeError('oh no')\n"
+        "internvl_modal.plan = broken\n"
+        "sys.argv = ['internvl-modal', 'plan', 'internvl2_5-8b']\n"
+        "main()\n"
+    )
+    for flags, traceback in (((), False), (("-X", "dev"), True)):
+        run = [sys.executable, *flags, "-W", "ignore", "-c", code]
+        done = subprocess.run(run, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert ("Traceback" in done.stderr) is traceback
+        assert "RuntimeError: oh no" in done.stderr

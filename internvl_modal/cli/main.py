@@ -70,17 +70,25 @@ def main() -> NoReturn:
         code = 130
     except OSError as error:
         # ``| head`` closes the pipe: no fault, and no message.
-        if error.errno not in (errno.ENOSPC, errno.EPIPE):
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushed again at the end
-        full = InternVLError(f"cannot write: {error}", hint="make room")
-        code = fail(full) if error.errno == errno.ENOSPC else 1
-    except Exception as error:
+        if error.errno in (errno.ENOSPC, errno.EPIPE):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushed at the end
+            full = InternVLError(f"cannot write: {error}", hint="make room")
+            code = fail(full) if error.errno == errno.ENOSPC else 1
+        else:
+            code = _fault(error)
+    except Exception as error:  # noqa: BLE001 - the last place to say it in a line
         # By its method and not by its class: typer may bring a click of its own.
-        if not hasattr(error, "format_message"):  # of click's, for wrong usage
-            raise
-        code = misused(error)
+        wrong_usage = hasattr(error, "format_message")  # click's
+        code = misused(error) if wrong_usage else _fault(error)
     sys.exit(code)
+
+
+def _fault(error: Exception) -> int:
+    """Say what should not have happened; ``python -X dev`` shows where."""
+    if sys.flags.dev_mode:
+        raise error
+    hint = "a fault of this program; python -X dev -m internvl_modal ... shows where it is"
+    return fail(InternVLError(f"unexpected {type(error).__name__}: {error}", hint=hint))
 
 
 def _version(wanted: bool) -> None:
