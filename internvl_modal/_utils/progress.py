@@ -7,6 +7,7 @@ progress are the callers' own and only passed through here.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
@@ -63,7 +64,10 @@ class Bar(Generic[P_contra]):
         forms: tuple[str, str] | None = None,
         **bar: Any,
     ) -> None:
-        from tqdm.auto import tqdm
+        with warnings.catch_warnings():
+            # In a notebook without ipywidgets, where it falls back to a bar of text.
+            warnings.filterwarnings("ignore", "IProgress not found")
+            from tqdm.auto import tqdm
 
         self._total = total if callable(total) else None
         self._forms = forms

@@ -38,7 +38,7 @@ _LAST = (
 
 def journal_of(path: Path) -> Path:
     """Where the lines are of which ``path`` is made."""
-    return path.with_name(f".{path.name}.journal.jsonl")
+    return path.parent / f".{path.name}.journal.jsonl"  # a folder such as "." has no name
 
 
 class Exported(JsonLines):
