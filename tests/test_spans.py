@@ -27,11 +27,13 @@ EXPORTER = InMemorySpanExporter()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def provider() -> None:
-    """OpenTelemetry takes one for a process."""
+def provider() -> Iterator[None]:
+    """OpenTelemetry takes one for a process; it keeps nothing of the tests after these."""
     made = TracerProvider()
     made.add_span_processor(SimpleSpanProcessor(EXPORTER))
     trace.set_tracer_provider(made)
+    yield
+    made.shutdown()
 
 
 @pytest.fixture
