@@ -26,4 +26,4 @@ def complete(
     """
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
-    print(get_completion_script(prog_name="internvl-modal", complete_var=COMPLETE, shell=shell))
+    print(get_completion_script(prog_name="internvl-modal", complete_var=COMPLETE, shell=shell))  # nosec B604  # its name

@@ -20,7 +20,7 @@ _TWICE = re.compile(r"\bset (\w+) or set \1\b")
 _VARIABLES = {
     "api_key": "INTERNVL_MODAL_API_KEY",
     "timeout": "INTERNVL_MODAL_TIMEOUT",
-    "token": "HF_TOKEN",
+    "token": "HF_TOKEN",  # nosec B105  # a name
     "endpoint": "HF_ENDPOINT",
 }
 """Arguments that are no flag: a key in a command would be in the history and in ``ps``."""
