@@ -377,7 +377,7 @@ def test_a_server_that_is_gone_is_told_without_its_address() -> None:
 def test_the_client_is_closed_by_whoever_opened_it(loopback: Loopback) -> None:
     backend = Counting(loopback.url)
     client = AsyncClient(backend)
-    with serving(create_app(client, api_key=KEY)) as url:
+    with serving(create_app(client, api_key=KEY), closing=False) as url:
         answer = httpx.post(f"{url}/v1/chat/completions", json=CHAT, headers=BEARER, timeout=60)
         assert answer.status_code == 200
     assert backend.stopped == 0

@@ -65,6 +65,7 @@ def create_app(
 
     app = _empty_app(model)
     app.state.telling = Telling(client, key)
+    app.state.client = client  # for whoever runs the app, to close it in the loop that used it
     guests = app.state.guests = Guests()
     limits = Limits(max_body, max_requests, body_timeout)
     # Added first, so inside: what it refuses is counted and gets an id from ``Observed``.
