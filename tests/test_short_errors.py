@@ -80,6 +80,16 @@ def test_the_cause_is_kept_and_the_whole_is_logged(caplog: pytest.LogCaptureFixt
     assert record.exc_info[1] is caught.value
 
 
+def test_no_argument_stays_in_a_frame_that_is_shown() -> None:
+    with pytest.raises(ivl.ConfigError) as caught:
+        ivl.Client("nonsense", api_key="sk-SECRET")
+    frames = [
+        frame for frame in caught.traceback if str(frame.path).endswith("_utils/short_errors.py")
+    ]
+    assert frames
+    assert "sk-SECRET" not in str([frame.frame.f_locals for frame in frames])
+
+
 def test_a_generator_behind_it_can_be_closed_and_sent_to() -> None:
     ended = []
 

@@ -61,6 +61,7 @@ def _shortened(function: Any) -> Any:
                     async for item in items:
                         yield item
             except InternVLError as error:
+                del args, kwargs  # keys may be among them, and tools print the locals of frames
                 raise _short(error) from error.__cause__
 
         return agenerated
@@ -72,6 +73,7 @@ def _shortened(function: Any) -> Any:
             try:
                 return (yield from function(*args, **kwargs))
             except InternVLError as error:
+                del args, kwargs  # keys may be among them, and tools print the locals of frames
                 raise _short(error) from error.__cause__
 
         return generated
@@ -83,6 +85,7 @@ def _shortened(function: Any) -> Any:
             try:
                 return await function(*args, **kwargs)
             except InternVLError as error:
+                del args, kwargs  # keys may be among them, and tools print the locals of frames
                 raise _short(error) from error.__cause__
 
         return awaited
@@ -93,6 +96,7 @@ def _shortened(function: Any) -> Any:
         try:
             return function(*args, **kwargs)
         except InternVLError as error:
+            del args, kwargs
             raise _short(error) from error.__cause__
 
     return called
