@@ -12,8 +12,10 @@ import internvl_modal as ivl
 from tests.vllm.server import Server
 
 PICTURE = Image.new("RGB", (448, 448), "red")
-ENDLESS = 16000
-"""Tokens; greedy random weights do not end by themselves, and this takes half a minute."""
+ENDLESS = 12000
+"""Tokens that fit into the context: random weights do not end by themselves, and write all."""
+STOPPED = ENDLESS // 2
+"""Fewer were written by a server that was stopped; it writes some hundreds a second."""
 
 
 def test_32_at_once_get_their_own_answers(vllm: Server) -> None:
@@ -46,7 +48,7 @@ def test_a_stream_that_is_left_is_not_written_to_its_end(vllm: Server) -> None:
         pieces = iter(client.stream(PICTURE, max_tokens=ENDLESS))
         assert next(pieces)
         pieces.close()
-        assert vllm.idle() - before < ENDLESS
+        assert vllm.idle() - before < STOPPED
 
 
 def test_an_async_stream_that_is_left_is_not_written_to_its_end(vllm: Server) -> None:
@@ -57,26 +59,22 @@ def test_an_async_stream_that_is_left_is_not_written_to_its_end(vllm: Server) ->
 
     before = vllm.idle()
     asyncio.run(leave())
-    assert vllm.idle() - before < ENDLESS
+    assert vllm.idle() - before < STOPPED
 
 
 def test_a_task_that_is_cancelled_stops_the_server_too(vllm: Server) -> None:
-    async def cancel(client: ivl.AsyncClient, prompt: str) -> bool:
-        """Whether there was a task to cancel: random weights may end an answer at once."""
-        task = asyncio.create_task(client.describe(PICTURE, prompt, max_tokens=ENDLESS))
-        while not (task.done() or await asyncio.to_thread(vllm.busy)):
-            pass
-        task.cancel()
-        await asyncio.wait([task])
-        return task.cancelled()
-
-    async def cancel_one() -> bool:
+    async def cancel() -> None:
         async with ivl.AsyncClient(base_url=vllm.url) as client:
-            return any([await cancel(client, prompt) for prompt in ("?", "Say!", "What is this?")])
+            task = asyncio.create_task(client.describe(PICTURE, max_tokens=ENDLESS))
+            while not await asyncio.to_thread(vllm.busy):
+                assert not task.done(), task
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
 
     before = vllm.idle()
-    assert asyncio.run(cancel_one())
-    assert vllm.idle() - before < ENDLESS
+    asyncio.run(cancel())
+    assert vllm.idle() - before < STOPPED
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -87,4 +85,4 @@ def test_time_is_up(vllm: Server, streamed: bool) -> None:
             list(client.stream(PICTURE, max_tokens=ENDLESS, timeout=2))
         else:
             client.describe(PICTURE, max_tokens=ENDLESS, timeout=2)
-    assert vllm.idle() - before < ENDLESS
+    assert vllm.idle() - before < STOPPED
