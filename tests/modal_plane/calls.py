@@ -13,6 +13,7 @@ from modal._serialization import serialize, serialize_data_format
 from modal_proto import api_pb2 as p
 
 from .asker import ASKER
+from .bell import Bell
 from .containers import Container, Host, kill, launch
 
 if TYPE_CHECKING:
@@ -32,19 +33,14 @@ class FunctionCall:
     data_in: list[p.DataChunk] = field(default_factory=list)
     data_out: list[p.DataChunk] = field(default_factory=list)
     outputs: list[p.FunctionGetOutputsItem] = field(default_factory=list)
-    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
-
-    async def notify(self) -> None:
-        """Wake everyone who waits on this call."""
-        async with self.changed:
-            self.changed.notify_all()
+    changed: Bell = field(default_factory=Bell)
 
     async def send(self, message: dict[str, Any]) -> None:
         """Append one ASGI message to the call's input stream."""
         data = serialize_data_format(message, p.DATA_FORMAT_ASGI)
         index = len(self.data_in) + 1
         self.data_in.append(p.DataChunk(data_format=p.DATA_FORMAT_ASGI, data=data, index=index))
-        await self.notify()
+        self.changed.ring()
 
 
 class Calls:
@@ -55,7 +51,7 @@ class Calls:
         self.queues: dict[str, deque[p.FunctionGetInputsItem]] = defaultdict(deque)
         self.running: dict[str, dict[str, FunctionCall]] = defaultdict(dict)
         """What each container works on."""
-        self.arrived = asyncio.Condition()
+        self.arrived = Bell()
         self.containers: dict[str, Container] = {}
         """The container of each function that takes its inputs."""
         self.successors: dict[str, Container] = {}
@@ -99,8 +95,7 @@ class Calls:
             )
         )
         await self.want_container(call.function_id)
-        async with self.arrived:
-            self.arrived.notify_all()
+        self.arrived.ring()
         return input_id
 
     async def call_web(self: Plane, function_id: str, scope: dict[str, Any]) -> FunctionCall:
@@ -138,7 +133,7 @@ class Calls:
         seen = int(request.last_entry_id.partition("-")[0] or 0)
         deadline = self.loop.time() + request.timeout
         while len(call.outputs) <= seen and self.loop.time() < deadline:
-            await _wait(call.changed, deadline - self.loop.time())
+            await call.changed.heard(deadline - self.loop.time())
         outputs = call.outputs[seen:]
         return p.FunctionGetOutputsResponse(
             outputs=outputs,
@@ -188,7 +183,7 @@ class Calls:
             self.containers[function_id] = self.successors.pop(function_id)
         queue = self.queues[function_id]
         if not queue and self._takes_inputs(function_id, asker):
-            await _wait(self.arrived, LONG_POLL)
+            await self.arrived.heard(LONG_POLL)
         if not self._takes_inputs(function_id, asker):
             return p.FunctionGetInputsResponse(inputs=[p.FunctionGetInputsItem(kill_switch=True)])
         if not queue:
@@ -209,7 +204,7 @@ class Calls:
     async def FunctionCallPutDataOut(self: Plane, request: Any) -> Empty:
         call = self.function_calls[request.function_call_id]
         call.data_out.extend(request.data_chunks)
-        await call.notify()
+        call.changed.ring()
         return Empty()
 
     async def FunctionPutOutputs(self: Plane, request: Any) -> Empty:
@@ -235,7 +230,7 @@ class Calls:
                         data_format=data_format,
                     )
                 )
-                await call.notify()
+                call.changed.ring()
 
     async def stream(
         self: Plane, call: FunctionCall, name: str, after: int
@@ -249,7 +244,7 @@ class Calls:
                 yield chunk
             if len(call.outputs) == len(call.inputs) and after == len(chunks):
                 return
-            await _wait(call.changed, LONG_POLL)
+            await call.changed.heard(LONG_POLL)
 
     # -- containers ----------------------------------------------------------------------------
 
@@ -293,11 +288,3 @@ class Calls:
             kill(container)
         for container in chosen:
             await container.process.wait()
-
-
-async def _wait(condition: asyncio.Condition, seconds: float) -> None:
-    async with condition:
-        try:
-            await asyncio.wait_for(condition.wait(), seconds)
-        except asyncio.TimeoutError:
-            return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from modal._serialization import deserialize_data_format
 
-from .calls import FunctionCall, _wait
+from .calls import FunctionCall
 
 if TYPE_CHECKING:
     from .plane import Plane
@@ -99,7 +99,7 @@ class Edge:
         while not call.data_out and not call.outputs:
             if (left := deadline - self.loop.time()) <= 0:
                 return False
-            await _wait(call.changed, left)
+            await call.changed.heard(left)
         return True
 
     async def _relay(self: Plane, call: FunctionCall, request: web.Request) -> web.StreamResponse:
