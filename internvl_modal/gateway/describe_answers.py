@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from pydantic import BaseModel, Field
@@ -12,7 +11,7 @@ from starlette.responses import StreamingResponse
 
 from internvl_modal.client.streams import AsyncStream
 from internvl_modal.gateway.asking import Model
-from internvl_modal.gateway.errors import TOLD, Failure
+from internvl_modal.gateway.event_stream import event, event_stream
 from internvl_modal.gateway.metrics import Metrics
 from internvl_modal.schema.results import Description, ImageInfo, Seen, Timings, Usage
 
@@ -59,33 +58,13 @@ class Answers:
         """Server-sent events, once the first piece is there: until then an error has a status."""
         pieces = aiter(answer)
         first = await anext(pieces, "")
-        return event_stream(self._events(first, pieces, answer))
+        return event_stream(self._request, self._events(first, pieces, answer))
 
     async def _events(
         self, first: str, pieces: AsyncGenerator[str, None], answer: AsyncStream
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         async with aclosing(pieces):
-            try:
-                yield event({"text": first})
-                async for piece in pieces:
-                    yield event({"text": piece})
-                yield event(self.of(answer.description).model_dump(mode="json"))
-            except Exception as error:
-                failure = Failure.of(error, self._request)
-                # For the metrics, as the status has been sent.
-                self._request.state.failed = failure.status
-                yield event(failure.document(self._request))
-                if not isinstance(error, TOLD):
-                    raise
-
-
-def event_stream(events: AsyncIterator[bytes]) -> StreamingResponse:
-    """Server-sent events that no proxy keeps back."""
-    # nginx collects a whole answer before it passes it on unless it is told not to.
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
-
-
-def event(document: object) -> bytes:
-    """One server-sent event."""
-    return f"data: {json.dumps(document)}\n\n".encode()
+            yield event({"text": first})
+            async for piece in pieces:
+                yield event({"text": piece})
+            yield event(self.of(answer.description).model_dump(mode="json"))

@@ -7,7 +7,7 @@ Models and not dictionaries, so that the OpenAPI document says what is answered.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Literal
 
@@ -16,8 +16,7 @@ from starlette.requests import Request
 
 from internvl_modal.client.streams import AsyncStream
 from internvl_modal.flows.relay import Relayed
-from internvl_modal.gateway.describe_answers import event
-from internvl_modal.gateway.errors import TOLD, Failure
+from internvl_modal.gateway.event_stream import event
 from internvl_modal.gateway.metrics import Metrics
 from internvl_modal.schema.results import Description, Seen, Usage
 
@@ -134,26 +133,18 @@ class Events:
 
     async def of_stream(
         self, first: str, pieces: AsyncGenerator[str, None], answer: AsyncStream
-    ) -> AsyncIterator[bytes]:
-        """``first``, the other pieces and the end; an error is an event without ``[DONE]``."""
+    ) -> AsyncGenerator[bytes, None]:
+        """``first``, the other pieces and the end, ``[DONE]`` after it."""
         async with aclosing(pieces):
-            try:
-                delta = {"role": "assistant", "content": first}
-                yield self._chunk(delta | _thoughts(answer.thoughts()), answer.logprobs())
-                async for piece in pieces:
-                    delta = {"content": piece} | _thoughts(answer.thoughts())
-                    yield self._chunk(delta, answer.logprobs())
-                for told in self._end(answer):
-                    yield told
-            except Exception as error:
-                failure = Failure.of(error, self._request)
-                # For the metrics, as the status has been sent.
-                self._request.state.failed = failure.status
-                yield event(failure.document(self._request))
-                if not isinstance(error, TOLD):
-                    raise
+            delta = {"role": "assistant", "content": first}
+            yield self._chunk(delta | _thoughts(answer.thoughts()), answer.logprobs())
+            async for piece in pieces:
+                delta = {"content": piece} | _thoughts(answer.thoughts())
+                yield self._chunk(delta, answer.logprobs())
+            for told in self._end(answer):
+                yield told
 
-    async def of_answers(self, answers: Sequence[Relayed]) -> AsyncIterator[bytes]:
+    async def of_answers(self, answers: Sequence[Relayed]) -> AsyncGenerator[bytes, None]:
         """Each answer in one piece."""
         for index, answer in enumerate(answers):
             found = answer.description

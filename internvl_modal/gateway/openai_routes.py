@@ -20,9 +20,9 @@ from internvl_modal.flows.relay import Relayed
 from internvl_modal.flows.typed import Wanted
 from internvl_modal.gateway.asking import Model
 from internvl_modal.gateway.bodies import first_of, read_json
-from internvl_modal.gateway.describe_answers import event_stream
 from internvl_modal.gateway.documents import ASKING, KNOWING, STREAM, Problem, inlined
 from internvl_modal.gateway.errors import RefusedError, as_openai
+from internvl_modal.gateway.event_stream import event_stream
 from internvl_modal.gateway.metrics import Metrics
 from internvl_modal.gateway.openai_answers import (
     Completion,
@@ -136,7 +136,7 @@ class _Question:
         found = await _all([self._one(body, fields, wanted, number) for number in seeds])
         self._metrics.tokens.inc(sum(one.description.usage.completion_tokens for one in found))
         if body.stream:
-            return event_stream(events.of_answers(found))
+            return event_stream(self._request, events.of_answers(found))
         return JSONResponse(completion(self._request, found).model_dump())
 
     async def _one(
@@ -158,7 +158,7 @@ class _Question:
         pieces = aiter(answer)
         # A status can be sent only before the first byte: so the first piece is waited for.
         first = await anext(pieces, "")  # an error before it is a plain one
-        return event_stream(events.of_stream(first, pieces, answer))
+        return event_stream(self._request, events.of_stream(first, pieces, answer))
 
 
 async def _all(asked: Sequence[Coroutine[Any, Any, Relayed]]) -> list[Relayed]:
