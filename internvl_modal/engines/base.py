@@ -9,6 +9,7 @@ All of them list their model at ``/v1/models`` to who has a key, once they can a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
 
@@ -43,7 +44,7 @@ Word = Annotated[str, StringConstraints(pattern=r"^[^-\s]\S*$")]
 """What a command line's parser takes for a value: no space in it and no dash before it."""
 
 
-class EngineOptions(BaseModel):
+class EngineOptions(BaseModel, ABC):
     """What a server is started with; the combinations that it cannot run are refused.
 
     A model is a folder or a repository on the Hub; what is known of it by its name is checked
@@ -204,10 +205,10 @@ class EngineOptions(BaseModel):
                 command += [name, str(value)]
         return command
 
+    @abstractmethod
     def words(self) -> tuple[str, ...]:
         """What stands between the command and its options, the model among it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def given(self) -> Mapping[str, object]:
         """Its options by their own names."""
-        raise NotImplementedError
