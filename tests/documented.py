@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.loopback import Heard, Reply, completion, stream_events
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 _BLOCK = re.compile(r"^(?:<!-- needs: (.*?) -->\n)?```(python|sh)\n(.*?)^```$", re.S | re.M)
@@ -102,6 +104,14 @@ def performed(
         timeout=290,
         check=False,
     )
+
+
+def answer(heard: Heard) -> Reply:
+    """What a good server would say: a stream when asked for, JSON when a schema stands there."""
+    if heard.json.get("stream"):
+        return Reply(chunks=stream_events("A cup ", "of coffee.", prompt_tokens=90_000))
+    text = '{"colour": "white", "full": true}' if b"JSON schema" in heard.body else "A cup."
+    return Reply(body=completion(text, prompt_tokens=90_000))
 
 
 if __name__ == "__main__":

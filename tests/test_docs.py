@@ -9,18 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.loopback import Heard, Loopback, Reply, completion, stream_events
+from tests.documented import answer
+from tests.loopback import Loopback
 from tests.test_client import write_video
 
 ROOT = Path(__file__).parents[1]
-
-
-def answer(heard: Heard) -> Reply:
-    """What a good server would say: a stream when asked for, JSON when a schema stands there."""
-    if heard.json.get("stream"):
-        return Reply(chunks=stream_events("A cup ", "of coffee.", prompt_tokens=90_000))
-    text = '{"colour": "white", "full": true}' if b"JSON schema" in heard.body else "A cup."
-    return Reply(body=completion(text, prompt_tokens=90_000))
 
 
 @pytest.fixture

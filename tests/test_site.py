@@ -17,8 +17,8 @@ from internvl_modal.client.aio import AsyncClient
 from internvl_modal.deployment.served_app import FixedBackend
 from internvl_modal.gateway import create_app
 from tests.asgi import serving
-from tests.documented import DOCS, ROOT, blocks, performed
-from tests.loopback import Heard, Loopback, Reply, completion, stream_events
+from tests.documented import DOCS, ROOT, answer, blocks, performed
+from tests.loopback import Loopback
 from tests.loopback_hub import LoopbackHub
 from tests.weights.conftest import noise
 from tools import site_pages
@@ -28,14 +28,6 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
 """Of whoever runs the tests: a test's own home is empty, and what uv brings would not be kept."""
 OFFLINE = ["index.md", "start.md", "local.md", "models.md", "troubleshooting.md"]
 """Pages whose blocks run with the demo model, and with a loopback for a real photograph."""
-
-
-def answer(heard: Heard) -> Reply:
-    """A good server: streams where asked to, JSON where a schema stands in the prompt."""
-    if heard.json.get("stream"):
-        return Reply(chunks=stream_events("A cup ", "of coffee.", prompt_tokens=90_000))
-    text = '{"colour": "white", "full": true}' if b"JSON schema" in heard.body else "A cup."
-    return Reply(body=completion(text, prompt_tokens=90_000))
 
 
 @pytest.fixture

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,55 +11,28 @@ import pytest
 from PIL import Image
 
 import internvl_modal as ivl
+from tests.served import Served, starting
 
-REPOSITORY = Path(__file__).parents[2]
 QUICK = ivl.Retry(attempts=3, initial=0.01)
 
 
-class Fast:
-    """Talks to ``tests.batch.server``."""
+class Fast(Served):
+    """Answers at once, or as it is set."""
 
-    def __init__(self, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.batch.server", *arguments],
-            cwd=REPOSITORY,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        self.origin = f"http://127.0.0.1:{int(self.process.stdout.readline())}"
-        self.url = f"{self.origin}/v1"
-
-    def _ask(self, path: str, body: bytes | None = None) -> Any:
-        with urllib.request.urlopen(f"{self.origin}{path}", body, timeout=30) as answer:
-            return json.load(answer)
+    module = "tests.batch.server"
 
     def report(self) -> dict[str, Any]:
         """What it was asked since the last report."""
-        found: dict[str, Any] = self._ask("/log")
+        found: dict[str, Any] = self.ask("/log")
         return found
 
     def set(self, **how: object) -> None:
-        self._ask("/set", json.dumps(how).encode())
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        self.ask("/set", json.dumps(how).encode())
 
 
 @pytest.fixture
 def fast() -> Iterator[Callable[..., Fast]]:
-    started: list[Fast] = []
-
-    def start(*arguments: str) -> Fast:
-        started.append(Fast(*arguments))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.end()
+    yield from starting(Fast)
 
 
 @pytest.fixture

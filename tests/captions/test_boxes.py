@@ -11,6 +11,7 @@ from PIL import Image
 import internvl_modal as ivl
 from internvl_modal.captions.boxes import boxes_in
 from internvl_modal.schema.results import Description, ImageInfo, Usage
+from tests.images.pictures import STORED
 from tests.loopback import Loopback, Reply, completion
 
 RED = (220, 20, 30)
@@ -29,16 +30,7 @@ def thousandths(corners: tuple[int, int, int, int], size: tuple[int, int]) -> li
 
 def saved(picture: Image.Image, path: Path, orientation: int) -> Path:
     """A file that is seen as ``picture``, though its pixels are stored otherwise."""
-    undo = {
-        1: None,
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }[orientation]
+    undo = STORED[orientation]
     stored = picture if undo is None else picture.transpose(undo)
     exif = Image.Exif()
     exif[0x0112] = orientation
