@@ -15,7 +15,8 @@ import pytest
 from internvl_modal.batch.options import BatchOptions, BatchSettings
 from internvl_modal.batch.sources.folders import is_picture
 from internvl_modal.batch.sources.rows import COLUMNS
-from tests.batch.conftest import REPOSITORY, Fast, lines, make_pictures
+from tests.batch.conftest import Fast, lines, make_pictures
+from tests.served import REPOSITORY
 
 
 def test_the_table_has_all_options() -> None:

@@ -11,10 +11,11 @@ import pytest
 
 from internvl_modal.captions.spend import Bill
 from internvl_modal.deployment.map_budget import MapBudget, left_in
-from tests.batch.conftest import REPOSITORY, lines, make_pictures
+from tests.batch.conftest import lines, make_pictures
 from tests.deploy.machine import Machine
 from tests.deploy.workspace import MARKS, deployed, workspace
 from tests.modal_plane import Plane
+from tests.served import REPOSITORY
 
 pytestmark = MARKS
 APP = "multimodal-internvl2_5-1b"

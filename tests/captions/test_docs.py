@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.batch.conftest import REPOSITORY, make_pictures
+from tests.batch.conftest import make_pictures
 from tests.captions.test_gate import GOOD, said
 from tests.loopback import Heard, Loopback, Reply, completion
+from tests.served import REPOSITORY
 
 
 def answer(heard: Heard) -> Reply:

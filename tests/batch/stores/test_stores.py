@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from tests.batch.conftest import REPOSITORY, Fast
+from tests.batch.conftest import Fast
 from tests.batch.stores.files import FILES
 from tests.batch.stores.google import storage
 from tests.environments import ensure
 from tests.loopback_hub import LoopbackHub
+from tests.served import REPOSITORY
 
 ENABLED = "INTERNVL_MODAL_TEST_CLIENTS"
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "the-secret-of-the-test"}
