@@ -99,6 +99,7 @@ class Filler:
     def __init__(self, prompts: Prompts) -> None:
         self._prompts = prompts
         self._columns: set[str] = set()
+        self._rows = False
 
     def texts(self, row: Mapping[str, Any] | None) -> tuple[tuple[str, ...], str]:
         """What is asked of the row, and the digest of that where rows may differ in it.
@@ -106,7 +107,11 @@ class Filler:
         Raises NoPromptError where the row lacks something, ConfigError where there is no row.
         """
         prompts = self._prompts
+        self._rows = self._rows or row is not None
         if row is None and prompts.of_rows:
+            # A picture beside the table, such as one that metadata.csv does not list.
+            if self._rows:
+                raise NoPromptError("is in no row, and the prompt is the row's")
             raise ConfigError(f"{prompts.of_rows}, but the source has no rows", hint="give a table")
         if prompts.column is not None and row is not None:
             texts: tuple[str, ...] = (self._cell(row, prompts.column),)
@@ -121,9 +126,7 @@ class Filler:
             if not isinstance(made, str) or not made.strip():
                 raise ConfigError(f"the prompt of a row is {made!r:.60}", hint="return a text")
             return made
-        if row is None:
-            return written
-        return _BRACES.sub(lambda found: self._filled(found, row), written)
+        return _BRACES.sub(lambda found: self._filled(found, row or {}), written)
 
     def _filled(self, found: re.Match[str], row: Mapping[str, Any]) -> str:
         name = found[1]
