@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 from internvl_modal.errors import (
     ConfigError,
     DeadlineExceededError,
+    RequestRejectedError,
     ServerError,
     ServerUnavailableError,
 )
@@ -236,9 +237,8 @@ def shown(url: str) -> str:
 def next_hop(hop: Hop, reply: Reply, step: Exchange[Any]) -> Hop | None:
     """The request that a redirect asks for, without our keys when it leaves the origin.
 
-    Raises ServerError for one that is not followed.
-
-    As browsers do: 303 turns into GET, 301 and 302 do so for a POST, 307 and 308 repeat the body.
+    303 turns into GET, 307 and 308 repeat the body. Raises ServerError for one that is not
+    followed: a 301 or 302 of a POST among them, which browsers turn into a GET without its body.
     """
     location = reply.headers.get("location")
     if reply.status not in (301, 302, 303, 307, 308) or not location:
@@ -262,10 +262,12 @@ def next_hop(hop: Hop, reply: Reply, step: Exchange[Any]) -> Hop | None:
             status=reply.status,
         ) from None
     headers, body, method = dict(hop.headers), hop.body, hop.method
+    if reply.status in (301, 302) and method == "POST":
+        raise _moved(step, url, reply.status)
     # All but the content type: a key may have any header's name, such as Modal-Key.
     if _origin(parts) != _origin(urlsplit(hop.url)):
         headers = {name: headers[name] for name in headers if name.lower() == "content-type"}
-    if reply.status == 303 or (reply.status in (301, 302) and method == "POST"):
+    if reply.status == 303:
         method, body = "GET", b""
         headers = {name: headers[name] for name in headers if name.lower() != "content-type"}
     following = Hop(method, url.partition("#")[0], headers, body, step.deadline)
@@ -273,6 +275,19 @@ def next_hop(hop: Hop, reply: Reply, step: Exchange[Any]) -> Hop | None:
     if step.request.method == "POST" and method == "GET":
         so_far.hop = following
     return following
+
+
+def _moved(step: Exchange[Any], url: str, status: int) -> ServerError:
+    """The error of a question that a server sends elsewhere, where it would come as a GET."""
+    target, asked = shown(url)[:200], f"/{step.request.path.partition('?')[0]}"
+    base = target.removesuffix(asked)
+    known = f"pass base_url={base!r} if that is your server"
+    return RequestRejectedError(
+        f"{shown(step.base_url)} redirects to {target!r} ({status}), where the question would "
+        "come without its text",
+        hint=known if base != target else "check the base URL; that may be a page for logging in",
+        status=status,
+    )
 
 
 def _origin(parts: SplitResult) -> tuple[str, str | None, int]:

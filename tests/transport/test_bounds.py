@@ -145,7 +145,49 @@ def test_an_address_that_is_not_followed(ask: Ask, raw: Raw, location: bytes, st
     assert len(raw.requests) == 1
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize(
+    ("location", "target", "hint"),
+    [
+        (
+            b"https://new.example/api/v1/chat/completions?key=hidden#a",
+            "https://new.example/api/v1/chat/completions",
+            "pass base_url='https://new.example/api/v1'",
+        ),
+        (b"/v2/chat/completions", "/v2/chat/completions' (", "/v2' if that is your server"),
+        (b"https://sso.example/login?next=hidden", "https://sso.example/login'", "logging in"),
+        (b"/" + b"a" * 50_000, "/aaa", "logging in"),
+    ],
+    ids=["another server", "another path", "a page", "a long one"],
+)
+@pytest.mark.parametrize("status", [301, 302])
+def test_a_question_that_is_sent_elsewhere(
+    ask: Ask, raw: Raw, location: bytes, target: str, hint: str, status: int
+) -> None:
+    """Browsers follow it with a GET, which has no question in it."""
+    says(raw, answer(b"", b"location: " + location, status=status))
+    with pytest.raises(ivl.RequestRejectedError, match="redirects to") as caught:
+        ask(raw.url, api_key="sk-1")
+    assert target in caught.value.message
+    assert f"({status})" in caught.value.message
+    assert hint in caught.value.hint
+    assert "hidden" not in str(caught.value)
+    assert len(str(caught.value)) < 700
+    assert len(raw.requests) == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_list_of_models_that_has_moved(raw: Raw, status: int) -> None:
+    def talk(connection: socket.socket, request: bytes) -> None:
+        here = request.startswith(b"GET /new/models ")
+        there = answer(b"", b"location: /new/models", status=status)
+        connection.sendall(answer(b'{"data": [{"id": "m"}]}') if here else there)
+
+    raw.talk = talk
+    with ivl.Client(base_url=raw.url) as client:
+        assert client.models() == ["m"]
+
+
+@pytest.mark.parametrize("status", [303, 307, 308])
 def test_a_loop_ends(ask: Ask, raw: Raw, status: int) -> None:
     def talk(connection: socket.socket, _: bytes) -> None:
         connection.sendall(answer(b"", b"location: /v1/round", status=status))
