@@ -29,8 +29,8 @@ _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """A full disk does not empty itself."""
 _OF_ALL = (301, 302, 402, 404, 410, 429)
-"""Server moved, no credit, no such model, model gone; 429 is rejected for good where a quota is used
-up."""
+"""Server moved, no credit, no such model, model gone; 429 is rejected for good where a quota is
+used up."""
 
 
 def is_fatal(error: Exception) -> bool:
