@@ -28,7 +28,7 @@ _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 """These pass when other work ends, so the picture is tried again with less at once."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """A full disk does not empty itself."""
-_OF_ALL = (301, 302, 402, 404, 410, 429)
+_OF_ALL = (*range(300, 400), 402, 404, 410, 429)
 """Server moved, no credit, no such model, model gone; 429 is rejected for good where a quota is
 used up."""
 

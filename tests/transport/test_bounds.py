@@ -134,14 +134,22 @@ def test_other_codings_are_refused(ask: Ask, raw: Raw, coding: bytes) -> None:
         b"javascript:alert(1)",
         b"http://[::1/v1",
         b"http://127.0.0.1:99999/v1",
+        b"http://a..b/v1",
+        b"http://" + b"a" * 64 + b"/v1",
+        b"http://" + b"a" * 60_000,
+        b"http://2130706433:9/v1",
+        b"/v1/\x01",
+        b"/v1/\x7f?a=b",
     ],
 )
 @pytest.mark.parametrize("status", [303, 307])
 def test_an_address_that_is_not_followed(ask: Ask, raw: Raw, location: bytes, status: int) -> None:
     says(raw, answer(b"", b"location: " + location, status=status))
-    with pytest.raises(ivl.ServerError, match="not followed") as caught:
+    with pytest.raises(ivl.RequestRejectedError, match="not followed") as caught:
         ask(raw.url, api_key="sk-1")
+    assert caught.value.status == status
     assert "hidden" not in str(caught.value)
+    assert len(str(caught.value)) < 700
     assert len(raw.requests) == 1
 
 
@@ -196,6 +204,14 @@ def test_a_loop_ends(ask: Ask, raw: Raw, status: int) -> None:
     with pytest.raises(ivl.ServerUnavailableError, match="redirected"):
         ask(raw.url)
     assert len(raw.requests) <= 55
+
+
+@pytest.mark.parametrize(
+    "url", ["http://a..b/v1", f"http://{'a' * 64}/v1", "http://2130706433:9/v1"]
+)
+def test_a_base_url_that_names_no_host(ask: Ask, url: str) -> None:
+    with pytest.raises(ivl.ConfigError, match="not a usable URL"):
+        ask(url)
 
 
 def test_quoting_in_a_location_is_left_alone(ask: Ask, raw: Raw) -> None:
