@@ -24,6 +24,7 @@ from typing_extensions import Unpack
 from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.batch.options import BatchOptions
 from internvl_modal.batch.outcome import Outcome
+from internvl_modal.batch.sinks.files import check_regular, full, replacing
 from internvl_modal.batch.sinks.lines import read_lines, record
 from internvl_modal.batch.sources.inputs import Images
 from internvl_modal.captions.gallery import Caption, Row, Table, grid, page
@@ -189,6 +190,8 @@ def _run(
 ) -> _Run:
     """Describe all pictures with one client."""
     path = None if folder is None else folder / _file_name(name)
+    for each in [] if path is None else [path, path.with_name(_BOOKS)]:
+        check_regular(each, linked=False)
     before, lines, thumbnails = _lines(path), dict[str, Mapping[str, Any]](), dict[str, str]()
     batch = client.describe_many(images, prompt, **{**options, "out": path})  # type: ignore[arg-type]
     for outcome in batch:
@@ -224,7 +227,7 @@ def _file_name(name: str) -> str:
 
 def _lines(path: Path | None) -> dict[str, Mapping[str, Any]]:
     """The last run's line for each key."""
-    if path is None or not path.exists():
+    if path is None or not path.is_file():
         return {}
     found = list(read_lines(path))
     return {line.key: line.document for line in found if line.run == found[-1].run}
@@ -245,7 +248,8 @@ def _booked(folder: Path | None, name: str, spent: Mapping[str, Any]) -> dict[st
             "usd": sum(usd) if usd else None,
         }
     if path is not None:
-        path.write_text(json.dumps({**books, name: old}))
+        with full(path), replacing(path) as file:
+            file.write(json.dumps({**books, name: old}).encode())
     return old
 
 
