@@ -304,6 +304,7 @@ def test_the_picture_stacks_memory_up_to_what_is_used(tmp_path):
     assert ends == pytest.approx([bar.memory.used / 2**30 for bar in bars])
     assert axes.get_yticklabels()[0].get_text() == "A100-80GB:2 (does not fit)"
     assert "<svg" in (tmp_path / "plan.svg").read_text()
+    assert figure._repr_png_().startswith(b"\x89PNG")
 
 
 def test_a_picture_without_matplotlib_names_the_extra():
