@@ -95,7 +95,7 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         shown = grid([_row(each, each["thumbnail"]) for each in self._rows[:6]], "")
-        return f"<pre>{_escaped(str(self))}</pre>{shown}"
+        return "".join(map(_html, self._tables())) + shown
 
     def _tables(self) -> list[Table]:
         names = list(self.models)
@@ -113,6 +113,14 @@ class Comparison:
             pairs = [[f"{a} and {b}", _share(f1)] for (a, b), f1 in self.agreement.items()]
             found.append(Table("Agreement", [["", "token F1"], *pairs]))
         return found
+
+
+def _html(table: Table) -> str:
+    """A table for notebooks, which give it their own colours."""
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{_escaped(cell)}</td>' for cell in row)}</tr>" for row in table.rows
+    )
+    return f"<b>{_escaped(table.title)}</b><table>{rows}</table>"
 
 
 def _share(value: float | None) -> str:
