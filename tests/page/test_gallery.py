@@ -36,7 +36,7 @@ def test_the_gallery_in_both_colours(browser: Browser, gallery: Path, scheme: st
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(gallery.as_uri())
-    pictures = page.get_by_role("img")
+    pictures = page.locator("img")
     expect(pictures).to_have_count(8)
     for picture in pictures.all():
         picture.scroll_into_view_if_needed()  # it is loaded when it is needed
