@@ -37,7 +37,7 @@ PAGE = (ROOT / "docs" / "planning.md").read_text()
 
 def test_examples_on_the_page_print_what_it_shows():
     examples = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", PAGE, flags=re.S)
-    assert len(examples) == PAGE.count("```python") == PAGE.count("```text") == 9
+    assert len(examples) == PAGE.count("```python") == PAGE.count("```text") == 10
     names: dict[str, object] = {}
     for code, shown in examples:
         printed = io.StringIO()
@@ -316,6 +316,7 @@ def test_the_picture_stacks_memory_up_to_what_is_used(tmp_path):
     assert ends == pytest.approx([bar.memory.used / 2**30 for bar in bars])
     assert axes.get_yticklabels()[0].get_text() == "A100-80GB:2 (does not fit)"
     assert "<svg" in (tmp_path / "plan.svg").read_text()
+    assert figure._repr_png_().startswith(b"\x89PNG")
 
 
 def test_a_picture_without_matplotlib_names_the_extra():
@@ -328,3 +329,26 @@ def test_a_picture_without_matplotlib_names_the_extra():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "internvl-modal[plot]" in done.stdout
+
+
+@pytest.mark.parametrize("gpu", [["T4", "A10", "L40S"], ("T4", "A10", "L40S"), "T4, A10,L40S"])
+def test_of_several_gpus_the_cheapest_that_works(gpu):
+    made = plan("internvl3_5-8b", gpu=gpu, prices="catalogue")
+    assert [choice.gpu_string for choice in made.choices] == ["L40S", "A10"]
+    assert (made.fits, made.gpu_string) == (True, "L40S")
+    alone = plan("internvl3_5-8b", gpu="L40S", prices="catalogue")
+    assert made.cost == alone.cost
+    best = plan(budget=5, gpu=["L4", "L40S"], prices="catalogue")
+    assert {other.gpu_string for other in best.alternatives} <= {"L4", "L40S"}
+
+
+def test_several_gpus_of_which_none_works():
+    made = plan("internvl2_5-78b", gpu=["T4", "L4"], prices="catalogue")
+    assert (made.fits, made.gpu_string) == (False, "T4")
+    assert made.choices, "what works elsewhere"
+
+
+@pytest.mark.parametrize("gpu", [3, ["L4", 3], ["L4", ""], "L4,"])
+def test_gpus_that_are_none(gpu):
+    with pytest.raises(ConfigError, match=r"gpu = |unknown GPU"):
+        plan("internvl3_5-8b", gpu=gpu, prices="catalogue")

@@ -28,8 +28,9 @@ _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 """These pass when other work ends, so the picture is tried again with less at once."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """A full disk does not empty itself."""
-_OF_ALL = (402, 404, 410, 429)
-"""No credit, no such model, model gone; 429 is rejected for good where a quota is used up."""
+_OF_ALL = (*range(300, 400), 402, 404, 410, 429)
+"""Server moved, no credit, no such model, model gone; 429 is rejected for good where a quota is
+used up."""
 
 
 def is_fatal(error: Exception) -> bool:

@@ -6,10 +6,12 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import internvl_modal
+from internvl_modal.batch.sinks.files import create
 from internvl_modal.cli.common import (
     Backend,
     BaseUrl,
@@ -19,6 +21,7 @@ from internvl_modal.cli.common import (
     error_document,
     exit_code,
     fail,
+    warn,
 )
 from internvl_modal.cli.describe_flags import Flags, options_of
 from internvl_modal.cli.taking import taking
@@ -69,7 +72,7 @@ def _into(out: Path | None) -> Iterator[None]:
         raise ConfigError(f"--out {out} is a folder", hint="name a file; folders are for batch")
     part = out.with_name(f".{out.name}.part")
     try:
-        file = part.open("w", encoding="utf-8")
+        file = TextIOWrapper(create(part), "utf-8")
     except OSError as error:
         raise ConfigError(f"--out {out}: {error.strerror}", hint="name another place") from error
     try:
@@ -118,7 +121,7 @@ def _describe_one(
         # So that texts and warnings come in their order where both go to one file.
         sys.stdout.flush()
     for warning in description.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(warning, again=True)
     return 0
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-import warnings
 from dataclasses import replace
 from typing import NoReturn
 
 from pydantic import SecretStr
 
+from internvl_modal._utils.user_warning import warn_user
 from internvl_modal.credentials import checked_key
 from internvl_modal.deployment import modal_api, modal_build
 from internvl_modal.deployment.design import make_spec
@@ -142,7 +142,7 @@ class Publication:
             required(plans)
         spec = make_spec(self._options, plans)
         if reasons := [plan.reason for plan in plans if not plan.fits]:
-            warnings.warn(f"deploying what should not work: {reasons[0]}", stacklevel=2)
+            warn_user(f"deploying what should not work: {reasons[0]}")
         if self._api_key is not None:
             check_key(spec, checked_key(self._api_key) or "")
         return spec

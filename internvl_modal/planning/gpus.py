@@ -7,12 +7,12 @@ in ``GPUS``, one in ``CATALOGUE_PRICES`` and, where Modal spells it otherwise, i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from internvl_modal.errors import ConfigError
 
-__all__ = ["COUNTS", "GPUS", "Gpu", "parse_gpu"]
+__all__ = ["COUNTS", "GPUS", "Gpu", "parse_gpu", "parse_gpus"]
 
 COUNTS = (1, 2, 4, 8)
 """Powers of two, which is what TurboMind's ``tp`` takes, up to the eight that Modal offers.
@@ -74,6 +74,14 @@ GPUS: Mapping[str, Gpu] = {
 # What people write for a type. Modal takes "A100" as the smaller one, and "H100!" to say that no
 # H200 may stand in for it; for memory and speed it is an H100 all the same.
 _ALIASES = {"A100": "A100-40GB", "A10G": "A10", "H100!": "H100"}
+
+
+def parse_gpus(named: str | Sequence[str]) -> list[tuple[Gpu, int]]:
+    """One or several, in a list or with commas between them; raises ConfigError."""
+    listed = named.split(",") if isinstance(named, str) else named
+    if not isinstance(listed, Sequence) or not all(isinstance(each, str) for each in listed):
+        raise ConfigError(f"gpu = {named!r}", hint='a name such as "H200:2", or a list of them')
+    return [parse_gpu(each) for each in listed]
 
 
 def parse_gpu(text: str) -> tuple[Gpu, int]:
