@@ -126,7 +126,10 @@ class Filler:
             if not isinstance(made, str) or not made.strip():
                 raise ConfigError(f"the prompt of a row is {made!r:.60}", hint="return a text")
             return made
-        return _BRACES.sub(lambda found: self._filled(found, row or {}), written)
+        made = _BRACES.sub(lambda found: self._filled(found, row or {}), written)
+        if written.strip() and not made.strip():
+            raise NoPromptError(f"makes nothing of the prompt {written!r}")
+        return made
 
     def _filled(self, found: re.Match[str], row: Mapping[str, Any]) -> str:
         name = found[1]
@@ -141,10 +144,23 @@ class Filler:
         value = row.get(name)
         if value is None or (isinstance(value, float) and value != value):  # noqa: PLR0124 - NaN
             raise NoPromptError(f"has nothing in column {name}")
+        if _is_held(value):
+            raise NoPromptError(f"has no text in column {name}")
         text = str(value)
         if name == self._prompts.column and not text.strip():
             raise NoPromptError(f"has no prompt in column {name}")
         return text
+
+
+def _is_held(value: Any) -> bool:
+    """Whether a cell holds pictures or bytes, which as a text would cost more than the picture."""
+    if isinstance(value, Mapping):
+        return any(map(_is_held, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_is_held, value[:1]))
+    # Numpy's numbers have no dimensions.
+    pixels = hasattr(value, "getpalette") or getattr(value, "ndim", 0) > 0
+    return isinstance(value, bytes | bytearray) or pixels
 
 
 def _checked(given: object, what: str) -> Prompt:
