@@ -207,6 +207,7 @@ def _goes_as_it_is(picture: Picture, size: tuple[int, int], formats: frozenset[s
         and picture.orientation == 1
         and picture.frames == 1
         and image.mode in ("RGB", "L", "P")
+        and not picture.deep_colour
         and not image.has_transparency_data
         and picture.icc is None
     )

@@ -53,6 +53,15 @@ class Picture:
         return self.size[::-1] if self.orientation >= 5 else self.size
 
     @property
+    def deep_colour(self) -> bool:
+        """Whether its colours, or its grey with alpha, have 16 bits: Pillow keeps the upper 8."""
+        if self.survey is None or self.image.mode not in ("RGB", "RGBA", "LA"):
+            return False
+        if self.format == "PNG":
+            return self.survey.data[24] == 16  # the bit depth in IHDR
+        return self.format == "TIFF" and 16 in getattr(self.image, "tag_v2", {}).get(258, ())
+
+    @property
     def icc(self) -> bytes | None:
         """The embedded colour profile, unless it is sRGB."""
         profile = (self.survey and self.survey.profile) or self.image.info.get("icc_profile")

@@ -14,7 +14,7 @@ from typing import cast
 from PIL import Image, ImageCms, ImageColor
 
 from internvl_modal.errors import ConfigError
-from internvl_modal.images.depth import own_range, sixteen_bit_range
+from internvl_modal.images.depth import TWELVE_BITS, own_range, sixteen_bit_range
 
 STRIP = 4_000_000
 """Pixels converted at once.
@@ -61,6 +61,24 @@ def flatten(
         canvas.paste(part, (0, top // factor))
     assert canvas is not None  # nosec B101  # a picture has a strip: for the type checker
     return canvas, warning
+
+
+def lifted(image: Image.Image) -> tuple[Image.Image, str]:
+    """The upper 8 of 16 bits of colour, brought to the range they use, and a warning.
+
+    Where a sensor has filled 12 bits or fewer the picture would be black; 16 steps are left of it.
+    """
+    bands = image.getbands()
+    ends = cast("tuple[tuple[int, int], ...]", image.getextrema())
+    high = max(most for band, (_, most) in zip(bands, ends, strict=True) if band != "A")
+    if not 0 < high < TWELVE_BITS >> 8:
+        return image, ""
+    white = (1 << high.bit_length()) - 1
+    table = [min(255, value * 255 // white) for value in range(256)]
+    tables = [value for band in bands for value in (range(256) if band == "A" else table)]
+    top = (white + 1 << 8) - 1
+    warning = f"its 16-bit colours are shown from 0 to {top}, in {white + 1} steps"
+    return image.point(tables), warning
 
 
 def _smaller(image: Image.Image, factor: int) -> Image.Image:

@@ -14,7 +14,7 @@ from PIL import Image, Jpeg2KImagePlugin, JpegImagePlugin
 from internvl_modal.errors import ImageError
 from internvl_modal.images.fast import NEAR
 from internvl_modal.images.load import Picture
-from internvl_modal.images.pixels import flatten, is_plain, to_srgb
+from internvl_modal.images.pixels import flatten, is_plain, lifted, to_srgb
 
 MAX_BYTES = 400_000_000
 """Most memory to decode one picture: 95 megapixels of RGB, as Pillow holds them."""
@@ -84,11 +84,12 @@ def _rendered(picture: Picture, stored: Size, background: str) -> tuple[Image.Im
     # Pillow gives 32 bits, and programs write 65,535 as the largest whatever a sensor has filled.
     if picture.survey is not None and picture.survey.sixteen_bits:
         decoded = decoded.convert("I;16")
+    decoded, lift = lifted(decoded) if picture.deep_colour else (decoded, "")
     image, warning = flatten(decoded, background, picture.name, full=full, factor=factor)
     if image.size != stored:
         box = (0.0, 0.0, decoded.width / factor, decoded.height / factor)
         image = image.resize(stored, Image.Resampling.BICUBIC, box=box)
-    return image, warning
+    return image, warning or lift
 
 
 def _goes_by_channel(picture: Picture, stored: Size) -> bool:
@@ -141,6 +142,7 @@ def _memory(picture: Picture, decoded: Size, stored: Size) -> int:
     depth = 2 if image.mode.startswith("I;16") else _DEPTHS.get(image.mode, 4)
     own = 0 if survey is None else pixels * depth
     extra = 0 if survey is None else survey.extra_bytes
+    extra += own if picture.deep_colour else 0  # the copy in which the range is another
     while_decoding = own + int(pixels * _DECODERS.get(image.format or "", 0)) + extra
     factor = _factor(decoded, stored)
     after = own + stored[0] * decoded[1] // factor * 4

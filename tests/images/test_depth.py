@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -91,6 +93,54 @@ def test_other_kinds_of_numbers(dtype: str, channels: int) -> None:
     low, high = seen(prepared.payload).getextrema()[0]
     assert high - low >= 250 or channels == 4
     assert prepared.warnings
+
+
+def deep_png(values: Any) -> bytes:
+    """A PNG of 16-bit samples, which Pillow does not write in colour."""
+    height, width, channels = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    kind = {2: 4, 3: 2, 4: 6}[channels]
+    head = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    found = b"\x89PNG\r\n\x1a\n"
+    for name, data in ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+        found += struct.pack(">I", len(data)) + name + data
+        found += struct.pack(">I", zlib.crc32(name + data))
+    return found
+
+
+def deep_tiff(values: Any) -> bytes:
+    """A TIFF of three times 16 bits, in one strip."""
+    height, width, channels = values.shape
+    data = values.astype("<u2").tobytes()
+    tags = {256: width, 257: height, 258: 8, 259: 1, 262: 2, 273: 14, 277: channels, 278: height}
+    entries = b"".join(
+        struct.pack("<HHII", tag, 3 if tag == 258 else 4, 3 if tag == 258 else 1, value)
+        for tag, value in sorted({**tags, 279: len(data)}.items())
+    )
+    head = b"II*\0" + struct.pack("<I", 14 + len(data)) + struct.pack("<HHH", 16, 16, 16)
+    return head + data + struct.pack("<H", len(tags) + 1) + entries + bytes(4)
+
+
+def deep(kind: str, top: int) -> bytes:
+    channels = {"PNG, grey and alpha": 2, "PNG": 3, "PNG with alpha": 4, "TIFF": 3}[kind]
+    values = np.dstack([GREY * top] * channels)
+    if "alpha" in kind:
+        values[:, :, -1] = 65_535
+    return deep_tiff(values) if kind == "TIFF" else deep_png(values)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "PNG with alpha", "PNG, grey and alpha", "TIFF"])
+@pytest.mark.parametrize(
+    ("top", "white", "warned"),
+    [(65_535, 255, False), (5_000, 19, False), (4_095, 255, True), (1_023, 255, True)],
+)
+def test_colours_of_12_bits_are_no_black_square(
+    kind: str, top: int, white: int, warned: bool
+) -> None:
+    found = prepare(deep(kind, top))
+    assert abs(extremes(found)[1] - white) <= 1
+    assert extremes(found)[0] == 0
+    assert bool(found.warnings) == warned
 
 
 @pytest.mark.parametrize(("top", "warned"), [(4_095, True), (2_000, True), (5_000, False)])
