@@ -66,6 +66,10 @@ ROWS = {
         "sync client in 32 threads, against the async one", "threads", "calls-32", "noise", 800,
         server=("--latency", "0"), least_rate=0.7,
     ),
+    "shrinking": Row(
+        "12 MP to its grid, two threads against one", "shrink-2", "shrink-1", "large", 60,
+        least_rate=1.7,
+    ),
     "lmdeploy": Row(
         "12 MP into LMDeploy's front end", "batch", "loop", "large", 16, server=(), least_rate=5,
     ),

@@ -4,7 +4,8 @@
 
 ``batch`` and its kinds are this package's ``describe_many``, ``loop`` is what one writes with the
 ``openai`` package instead, both from files to a file of captions. ``calls``, ``threads`` and
-``openai`` are single calls with a picture in memory.
+``openai`` are single calls with a picture in memory. ``shrink-1`` and ``shrink-2`` bring pictures
+to their grid in so many threads, and ask nobody.
 """
 
 from __future__ import annotations
@@ -139,6 +140,16 @@ def threads(meter: Meter, url: str, key: str, data: bytes, count: int) -> None:
             list(pool.map(lambda _: client.describe(data), range(total)))
 
 
+def shrink(meter: Meter, data: bytes, count: int, most: int) -> None:
+    """Bring a picture to its grid so often, in so many threads."""
+    from internvl_modal.images import prepare
+
+    with ThreadPoolExecutor(most) as pool:
+        for total in (2 * most, count):
+            meter.start()
+            list(pool.map(lambda _: prepare(data), range(total)))
+
+
 def prepare(folder: Path, count: int) -> dict[str, float]:
     """Only what is done to the picture itself: the least of several."""
     from internvl_modal.images import prepare
@@ -166,6 +177,9 @@ def main() -> None:
             sys.modules["cv2"] = None  # type: ignore[assignment] # as if the extra were not there
         print(json.dumps(prepare(folder, count)))
         return
+    elif way.startswith("shrink"):
+        data = next(folder.iterdir()).read_bytes()
+        shrink(meter, data, count, int(way.partition("-")[2]))
     elif way == "threads":
         threads(meter, url, key, next(folder.iterdir()).read_bytes(), count)
     else:

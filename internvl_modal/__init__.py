@@ -18,6 +18,7 @@ from internvl_modal import errors
 logging.getLogger("internvl_modal").addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
+    from internvl_modal._utils.user_warning import InternVLWarning as InternVLWarning
     from internvl_modal.backends.endpoint import EndpointBackend as EndpointBackend
     from internvl_modal.backends.lmdeploy import LMDeployBackend as LMDeployBackend
     from internvl_modal.backends.local import LocalBackend as LocalBackend
@@ -112,6 +113,7 @@ __version__ = "0.1.0"
 
 # The same list as the imports above, which type checkers read and Python does not run.
 _HOMES = {
+    "_utils.user_warning": ["InternVLWarning"],
     "backends.endpoint": ["EndpointBackend"],
     "backends.lmdeploy": ["LMDeployBackend"],
     "backends.local": ["LocalBackend"],

@@ -13,12 +13,30 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 
+from internvl_modal._utils.user_warning import warn_user
 from internvl_modal.errors import ConfigError
 from internvl_modal.schema.validation import explain
 
 PREFIX = "INTERNVL_MODAL_"
+_DEPLOYING = f"{PREFIX}DEPLOY_"
+_TOLD = frozenset(
+    PREFIX + name
+    for name in (
+        *("COMPLETE", "CONTAINER", "ENGINE_ARGUMENTS", "ENGINE_KEY", "HUB_LOGIN_SOURCE"),
+        *("PRELOAD", "SCHEDULE", "VERSION_KEY", "WEIGHTS_ROOT"),
+    )
+)
+"""Variables that are no settings: what this package tells its own containers and processes."""
 
 
 def _user_dir(variable: str, fallback: str, windows: str) -> Path:
@@ -72,6 +90,13 @@ class Settings(BaseModel):
         None, validation_alias="HF_TOKEN", description="Hugging Face token; optional."
     )
 
+    @field_validator("base_url")
+    @classmethod
+    def _some(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        if value == ():
+            raise ValueError("it names no server")
+        return value
+
     _given: frozenset[str] = PrivateAttr(frozenset())
 
     @property
@@ -90,6 +115,8 @@ class Settings(BaseModel):
         with errors_of_settings(PREFIX):
             made = cls.model_validate({**_variables(), **given})
         made._given = frozenset(given)
+        for said in misspelt_variables():
+            warn_user(said)
         return made
 
 
@@ -113,20 +140,25 @@ def source_of(field: str) -> str:
     return ""
 
 
-def misspelt(others: Iterable[str] = ()) -> list[tuple[str, str, str]]:
-    """Variables of ours that nobody reads: name, where it is set, and the near name or "".
+def misspelt_variables(deploying: Iterable[str] = ()) -> list[str]:
+    """A sentence for each variable by a name of ours that nobody reads.
 
-    ``others`` are read by somebody else than ``Settings``; those of our tests are passed over.
+    ``deploying``: names of the variables of ``modal deploy``, which are passed over without them;
+    those of our tests always are.
     """
-    known = [*map(variable_name, Settings.model_fields), *others]
-    found = []
+    known, others = [*map(variable_name, Settings.model_fields), *deploying], (*_TOLD,)
+    passed = (f"{PREFIX}TEST_",) if deploying else (f"{PREFIX}TEST_", _DEPLOYING)
+    told = []
     for source, place in ((os.environ, "the environment"), (_env_file(), ".env")):
         for name in source:
             upper = name.upper()
-            if upper.startswith(PREFIX) and upper not in known and "_TEST_" not in upper:
-                near = get_close_matches(upper, known, n=1, cutoff=0.8)
-                found.append((name, place, near[0] if near else ""))
-    return found
+            if upper.startswith(PREFIX) and not upper.startswith(passed):
+                if upper in known or upper in others:
+                    continue
+                near = "".join(get_close_matches(upper, known, n=1, cutoff=0.8))
+                hint = f"; did you mean {near}?" if near else ""
+                told.append(f"{name}, from {place}, is no setting{hint}")
+    return told
 
 
 def _env_file() -> Mapping[str, str | None]:

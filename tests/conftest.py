@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from internvl_modal._utils.user_warning import shown
 from tests.loopback import Loopback
 
 CI = bool(os.environ.get("CI"))
@@ -45,12 +46,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No setting of the developer's, an empty home and an empty working folder's ``.env``."""
+    """No setting of the developer's, no warning shown before, an empty home and working folder."""
     for name in list(os.environ):
         if name.startswith("INTERNVL_MODAL_") and not name.startswith("INTERNVL_MODAL_TEST_"):
             monkeypatch.delenv(name)
     for name in ("HF_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
+    shown.clear()
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))

@@ -187,7 +187,7 @@ def test_an_interrupted_download_says_how_to_go_on(tmp_path: Path) -> None:
         (["describe"], "IMAGE"),
         (["describe", "x.png", "--backend", "local", "--base-url", "http://h/v1"], "no --base-url"),
         (["describe", "x.png", "--temperature", "5"], "--temperature 5.0"),
-        (["describe", "x.png", "--detail", "huge"], "--detail 'huge'"),
+        (["describe", "x.png", "--detail", "huge"], "--detail huge"),
         (["describe", "x.png", "--backend", "nope"], "no backend is named 'nope'"),
         (["describe", "x.png", "--max-tokens", "many"], "--max-tokens"),
         (["paint"], "paint"),

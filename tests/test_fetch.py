@@ -326,7 +326,7 @@ def test_a_server_is_told_who_asks(loopback: Loopback) -> None:
     )
     ours, set_by_caller = (heard.headers["user-agent"] for heard in loopback.heard)
     assert ours.startswith("internvl-modal/")
-    assert "(+https://internvl-modal.readthedocs.io/)" in ours
+    assert "(+https://pypi.org/project/internvl-modal/)" in ours
     assert set_by_caller == "museum/1 (me@museum.org)"
 
 

@@ -264,7 +264,7 @@ class TestModels:
         begun = time.monotonic()
         with (
             ivl.Client(LocalBackend(model, cache_dir=tmp_path / "models")) as client,
-            pytest.raises(ivl.WeightsError, match="--model demo runs offline") as caught,
+            pytest.raises(ivl.WeightsError, match="model='demo' runs offline") as caught,
         ):
             client.describe(scene())
         assert time.monotonic() - begun < 20

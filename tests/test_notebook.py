@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import datetime, timezone
 from html.parser import HTMLParser
 from pathlib import Path
@@ -107,3 +109,15 @@ def test_a_description_says_how_it_ended_and_whether_it_was_seen() -> None:
     page.feed(DESCRIPTION._repr_html_())
     for words in ("cut at max_tokens", "picture unverifiable", "3420 tokens", "a warning with <b>"):
         assert words in page.text
+
+
+def test_a_plan_shows_its_picture_without_pyplot() -> None:
+    code = (
+        "import sys\nfrom IPython.core.interactiveshell import InteractiveShell\n"
+        "import internvl_modal as ivl\n"
+        "shell = InteractiveShell.instance()\n"
+        "figure = ivl.plan('internvl3_5-2b', prices='catalogue').plot()\n"
+        "print(sorted(shell.display_formatter.format(figure)[0]), 'matplotlib.pyplot' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "['image/png', 'text/plain'] False\n"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import internvl_modal
 from tests.documented import ROOT
 from tools import site_hooks
 
@@ -93,6 +94,16 @@ def test_project_urls_are_pages_of_the_site(metadata: Message) -> None:
     urls = [line.partition(", ")[2] for line in metadata.get_all("Project-URL") or []]
     assert SITE in urls
     assert not missing(url for url in urls if url != SITE)
+
+
+def test_the_site_is_built_elsewhere_as_it_is_here() -> None:
+    told, project = (ROOT / ".readthedocs.yaml").read_text(), (ROOT / "pyproject.toml").read_text()
+    assert "configuration: mkdocs.yml\n  fail_on_warning: true\n" in told
+    named = re.search(r"pip install --constraint (\S+) --editable \. --group (\w+)\n", told)
+    assert named
+    assert (ROOT / named[1]).is_file()
+    assert f"\n{named[2]} = [" in project
+    assert f'\nversion = "{internvl_modal.__version__}"\n' in project
 
 
 def test_links_and_pictures_of_the_readme_work_on_an_index(metadata: Message) -> None:

@@ -37,7 +37,7 @@ PAGE = (ROOT / "docs" / "planning.md").read_text()
 
 def test_examples_on_the_page_print_what_it_shows():
     examples = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", PAGE, flags=re.S)
-    assert len(examples) == PAGE.count("```python") == PAGE.count("```text") == 9
+    assert len(examples) == PAGE.count("```python") == PAGE.count("```text") == 10
     names: dict[str, object] = {}
     for code, shown in examples:
         printed = io.StringIO()
@@ -136,6 +136,18 @@ def test_the_list_of_models_says_which_run_here():
         ({"model": "me/captions", "family": "mine"}, "unknown model 'mine'"),
         ({"model": "captions", "family": "internvl3-8b"}, "unknown model 'captions'"),
         ({"model": "internvl3-8b", "engine": "sglang"}, "unknown engine 'sglang'"),
+        ({"model": "./captions", "family": "internvl3-8b"}, "'./captions' is not a repository's"),
+        ({"model": "me/my captions", "family": "internvl3-8b"}, "is not a repository's name"),
+        ({"model": "a/b/c", "family": "internvl3-8b"}, "is not a repository's name"),
+        ({"budget": "3"}, "budget = '3': it must be more than 0"),
+        ({"gpu": ["H100", "H200"]}, "plan() takes one GPU string"),
+        ({"prompt_tokens": -1}, "prompt_tokens = -1: it must be at least 0"),
+        ({"session_len": 0}, "session_len = 0: it must be at least 1"),
+        ({"max_batch_size": -2}, "max_batch_size = -2: it must be at least 1"),
+        ({"scaledown_window": 0}, "scaledown_window = 0: it must be at least 1"),
+        ({"output_tokens": "200"}, "output_tokens = '200': it must be a number"),
+        ({"memory_gib": float("inf")}, "memory_gib = inf: it must be a number"),
+        ({"cache_max_entry_count": "0.5"}, "cache_max_entry_count = 0.5: it must lie between"),
     ],
 )
 def test_what_means_nothing_is_refused(wrong, told):
@@ -304,6 +316,7 @@ def test_the_picture_stacks_memory_up_to_what_is_used(tmp_path):
     assert ends == pytest.approx([bar.memory.used / 2**30 for bar in bars])
     assert axes.get_yticklabels()[0].get_text() == "A100-80GB:2 (does not fit)"
     assert "<svg" in (tmp_path / "plan.svg").read_text()
+    assert figure._repr_png_().startswith(b"\x89PNG")
 
 
 def test_a_picture_without_matplotlib_names_the_extra():
@@ -316,3 +329,26 @@ def test_a_picture_without_matplotlib_names_the_extra():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "internvl-modal[plot]" in done.stdout
+
+
+@pytest.mark.parametrize("gpu", [["T4", "A10", "L40S"], ("T4", "A10", "L40S"), "T4, A10,L40S"])
+def test_of_several_gpus_the_cheapest_that_works(gpu):
+    made = plan("internvl3_5-8b", gpu=gpu, prices="catalogue")
+    assert [choice.gpu_string for choice in made.choices] == ["L40S", "A10"]
+    assert (made.fits, made.gpu_string) == (True, "L40S")
+    alone = plan("internvl3_5-8b", gpu="L40S", prices="catalogue")
+    assert made.cost == alone.cost
+    best = plan(budget=5, gpu=["L4", "L40S"], prices="catalogue")
+    assert {other.gpu_string for other in best.alternatives} <= {"L4", "L40S"}
+
+
+def test_several_gpus_of_which_none_works():
+    made = plan("internvl2_5-78b", gpu=["T4", "L4"], prices="catalogue")
+    assert (made.fits, made.gpu_string) == (False, "T4")
+    assert made.choices, "what works elsewhere"
+
+
+@pytest.mark.parametrize("gpu", [3, ["L4", 3], ["L4", ""], "L4,"])
+def test_gpus_that_are_none(gpu):
+    with pytest.raises(ConfigError, match=r"gpu = |unknown GPU"):
+        plan("internvl3_5-8b", gpu=gpu, prices="catalogue")

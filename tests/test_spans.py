@@ -11,15 +11,20 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import httpx
 import pytest
 from opentelemetry import trace
+from opentelemetry.propagate import inject
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import BaseModel
 
 import internvl_modal as ivl
-from internvl_modal.testing import Answer, FakeBackend
+from internvl_modal.gateway import create_app
+from internvl_modal.gateway.tracing import callers_trace
+from internvl_modal.testing import Answer, Call, FakeBackend
+from tests.asgi import serving
 from tests.documented import ROOT, performed
 
 PICTURE = ROOT / "examples" / "images" / "coffee.jpg"
@@ -132,6 +137,62 @@ def test_batches_and_typed_answers(exported: InMemorySpanExporter) -> None:
     with ivl.Client(FakeBackend("A cat.")) as client:
         list(client.describe_many([PICTURE, PICTURE]))
     assert [span.name for span in exported.get_finished_spans()].count("chat internvl2_5-78b") == 2
+
+
+def traced(call: Call, span: trace.SpanContext) -> bool:
+    """Whether a server was told that ``call`` belongs to ``span``."""
+    version, trace_id, span_id, _ = call.headers["traceparent"].split("-")
+    return (version, trace_id, span_id) == (
+        "00", format(span.trace_id, "032x"), format(span.span_id, "016x")
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_server_is_told_which_trace_it_is(
+    exported: InMemorySpanExporter, streamed: bool
+) -> None:
+    fake = FakeBackend("A cat.")
+    with ivl.Client(fake) as client:
+        list(client.stream(PICTURE)) if streamed else client.describe(PICTURE)
+    call, _ = call_and_parts(exported)
+    assert traced(fake.calls[-1], call.context)
+
+
+@pytest.mark.parametrize("way", ["describe", "completion", "stream"])
+def test_a_trace_goes_through_the_gateway(exported: InMemorySpanExporter, way: str) -> None:
+    fake, tracer = FakeBackend("A cat."), trace.get_tracer("test")
+    app = create_app(ivl.AsyncClient(fake), api_key="k")
+    with serving(app) as url, tracer.start_as_current_span("mine") as mine:
+        if way == "describe":
+            carried: dict[str, str] = {}
+            inject(carried)
+            picture, auth = PICTURE.read_bytes(), {"authorization": "Bearer k"}
+            httpx.post(url, files={"image": picture}, headers=auth | carried).raise_for_status()
+        else:
+            with ivl.Client(base_url=f"{url}/v1", api_key="k") as client:
+                list(client.stream(PICTURE)) if way == "stream" else client.describe(PICTURE)
+    calls = [each for each in exported.get_finished_spans() if each.name.startswith("chat ")]
+    assert len(calls) == (1 if way == "describe" else 2)
+    assert {each.context.trace_id for each in calls} == {mine.get_span_context().trace_id}
+    inner = next(each for each in calls if traced(fake.calls[-1], each.context))
+    outer = [each.context for each in calls if each is not inner] or [mine.get_span_context()]
+    parents = {each.context.span_id: each.parent for each in exported.get_finished_spans()}
+    above = inner.parent
+    # FastAPI makes spans of its own between the two, from some version on.
+    while above is not None and above.span_id != outer[0].span_id:
+        above = parents[above.span_id]
+    assert above is not None
+
+
+def test_a_callers_trace_goes_on_where_the_web_server_makes_no_span() -> None:
+    number, above = 0xABC, 0xDEF
+    with callers_trace({"traceparent": f"00-{number:032x}-{above:016x}-01"}):
+        joined = trace.get_current_span().get_span_context()
+    assert (joined.trace_id, joined.span_id) == (number, above)
+    assert not trace.get_current_span().get_span_context().is_valid
+    with trace.get_tracer("test").start_as_current_span("server's") as server:  # noqa: SIM117
+        with callers_trace({"traceparent": f"00-{number:032x}-{above:016x}-01"}):
+            assert trace.get_current_span() is server
 
 
 def test_who_does_not_trace_imports_nothing() -> None:

@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from internvl_modal._utils.daemon_thread import in_daemon
+from internvl_modal._utils.user_warning import warn_user
 from internvl_modal.engines.llamacpp import CONTEXT, Engine
 from internvl_modal.engines.llamacpp_process import LlamaCppServer
 from internvl_modal.errors import (
@@ -125,6 +126,8 @@ class LocalBackend:
             # It may have died meanwhile, of memory for instance: its users get the new one at their
             # next call.
             if running is None or running.process.poll() is not None:
+                if self.model == DEMO:
+                    warn_user(DEMO_NOTICE)
                 in_daemon(_import_meanwhile)
                 users = running.users if running else set()
                 if running is not None:
@@ -178,7 +181,7 @@ class LocalBackend:
             raise
         except WeightsError as error:
             command = f"`internvl-modal weights ensure {self.model} --variant gguf`"
-            hints = (error.hint, f"{command} fetches them ahead", "--model demo runs offline")
+            hints = (error.hint, f"{command} fetches them ahead", "model='demo' runs offline")
             raise WeightsError(
                 f"{error.message}; {self._missing()}",
                 hint="; ".join(filter(None, hints)),

@@ -77,12 +77,13 @@ def local_trouble(error: Exception) -> OutOfResourcesError | None:
 def is_unanswered(error: Exception | None) -> TypeGuard[ServerError]:
     """Whether the server gave no answer about the picture: it failed, or was not there.
 
-    An empty answer is one: asked again once, it is what there is to record.
+    An empty answer is one: asked again once, it is what there is to record. A page where a
+    completion should be (a login, a proxy's) is none.
     """
     if isinstance(error, EmptyAnswerError):
         return False
     return isinstance(error, ServerError) and (
-        error.retryable or isinstance(error, DeadlineExceededError)
+        error.retryable or isinstance(error, DeadlineExceededError) or type(error) is ServerError
     )
 
 

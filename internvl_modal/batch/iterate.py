@@ -76,6 +76,9 @@ class _Numbers:
             raise ConfigError("the batch has not ended", hint="iterate over it, or close it, first")
         return self._state.last
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.progress}>"
+
     def _repr_html_(self) -> str:
         """The last pictures with their captions, for notebooks."""
         return batch_html(self._state.taken, self.progress)

@@ -11,18 +11,20 @@ import json
 import logging
 import os
 import sys
+import warnings
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from internvl_modal._utils.user_warning import InternVLWarning
 from internvl_modal.cli.wording import remember, spoken
 from internvl_modal.errors import ConfigError, InternVLError
 
 _PREFIX = "INTERNVL_MODAL_"
-_OTHERS = ("INTERNVL_MODAL_WEIGHTS_ROOT",)
-"""Variables that are no settings: this one is for a Volume that is mounted."""
+_warned: set[str] = set()
+"""What this process has warned of."""
 
 Backend = Annotated[str | None, typer.Option(help="local, endpoint, lmdeploy, modal or a URL.")]
 
@@ -45,8 +47,10 @@ class _Command(typer.core.TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         logging.basicConfig(format="%(message)s", level=logging.WARNING)  # on standard error
         remember(self.params, ctx.params)
-        for line in misspelt_variables():
-            say(f"warning: {line}", err=True)
+        warnings.simplefilter("default", InternVLWarning)  # printed, and never raised
+        warnings.showwarning = _show_warning
+        for line in _misspelt():
+            warn(line)
         return super().invoke(ctx)
 
 
@@ -55,24 +59,35 @@ class _App(typer.Typer):
         return super().command(name, **{"cls": _Command, **more})
 
 
-def misspelt_variables() -> list[str]:
+def warn(text: str, *, again: bool = False) -> None:
+    """Print a warning, once; with ``again`` whenever Python has not shown it as one of its own."""
+    if text not in _warned:
+        say(f"warning: {text}", err=True)
+    if not again:
+        _warned.add(text)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **_: Any) -> None:
+    """In place of Python's: ours in the words of the command line, others as ever."""
+    if issubclass(category, InternVLWarning):
+        warn(str(message))
+    else:
+        say(warnings.formatwarning(message, category, *place[:2]).rstrip(), err=True)
+
+
+def _misspelt() -> list[str]:
     """What is wrong with the names of variables; nothing is imported where there are none."""
     file = Path(".env")
     lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
     if not any(_PREFIX in name.upper() for name in (*os.environ, *lines)):
         return []
-    from internvl_modal.settings import misspelt
+    from internvl_modal.settings import misspelt_variables
 
-    found = misspelt(_OTHERS)
-    if any(f"{_PREFIX}DEPLOY_" in name.upper() for name, _, _ in found):
-        from internvl_modal.deployment.options import PREFIX, DeployOptions
+    if not any(f"{_PREFIX}DEPLOY_" in name.upper() for name in (*os.environ, *lines)):
+        return misspelt_variables()
+    from internvl_modal.deployment.options import PREFIX, DeployOptions
 
-        deploying = [PREFIX + name.upper() for name in DeployOptions.model_fields]
-        found = misspelt((*_OTHERS, *deploying))
-    return [
-        f"{name}, from {place}, is no setting{f'; did you mean {near}?' if near else ''}"
-        for name, place, near in found
-    ]
+    return misspelt_variables(PREFIX + name.upper() for name in DeployOptions.model_fields)
 
 
 def typer_app(help_text: str, **more: Any) -> typer.Typer:

@@ -62,7 +62,7 @@ def status(name: Name = None, environment: Environment = None, as_json: Json = F
     """Show a deployment's state, containers and requests."""
     from dataclasses import asdict
 
-    found = asdict(_connect(name, environment).status())
+    found = asdict(connected(name, environment).status())
     typer.echo(json.dumps(found) if as_json else "  ".join(f"{k} {v}" for k, v in found.items()))
 
 
@@ -73,7 +73,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new ones.")] = False,
 ) -> None:
     """Print a deployment's log."""
-    for line in _connect(name, environment).logs(tail=tail, follow=follow):
+    for line in connected(name, environment).logs(tail=tail, follow=follow):
         typer.echo(line)
 
 
@@ -84,12 +84,12 @@ def scale(
     maximum: Annotated[int | None, typer.Option("--max", help="Most containers.")] = None,
 ) -> None:
     """Change how many GPU containers run, until the next deploy."""
-    _connect(name, environment).scale(min=minimum, max=maximum)
+    connected(name, environment).scale(min=minimum, max=maximum)
 
 
 def stop(name: Name = None, environment: Environment = None) -> None:
-    """Stop a deployment and its containers; weights and key are kept."""
-    _connect(name, environment).stop()
+    """Stop a deployment and its containers; weights and key stay."""
+    connected(name, environment).stop()
 
 
 def connect(
@@ -100,14 +100,15 @@ def connect(
     """Show where a deployment answers."""
     from internvl_modal.deployment.container_config import KEY
 
-    found = _connect(name, environment)
+    found = connected(name, environment)
     _show(found)
     # On request only: terminals are shared and recorded.
     if show_key:
         typer.echo(f"key     {found.secrets[KEY]}")
 
 
-def _connect(name: str | None, environment: str | None) -> Deployment:
+def connected(name: str | None, environment: str | None) -> Deployment:
+    """The deployment of that name, or of a model."""
     from internvl_modal.deployment.api import connect as find
 
     return find(name, environment=environment)

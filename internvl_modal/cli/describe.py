@@ -21,6 +21,7 @@ from internvl_modal.cli.common import (
     error_document,
     exit_code,
     fail,
+    warn,
 )
 from internvl_modal.cli.describe_flags import Flags, options_of
 from internvl_modal.cli.taking import taking
@@ -120,7 +121,7 @@ def _describe_one(
         # So that texts and warnings come in their order where both go to one file.
         sys.stdout.flush()
     for warning in description.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(warning, again=True)
     return 0
 
 

@@ -28,7 +28,9 @@ def plan(
     family: Annotated[
         str | None, typer.Option(help="The catalog's model that owner/name was made from.")
     ] = None,
-    gpu: Annotated[str | None, typer.Option(help="Modal's GPU string, such as H200:2.")] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="Modal's GPU string: H200:2; several with commas.")
+    ] = None,
     engine: Annotated[
         str | None, typer.Option(help="lmdeploy-0.7.3, lmdeploy (0.18) or vllm; by the model.")
     ] = None,
@@ -55,7 +57,7 @@ def plan(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Say which GPUs run a model, how many pictures, and at what cost."""
+    """Say which GPUs run a model, how fast, and at what cost."""
     if list_:
         print(json.dumps(list(MODELS)) if as_json else models_text())
         return 0

@@ -84,7 +84,10 @@ def _flag(found: re.Match[str], flags: Mapping[str, Flag]) -> str:
     if flag is not None:
         if value == "False" and flag.off:
             return flag.off
-        return flag.name if value in (None, "True", "...", "...)") else f"{flag.name} {value}"
+        if value in (None, "True", "...", "...)"):
+            return flag.name
+        bare = value.strip("'")
+        return f"{flag.name} {bare if bare.isalnum() else value}"
     if name in _VARIABLES and value is None:
         return _VARIABLES[name]
     return f"--option {found[0]}" if "options" in flags and value is None else found[0]

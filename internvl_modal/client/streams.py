@@ -126,7 +126,8 @@ class Stream(_Collected):
             yield from self._read(opened)
 
     def _read(self, opened: Opened) -> Iterator[str]:
-        self._under_way = stream = self._transport.stream(opened.step)
+        step = self._span.carried(opened.step)
+        self._under_way = stream = self._transport.stream(step)
         self._span.done("send")
         opened.collected.request_id = stream.begun.value
         try:
@@ -181,7 +182,8 @@ class AsyncStream(_Collected):
                     yield piece
 
     async def _read(self, opened: Opened) -> AsyncGenerator[str, None]:
-        self._under_way = stream = await self._transport.stream(opened.step)
+        step = self._span.carried(opened.step)
+        self._under_way = stream = await self._transport.stream(step)
         self._span.done("send")
         opened.collected.request_id = stream.begun.value
         try:

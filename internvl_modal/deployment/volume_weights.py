@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from pydantic import SecretStr
 
+from internvl_modal._utils.user_warning import warn_user
 from internvl_modal.deployment import modal_build
 from internvl_modal.deployment.modal_build import Secrets
 from internvl_modal.deployment.spec import DeploymentSpec
@@ -48,7 +49,7 @@ def commit_on_volume(spec: DeploymentSpec) -> str | None:
 
 
 def commit_on_hub(spec: DeploymentSpec, token: SecretStr | None) -> str | None:
-    """The commit that the revision means now; None where the Hub cannot be asked, which is logged.
+    """The commit that the revision means now; None where the Hub cannot be asked, with a warning.
 
     Raises WeightsError where the Hub has no such repository or revision, or shows it to nobody with
     this ``token``.
@@ -71,13 +72,10 @@ def commit_on_hub(spec: DeploymentSpec, token: SecretStr | None) -> str | None:
         offline = isinstance(error, OfflineModeIsEnabled)  # said by whoever deploys
         if not offline and not transient(error):
             raise told from told.__cause__
-        log.log(
-            logging.INFO if offline else logging.WARNING,
-            "%s: no commit is pinned, for %s; the containers take what %s means when the weights "
-            "are downloaded",
-            spec.app,
-            told.message.partition(": ")[2],
-            revision,
+        why = told.message.partition(": ")[2]
+        (log.info if offline else warn_user)(
+            f"{spec.app}: no commit is pinned, for {why}; the containers take what {revision} "
+            "means when the weights are downloaded"
         )
         return None
 

@@ -7,11 +7,13 @@ temperature expects the server's default, while our own calls set greedy answers
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from internvl_modal.flows.core import Core
+from internvl_modal.flows.spans import chat_span
 from internvl_modal.flows.steps import Flow, events_step, exchange_of
 from internvl_modal.flows.typed import Wanted
 from internvl_modal.protocol.call import ChatCall
@@ -42,13 +44,17 @@ def relay(
     core: Core, messages: Sequence[Message], options: Options, fields: Mapping[str, object]
 ) -> Flow[Relayed]:
     """Answer the last of ``messages``; ``fields`` are sent as they are."""
-    call, deadline, _ = yield from core.asked(messages, options, relayed=fields)
-    sent: Exchanged[Relayed]
+    begun = time.monotonic()
+    call, deadline, prepared = yield from core.asked(messages, options, relayed=fields)
     if dialect_of(call.capabilities).as_stream:
-        sent = yield events_step(call, deadline, partial(_decode_events, call=call))
+        step = events_step(call, deadline, partial(_decode_events, call=call))
     else:
         decode = partial(_decode, call=call)
-        sent = yield exchange_of(call, chat_request(call), decode, deadline)
+        step = exchange_of(call, chat_request(call), decode, deadline)
+    with chat_span(call, begun, prepared) as span:
+        sent: Exchanged[Relayed] = yield span.carried(step)
+        span.done("wait")
+        span.answered(sent.value.description)
     return sent.value
 
 

@@ -11,13 +11,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from internvl_modal.protocol.call import ChatCall
 from internvl_modal.schema.results import Description
+from internvl_modal.transport.exchange import Exchange
 
 __all__ = ["ChatSpan", "chat_span"]
+
+T = TypeVar("T")
 
 
 class ChatSpan:
@@ -38,6 +42,16 @@ class ChatSpan:
                 start_time=_nanoseconds(begun),
                 attributes={k: v for k, v in _asked(call).items() if v is not None},
             )
+
+    def carried(self, step: Exchange[T]) -> Exchange[T]:
+        """``step`` with the headers by which the server joins this trace, such as traceparent."""
+        if self._span is None:
+            return step
+        from opentelemetry.propagate import inject
+
+        headers: dict[str, str] = dict(step.request.headers)
+        inject(headers, self._trace.set_span_in_context(self._span))
+        return replace(step, request=replace(step.request, headers=headers))
 
     def done(self, name: str, seconds: float | None = None) -> None:
         """A part ends: after ``seconds``, or now. The next one begins where it ends."""

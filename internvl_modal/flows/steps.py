@@ -112,7 +112,8 @@ def sent(
     """Perform ``chat_step``, traced: from ``begun``, monotonic seconds, or else from now on."""
     since = time.monotonic() if begun is None else begun
     with chat_span(call, since, prepared) as span:
-        done: Exchanged[Description] = yield chat_step(call, deadline, schema)
+        step = span.carried(chat_step(call, deadline, schema))
+        done: Exchanged[Description] = yield step
         span.done("wait")
         span.answered(done.value)
     return done

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from internvl_modal.gateway.errors import Failure, RefusedError
 from internvl_modal.gateway.metrics import Metrics
+from internvl_modal.gateway.tracing import callers_trace
 
 log = logging.getLogger(f"{__package__}.access")
 """At INFO a line for each request, by the id that its answer has."""
@@ -47,7 +48,8 @@ class Observed:
             await send(message)
 
         try:
-            await self._app(scope, receive, watch)
+            with callers_trace(request.headers):
+                await self._app(scope, receive, watch)
         except Exception as error:
             # Once the head is sent nothing can be answered any more.
             if not status:

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 REDIRECTS = 5
 TRIES = 5
 """With waits of 0.5, 1, 2 and 4 seconds, each by up to half shorter."""
-PAGE = "https://internvl-modal.readthedocs.io/"
+PAGE = "https://pypi.org/project/internvl-modal/"
+"""Where the owner of a server reads what asks there; it is there wherever this package is."""
 _AGAIN = frozenset((408, 425, 429, 500, 502, 503, 504))
 """Statuses that pass: a server that is busy, starting or behind a proxy that lost it."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 8.0

@@ -8,6 +8,7 @@ network.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from typing_extensions import Unpack
@@ -15,14 +16,14 @@ from typing_extensions import Unpack
 from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.errors import ConfigError
 from internvl_modal.planning.cost import Prices
-from internvl_modal.planning.gpus import parse_gpu
+from internvl_modal.planning.gpus import parse_gpus
 from internvl_modal.planning.model_lookup import model_spec
 from internvl_modal.planning.options import PlanOptions
 from internvl_modal.planning.plan import Plan
-from internvl_modal.planning.planner import make_plan
+from internvl_modal.planning.planner import best_of
 from internvl_modal.planning.prices import CATALOGUE_PRICES, live_prices
 from internvl_modal.planning.ranking import best_within
-from internvl_modal.planning.request import Request, with_plan_options
+from internvl_modal.planning.request import Request, is_number, with_plan_options
 
 __all__ = ["plan"]
 
@@ -36,7 +37,7 @@ def plan(
     *,
     revision: str | None = None,
     family: str | None = None,
-    gpu: str | None = None,
+    gpu: str | Sequence[str] | None = None,
     budget: float | None = None,
     prices: Literal["auto", "catalogue"] | Prices = "auto",
     **options: Unpack[PlanOptions],
@@ -46,8 +47,9 @@ def plan(
     ``model`` is a short name or a repository id, read at ``revision``; with ``family``, the name of
     the listed model that it was made from, nothing is read. With a ``budget`` (USD an hour) and no
     model: the best model that it pays for, by published quality, the others in ``.alternatives``;
-    with neither, internvl2_5-78b. ``gpu`` is Modal's string (``"H200:2"``). ``prices="auto"`` asks
-    Modal when there are credentials. The plan returned may not fit: see ``.fits`` and
+    with neither, internvl2_5-78b. ``gpu`` is Modal's string (``"H200:2"``) or several of them: then
+    the cheapest per picture is taken, and ``.choices`` holds those that work. ``prices="auto"``
+    asks Modal when there are credentials. The plan returned may not fit: see ``.fits`` and
     ``.require()``. Raises ConfigError for an unknown model, GPU or option, WeightsError where the
     Hub cannot be asked for one that is not in the catalog, PlanError for what is no InternVL.
 
@@ -62,8 +64,8 @@ def plan(
             f"plan() has no option {', '.join(sorted(unknown))}",
             hint=f"options: {', '.join(PlanOptions.__annotations__)}",
         )
-    if budget is not None and not budget > 0:
-        raise ConfigError(f"budget = {budget}: it must be more than 0 USD an hour")
+    if budget is not None and not (is_number(budget) and budget > 0):
+        raise ConfigError(f"budget = {budget!r}: it must be more than 0 USD an hour")
     if model is None and (revision or family):
         raise ConfigError(
             "revision and family are of a repository, and no model is named", hint="name the model"
@@ -71,11 +73,11 @@ def plan(
     request = Request(**options)
     # Read before the model is looked up: a mistyped GPU should not first cost a question to the
     # Hub.
-    chosen = parse_gpu(gpu) if gpu else None
+    gpus = parse_gpus(gpu) if gpu else []
     if model is None and budget is not None:
-        return best_within(budget, request, _prices(prices), gpu=chosen)
+        return best_within(budget, request, _prices(prices), gpus=gpus)
     spec = model_spec(model or DEFAULT_MODEL, revision=revision, family=family)
-    return make_plan(spec, request, _prices(prices), gpu=chosen, budget=budget)
+    return best_of(spec, request, _prices(prices), gpus=gpus, budget=budget)
 
 
 def _prices(prices: Literal["auto", "catalogue"] | Prices) -> Prices:

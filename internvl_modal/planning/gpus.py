@@ -7,12 +7,12 @@ in ``GPUS``, one in ``CATALOGUE_PRICES`` and, where Modal spells it otherwise, i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from internvl_modal.errors import ConfigError
 
-__all__ = ["COUNTS", "GPUS", "Gpu", "parse_gpu"]
+__all__ = ["COUNTS", "GPUS", "Gpu", "parse_gpu", "parse_gpus"]
 
 COUNTS = (1, 2, 4, 8)
 """Powers of two, which is what TurboMind's ``tp`` takes, up to the eight that Modal offers.
@@ -76,6 +76,14 @@ GPUS: Mapping[str, Gpu] = {
 _ALIASES = {"A100": "A100-40GB", "A10G": "A10", "H100!": "H100"}
 
 
+def parse_gpus(named: str | Sequence[str]) -> list[tuple[Gpu, int]]:
+    """One or several, in a list or with commas between them; raises ConfigError."""
+    listed = named.split(",") if isinstance(named, str) else named
+    if not isinstance(listed, Sequence) or not all(isinstance(each, str) for each in listed):
+        raise ConfigError(f"gpu = {named!r}", hint='a name such as "H200:2", or a list of them')
+    return [parse_gpu(each) for each in listed]
+
+
 def parse_gpu(text: str) -> tuple[Gpu, int]:
     """Read Modal's form (``H200:2``) or the spoken one (``2 x H200``).
 
@@ -86,6 +94,11 @@ def parse_gpu(text: str) -> tuple[Gpu, int]:
     >>> gpu.name, count, parse_gpu("A100")[0].name
     ('H200', 2, 'A100-40GB')
     """
+    if not isinstance(text, str):
+        raise ConfigError(
+            f"gpu={text!r} is no text",
+            hint="plan() takes one GPU string, such as H200:2; deploy() takes several in a list",
+        )
     match = re.fullmatch(r"(?:(\d+)\s*X\s*)?([A-Z0-9!-]+?)(?::(\d+))?", text.strip().upper())
     name = _ALIASES.get(match[2], match[2]) if match else ""
     count = int(match[1] or match[3] or 1) if match else 0

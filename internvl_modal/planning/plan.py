@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from internvl_modal.engines.registry import engine_of
-from internvl_modal.errors import PlanError
+from internvl_modal.errors import MissingExtraError, PlanError
 from internvl_modal.models.quality import Quality, quality_of
 from internvl_modal.models.shapes import ModelSpec
 from internvl_modal.models.support import EngineName
 from internvl_modal.planning.cost import Cost, idle_window, picture_cost
 from internvl_modal.planning.gpus import Gpu
 from internvl_modal.planning.memory import MARGIN, MIB, Capacity, Memory, kv_bytes_per_token
-from internvl_modal.planning.report import SHOWN, Bar, Report, Row, as_html, as_text, draw
+from internvl_modal.planning.report import SHOWN, Bar, Report, Row, as_html, as_text
 from internvl_modal.planning.request import Request
 from internvl_modal.planning.server_settings import of_engine
 from internvl_modal.planning.throughput import Load, startup_seconds
@@ -254,8 +254,12 @@ class Plan:
     def plot(self, path: str | Path | None = None) -> object:
         """Draw memory per GPU of this plan and its choices; return matplotlib's Figure.
 
-        Needs the extra ``plot``.
+        Notebooks show it. Raises MissingExtraError without the extra ``plot``.
         """
+        try:
+            from internvl_modal.planning.drawing import draw
+        except ImportError as error:
+            raise MissingExtraError("matplotlib", "plot") from error
         others = [choice for choice in self.choices if choice.gpu_string != self.gpu_string]
         bars = [
             Bar(

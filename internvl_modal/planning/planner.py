@@ -9,7 +9,7 @@ Nothing is searched for and nothing is guessed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -30,7 +30,29 @@ from internvl_modal.planning.plan import Plan, load_of
 from internvl_modal.planning.request import Request, round_up
 from internvl_modal.planning.throughput import startup_seconds
 
-__all__ = ["make_plan"]
+__all__ = ["best_of", "make_plan"]
+
+
+def best_of(
+    spec: ModelSpec,
+    request: Request,
+    prices: Prices,
+    *,
+    gpus: Sequence[tuple[Gpu, int]],
+    budget: float | None = None,
+) -> Plan:
+    """``make_plan`` on each of ``gpus``: the cheapest per picture of those that work.
+
+    They are its ``choices``. The plan of the first where none works, and of all GPUs where none is
+    named.
+    """
+    plans = [
+        make_plan(spec, request, prices, gpu=each, budget=budget) for each in (*gpus,) or (None,)
+    ]
+    working = sorted((plan for plan in plans if plan.fits), key=_price_of_pictures)
+    if len(gpus) < 2 or not working:
+        return plans[0]
+    return replace(working[0], choices=tuple(replace(plan, choices=()) for plan in working))
 
 
 def make_plan(

@@ -6,21 +6,21 @@ another is as good and costs no more; nobody has a reason to take it but its lic
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from internvl_modal.models.quality import quality_of, ranked
 from internvl_modal.planning.cost import Prices
 from internvl_modal.planning.gpus import Gpu
 from internvl_modal.planning.plan import Plan
-from internvl_modal.planning.planner import make_plan
+from internvl_modal.planning.planner import best_of
 from internvl_modal.planning.request import Request
 
 __all__ = ["best_within"]
 
 
 def best_within(
-    budget: float, request: Request, prices: Prices, *, gpu: tuple[Gpu, int] | None = None
+    budget: float, request: Request, prices: Prices, *, gpus: Sequence[tuple[Gpu, int]] = ()
 ) -> Plan:
     """The best model's cheapest plan within ``budget`` USD an hour, with all in ``.alternatives``.
 
@@ -28,7 +28,7 @@ def best_within(
     without both figures are not among them. Where nothing costs so little, the plan is the one that
     costs least an hour, and says so.
     """
-    plans = [make_plan(spec, request, prices, gpu=gpu, budget=budget) for spec in ranked()]
+    plans = [best_of(spec, request, prices, gpus=gpus, budget=budget) for spec in ranked()]
     fitting = [plan for plan in plans if plan.fits]
     if not fitting:
         return min(plans, key=lambda plan: (not plan.over_budget, plan.cost.per_hour))

@@ -1,4 +1,4 @@
-"""Rows of a plan as text, as a notebook table and as a picture.
+"""Rows of a plan as text and as a notebook table, and the bars of its picture.
 
 It knows tables and bars, and nothing of plans. ``Row`` is a tuple of strings that are formatted
 already: numbers get their units where they are known, in ``plan``.
@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import TypeAlias
 
-from internvl_modal.errors import MissingExtraError
-
-__all__ = ["SHOWN", "Bar", "Report", "Row", "as_html", "as_text", "draw"]
+__all__ = ["SHOWN", "Bar", "Report", "Row", "as_html", "as_text"]
 
 Row: TypeAlias = "tuple[str, ...]"
 
@@ -63,36 +60,6 @@ def as_html(report: Report) -> str:
     notes = "".join(f"<li>{escape(each)}</li>" for each in report.notes)
     body = "".join(_html_table(rows) for rows in tables)
     return f"<p><b>{escape(report.headline)}</b></p>{body}<ul>{notes}</ul>"
-
-
-def draw(title: str, bars: Sequence[Bar], path: str | Path | None = None) -> object:
-    """Stack memory per GPU, one bar a choice; save it to ``path`` if given, return the Figure.
-
-    Figure is made without pyplot: no backend is chosen and no window is registered, so it works in
-    a thread, on a server and in a notebook alike. Raises MissingExtraError without matplotlib.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "plot") from error
-    figure = Figure(figsize=(8, 1 + 0.5 * len(bars)), layout="constrained")
-    axes = figure.add_subplot()
-    names = [bar.name for bar in bars]
-    left = [0.0] * len(bars)
-    # All bars have the same parts, in the same order: one colour each.
-    for part in bars[0].parts:
-        widths = [bar.parts[part] / 2**30 for bar in bars]
-        axes.barh(names, widths, left=left, label=part)
-        left = [start + width for start, width in zip(left, widths, strict=True)]
-    for row, bar in enumerate(bars):
-        axes.plot([bar.total / 2**30] * 2, [row - 0.4, row + 0.4], color="black")
-    axes.invert_yaxis()
-    axes.set_xlabel("GiB on each GPU; black: what it has")
-    axes.set_title(title)
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    if path is not None:
-        figure.savefig(path)
-    return figure
 
 
 def aligned(rows: Sequence[Row]) -> list[str]:

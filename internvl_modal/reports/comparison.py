@@ -28,12 +28,13 @@ from internvl_modal.batch.sinks.files import check_regular, full, replacing
 from internvl_modal.batch.sinks.lines import read_lines, record
 from internvl_modal.batch.sources.inputs import Images
 from internvl_modal.captions.gallery import Caption, Row, Table, grid, page
+from internvl_modal.captions.similarity import token_f1, words_of
 from internvl_modal.captions.thumbnails import thumbnail
 from internvl_modal.client.sync import Client
 from internvl_modal.errors import ConfigError
 from internvl_modal.reports.gallery import THUMBNAILS, Places, write_page
 
-__all__ = ["Comparison", "Measured", "compare", "token_f1"]
+__all__ = ["Comparison", "Measured", "compare"]
 
 _BOOKS = "comparison.json"
 """Beside the captions: how long each model took and what it cost, over all runs."""
@@ -95,7 +96,7 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         shown = grid([_row(each, each["thumbnail"]) for each in self._rows[:6]], "")
-        return f"<pre>{_escaped(str(self))}</pre>{shown}"
+        return "".join(map(_html, self._tables())) + shown
 
     def _tables(self) -> list[Table]:
         names = list(self.models)
@@ -113,6 +114,14 @@ class Comparison:
             pairs = [[f"{a} and {b}", _share(f1)] for (a, b), f1 in self.agreement.items()]
             found.append(Table("Agreement", [["", "token F1"], *pairs]))
         return found
+
+
+def _html(table: Table) -> str:
+    """A table for notebooks, which give it their own colours."""
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{_escaped(cell)}</td>' for cell in row)}</tr>" for row in table.rows
+    )
+    return f"<b>{_escaped(table.title)}</b><table>{rows}</table>"
 
 
 def _share(value: float | None) -> str:
@@ -295,7 +304,7 @@ def _compared(runs: Sequence[_Run], references: Mapping[str, Sequence[str]]) -> 
 def _measured(run: _Run, references: Mapping[str, Sequence[str]]) -> Measured:
     described = {key: line for key, line in run.lines.items() if "error" not in line}
     flags = Counter(flag for line in run.lines.values() for flag in line.get("flags") or ())
-    lengths = [len(_tokens(line["text"])) for line in described.values()]
+    lengths = [len(words_of(line["text"])) for line in described.values()]
     f1 = _mean(
         max(token_f1(described[key]["text"], text) for text in known)
         for key, known in references.items()
@@ -309,27 +318,6 @@ def _measured(run: _Run, references: Mapping[str, Sequence[str]]) -> Measured:
 def _mean(values: Iterable[float]) -> float | None:
     found = list(values)
     return mean(found) if found else None
-
-
-def token_f1(text: str, reference: str) -> float:
-    """How much two texts share: F1 of their words, each counted as often as it comes.
-
-    Of Chinese and Japanese each letter is a word. 1 for the same words in any order, 0 for none.
-
-    >>> token_f1("A red cup.", "a cup, red")
-    1.0
-    """
-    ours, theirs = Counter(_tokens(text)), Counter(_tokens(reference))
-    if not ours or not theirs:
-        return float(ours == theirs)
-    shared = (ours & theirs).total()
-    return 2 * shared / (ours.total() + theirs.total())
-
-
-def _tokens(text: str) -> list[str]:
-    return re.findall(
-        r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+", text.lower()
-    )
 
 
 def _row(row: Mapping[str, Any], source: str) -> Row:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from urllib.parse import quote, unquote, urlsplit
 
+from internvl_modal._utils.user_warning import warn_user
 from internvl_modal.credentials import checked_key, hub_token_source
 from internvl_modal.errors import ConfigError, WeightsError
 from internvl_modal.weights.layout import COMMIT
@@ -44,8 +45,6 @@ XET_CONFIG = {
     "reconstruction.min_reconstruction_fetch_size": 8_000_000,
     "reconstruction.max_reconstruction_fetch_size": 8_000_000,
 }
-
-logger = logging.getLogger("internvl_modal.weights")
 
 
 @dataclass(frozen=True)
@@ -169,10 +168,9 @@ class Hub:
                 found = self._repository(model, revision, False)
             except Exception:  # noqa: BLE001 - what was said of the token is what helps
                 raise error from None
-        logger.warning(
-            "the Hub refuses the token from %s: %s is public, and fetched without it",
-            self.token_source,
-            model,
+        warn_user(
+            f"the Hub refuses the token from {self.token_source}: {model} is public, and fetched "
+            "without it"
         )
         self._token = False
         return found

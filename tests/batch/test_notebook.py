@@ -25,7 +25,8 @@ for output in notebook.cells[0].outputs:
 def test_a_batch_in_a_notebook(loopback: Loopback) -> None:
     cell = (
         "import internvl_modal as ivl\n"
-        f"[o.text for o in ivl.describe_many([{str(IMAGES / 'coffee.jpg')!r}], detail=1)]"
+        f"batch = ivl.describe_many([{str(IMAGES / 'coffee.jpg')!r}], detail=1)\n"
+        "[o.text for o in batch], batch"
     )
     done = subprocess.run(
         [sys.executable, "-c", EXECUTE, cell],
@@ -34,6 +35,6 @@ def test_a_batch_in_a_notebook(loopback: Loopback) -> None:
         text=True,
         check=True,
     )
-    assert "['A cat.']" in done.stdout
+    assert "(['A cat.'],\n <Batch: 1/1 pictures, " in done.stdout
     assert "1/1" in done.stdout
     assert "0 failed" in done.stdout

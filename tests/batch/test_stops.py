@@ -147,6 +147,16 @@ def test_quota_within_a_429_is_no_credit(
     assert Path("out.jsonl").read_text() == ""
 
 
+@pytest.mark.parametrize("page", ["<html>Log in</html>", '{"choices": []}', "[]"])
+def test_a_page_in_place_of_every_answer_stops_it(
+    asked: ivl.Client, loopback: Loopback, pictures: Callable[[int], Path], page: str
+) -> None:
+    loopback.will(Reply(body=page))
+    with pytest.raises(ivl.ServerError, match=r"with .* the same call goes on"):
+        list(asked.describe_many(pictures(40), out="out.jsonl", concurrency=2, detail=1))
+    assert len(lines(Path("out.jsonl"))) < 15
+
+
 class Troubled:
     """A file that cannot be read: says why."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -13,10 +15,12 @@ from modal_proto import api_pb2 as p
 from internvl_modal.deployment import schedules
 from internvl_modal.deployment.scheduled import Schedule
 from internvl_modal.errors import ConfigError
-from tests.deploy.machine import Machine
+from tests.deploy.machine import REPOSITORY, Machine
+from tests.deploy.test_cli import run
 from tests.modal_plane import Plane
 
 APP = "multimodal-internvl2_5-1b"
+PAGE = REPOSITORY / "docs" / "deploy.md"
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +236,39 @@ def test_bills_and_statistics_that_there_are_not(deployed: Machine) -> None:
     )
     assert said[0] == "ConfigError"
     assert "whole hours" in said[1]
+
+
+def test_the_same_from_the_command_line(deployed: Machine, plane: Plane) -> None:
+    """As ``docs/deploy.md`` has it, of a smaller model."""
+    hour = datetime.now(timezone.utc).replace(minute=0, second=0, microsecond=0)
+    plane.bill = [item(hour - timedelta(hours=2), APP, {"H100": "3.00", "CPU": "0.60"})]
+    found = p.FunctionGetTimeRangeStatsResponse(input_success_count=900, container_total_count=2)
+    found.input_percentile_stats["execution_time"].percentiles.add(
+        percentile_basis_points=9500, value=2.5
+    )
+    plane.counts[serve_of(plane)] = found
+    commands = re.findall(r"^internvl-modal (.*-- ?\S.*|unschedule.*)$", PAGE.read_text(), re.M)
+    said = {}
+    for line in commands:
+        command, model, *options = shlex.split(line)
+        assert model == "internvl2_5-78b"
+        said[command] = run(deployed, command, "internvl2_5-1b", *options)
+        if command == "prewarm":
+            times, _ = schedule_of(plane, "prewarm")
+            assert times["warm-0"] == "45 8 * * mon-fri Europe/Berlin"
+        if command == "stop-after":
+            assert schedule_of(plane, "stop-after")[1].idle == 7200
+    assert list(said) == ["cost", "stats", "prewarm", "stop-after", "unschedule"]
+    assert "by the bill: 3.60 USD" in said["cost"]
+    assert "4.00 USD for 1,000" in said["cost"]
+    assert "900 answered, 0 failed" in said["stats"]
+    assert "execution_time" in said["stats"]
+    assert plane.deployed(f"{APP}-prewarm") is plane.deployed(f"{APP}-stop-after") is None
+    told = json.loads(run(deployed, "cost", "internvl2_5-1b", "--hours", "24", "--json"))
+    assert told["billed"]["usd"] == pytest.approx(3.6)
+    told = json.loads(run(deployed, "cost", "internvl2_5-1b", "--json"))
+    assert (told["billed"], told["per_hour"] > 0) == (None, True)
+    assert json.loads(run(deployed, "stats", "internvl2_5-1b", "--json"))["answered"] == 900
 
 
 def test_a_stop_by_schedule_ends_both_apps(schedule: Machine, plane: Plane) -> None:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from internvl_modal._utils.user_warning import warn_user
 from internvl_modal.errors import ConfigError, InternVLError
-
-logger = logging.getLogger("internvl_modal.batch")
 
 REFUSED = {
     errno.EACCES, errno.EEXIST, errno.EILSEQ, errno.EINVAL, errno.EISDIR,
@@ -135,4 +133,4 @@ def _lock(descriptor: int, path: Path) -> bool:
 
 def unguarded(name: object) -> None:
     """Say that two batches would write over each other there."""
-    logger.warning("nothing guards %s: no other batch may write there meanwhile", name)
+    warn_user(f"nothing guards {name}: no other batch may write there meanwhile")
