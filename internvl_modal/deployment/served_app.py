@@ -42,7 +42,8 @@ class ServedApp:
     With ``proxy``, Modal's own key and secret are sent beside the API key. ``plan`` puts a price
     on estimates; where there is none, ``sessions`` (requests at once), ``startup`` (seconds of a
     cold start, at best and at worst) and ``price`` say what is known of it. ``timeout``, in
-    seconds, leaves time for a cold start. Without ``url``, its address up to ``/v1``, ``start`` asks Modal for it.
+    seconds, leaves time for a cold start. Without ``url``, its address up to ``/v1``, ``start``
+    asks Modal for it.
 
     Several clients may share one; it holds no connection.
     """
