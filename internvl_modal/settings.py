@@ -13,7 +13,15 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 
 from internvl_modal._utils.user_warning import warn_user
 from internvl_modal.errors import ConfigError
@@ -81,6 +89,13 @@ class Settings(BaseModel):
     hf_token: SecretStr | None = Field(
         None, validation_alias="HF_TOKEN", description="Hugging Face token; optional."
     )
+
+    @field_validator("base_url")
+    @classmethod
+    def _some(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        if value == ():
+            raise ValueError("it names no server")
+        return value
 
     _given: frozenset[str] = PrivateAttr(frozenset())
 

@@ -107,6 +107,21 @@ def test_a_link_lets_one_page_in(app: object, http: httpx.Client) -> None:
     assert KEY not in admitted.text
 
 
+@pytest.mark.parametrize(
+    "host", ["x/page/session?", "x/page/session#", "x/page/session/page/session"]
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/"])
+def test_a_host_that_looks_like_the_address_of_a_link(
+    app: object, loopback: Loopback, http: httpx.Client, host: str, path: str
+) -> None:
+    link = app.state.guests.invite()  # type: ignore[attr-defined]
+    forged = {"Authorization": f"Bearer {link}", "Host": host}
+    body = {"messages": [{"role": "user", "content": "hi"}], "image_data": ""}
+    assert http.post(path, json=body, headers=forged).status_code == 401
+    assert not loopback.chats
+    assert app.state.guests.is_invited(link)  # type: ignore[attr-defined]
+
+
 def test_401_says_where_the_key_is(http: httpx.Client) -> None:
     told = http.post("/", headers={"Authorization": "Bearer wrong"}).json()["error"]["message"]
     for word in ("internvl-modal serve", "INTERNVL_MODAL_GATEWAY_KEY", "connect NAME --show-key"):

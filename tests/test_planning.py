@@ -136,6 +136,18 @@ def test_the_list_of_models_says_which_run_here():
         ({"model": "me/captions", "family": "mine"}, "unknown model 'mine'"),
         ({"model": "captions", "family": "internvl3-8b"}, "unknown model 'captions'"),
         ({"model": "internvl3-8b", "engine": "sglang"}, "unknown engine 'sglang'"),
+        ({"model": "./captions", "family": "internvl3-8b"}, "'./captions' is not a repository's"),
+        ({"model": "me/my captions", "family": "internvl3-8b"}, "is not a repository's name"),
+        ({"model": "a/b/c", "family": "internvl3-8b"}, "is not a repository's name"),
+        ({"budget": "3"}, "budget = '3': it must be more than 0"),
+        ({"gpu": ["H100", "H200"]}, "plan() takes one GPU string"),
+        ({"prompt_tokens": -1}, "prompt_tokens = -1: it must be at least 0"),
+        ({"session_len": 0}, "session_len = 0: it must be at least 1"),
+        ({"max_batch_size": -2}, "max_batch_size = -2: it must be at least 1"),
+        ({"scaledown_window": 0}, "scaledown_window = 0: it must be at least 1"),
+        ({"output_tokens": "200"}, "output_tokens = '200': it must be a number"),
+        ({"memory_gib": float("inf")}, "memory_gib = inf: it must be a number"),
+        ({"cache_max_entry_count": "0.5"}, "cache_max_entry_count = 0.5: it must lie between"),
     ],
 )
 def test_what_means_nothing_is_refused(wrong, told):

@@ -88,6 +88,7 @@ def test_no_argument_stays_in_a_frame_that_is_shown() -> None:
     ]
     assert frames
     assert "sk-SECRET" not in str([frame.frame.f_locals for frame in frames])
+    assert frames[0].frame.f_locals["self"].__class__ is ivl.Client
 
 
 def test_a_generator_behind_it_can_be_closed_and_sent_to() -> None:

@@ -45,8 +45,23 @@ def short_errors(door: T) -> T:
         return shortened
     for name, member in list(vars(door).items()):
         if inspect.isfunction(member) and (not name.startswith("_") or name in _SPECIAL):
-            setattr(door, name, _shortened(member))
+            setattr(door, name, (_made if name == "__init__" else _shortened)(member))
     return door
+
+
+def _made(init: Any) -> Any:
+    """A constructor behind the door; what it could not make is shown to debuggers, and no more."""
+
+    @wraps(init)
+    def made(self: object, *args: Any, **kwargs: Any) -> None:
+        __tracebackhide__ = True
+        try:
+            init(self, *args, **kwargs)
+        except InternVLError as error:
+            del args, kwargs
+            raise _short(error) from error.__cause__
+
+    return made
 
 
 def _shortened(function: Any) -> Any:

@@ -28,8 +28,9 @@ _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 """These pass when other work ends, so the picture is tried again with less at once."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """A full disk does not empty itself."""
-_OF_ALL = (402, 404, 410, 429)
-"""No credit, no such model, model gone; 429 is rejected for good where a quota is used up."""
+_OF_ALL = (*range(300, 400), 402, 404, 410, 429)
+"""Server moved, no credit, no such model, model gone; 429 is rejected for good where a quota is
+used up."""
 
 
 def is_fatal(error: Exception) -> bool:
@@ -76,12 +77,13 @@ def local_trouble(error: Exception) -> OutOfResourcesError | None:
 def is_unanswered(error: Exception | None) -> TypeGuard[ServerError]:
     """Whether the server gave no answer about the picture: it failed, or was not there.
 
-    An empty answer is one: asked again once, it is what there is to record.
+    An empty answer is one: asked again once, it is what there is to record. A page where a
+    completion should be (a login, a proxy's) is none.
     """
     if isinstance(error, EmptyAnswerError):
         return False
     return isinstance(error, ServerError) and (
-        error.retryable or isinstance(error, DeadlineExceededError)
+        error.retryable or isinstance(error, DeadlineExceededError) or type(error) is ServerError
     )
 
 

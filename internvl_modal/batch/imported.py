@@ -52,11 +52,15 @@ class Imported:
         self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - see close
         empty = True
         for marks, row in _rows(given):
-            empty = False
             if _has_text(row, self._job):
+                empty = False
                 self._keep(marks, row)
-        if empty:
-            raise ConfigError("import_= holds no caption", hint="check its path and its columns")
+        if empty:  # all would be asked about, and paid for
+            names = self._job.prompts.names or TEXTS
+            raise ConfigError(
+                "import_= holds no caption",
+                hint=f"check its path and its columns: {', '.join(names)}, or a schema's fields",
+            )
 
     def find(self, found: Item) -> Outcome | None:
         """The outcome of an input that somebody has described; None for one to be asked about."""
@@ -114,7 +118,7 @@ def _has_text(row: Mapping[str, Any], job: Job) -> bool:
         return False
     if job.prompts.names:
         return all(isinstance(row.get(name), str) and row[name] for name in job.prompts.names)
-    return job.wanted is not None or bool(_text(row))
+    return bool(_text(row) if job.wanted is None else _fields(row, job))
 
 
 def _text(row: Mapping[str, Any]) -> str:

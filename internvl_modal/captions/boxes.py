@@ -141,11 +141,21 @@ def boxes_in(answer: Description, what: str) -> tuple[Box, ...]:
                 hint="the model counts otherwise; ask an InternVL that was trained to locate",
                 text=text,
             )
-        x0, x1 = sorted(round(number * width / _SCALE) for number in numbers[0::2])
-        y0, y1 = sorted(round(number * height / _SCALE) for number in numbers[1::2])
+        x0, x1 = _span(numbers[0::2], width)
+        y0, y1 = _span(numbers[1::2], height)
         if x1 > x0 and y1 > y0:
             found.append(Box(_label(text, match) or what, x0, y0, x1, y1))
     return tuple(dict.fromkeys(found))
+
+
+def _span(ends: list[float], length: int) -> tuple[int, int]:
+    """Pixels from one end to the other; one at least, where the ends are two."""
+    low, high = sorted(ends)
+    first, last = round(low * length / _SCALE), round(high * length / _SCALE)
+    if high > low and first == last:  # small things in small pictures
+        first = min(first, length - 1)
+        last = first + 1
+    return first, last
 
 
 def _label(text: str, match: re.Match[str]) -> str:

@@ -118,9 +118,9 @@ NOT_THOUGHTS = _any(r"let me (?:think|see|look)\b[^,.;:]{0,20}? (?:is|was) ")
 
 TOKENS = re.compile(
     r"<\|[^|<>\n]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|</?(?:img|IMG_CONTEXT|image|ref|box|quad)>"
-    r"|<(?:start|end)_of_(?:turn|image)>|<(?:eos|bos|pad|unk)>"
+    r"|<(?:start|end)_of_(?:turn|image)>|<(?:eos|bos|pad|unk)>|\[UNUSED_TOKEN_\d{1,3}\]"
 )
-"""Control tokens of chat templates."""
+"""Control tokens of chat templates; the last are InternLM2's, by the names its first files have."""
 AROUND = re.compile(r"\A(?:<\|[^|<>\n]{1,40}\|>|<think>)|<\|[^|<>\n]{1,40}\|>\Z")
 """Those that stand around an answer, whatever it is about."""
 MARKS = re.compile(

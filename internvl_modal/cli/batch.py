@@ -25,7 +25,10 @@ __all__ = ["batch"]
 
 @taking(Flags)
 def batch(flags: Flags) -> int:
-    """Describe many pictures; run it again to go on where it stopped. Exit code 1: some failed."""
+    """Describe many pictures; run again, it goes on where it was.
+
+    Exit code 1: some failed.
+    """
     # The other arguments mean nothing then: no client is made and nothing is asked.
     if flags.status is not None:
         return show_status(flags.status)

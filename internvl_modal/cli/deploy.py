@@ -88,7 +88,7 @@ def scale(
 
 
 def stop(name: Name = None, environment: Environment = None) -> None:
-    """Stop a deployment and its containers; weights and key are kept."""
+    """Stop a deployment and its containers; weights and key stay."""
     connected(name, environment).stop()
 
 

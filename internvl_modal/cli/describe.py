@@ -6,10 +6,12 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import internvl_modal
+from internvl_modal.batch.sinks.files import create
 from internvl_modal.cli.common import (
     Backend,
     BaseUrl,
@@ -70,7 +72,7 @@ def _into(out: Path | None) -> Iterator[None]:
         raise ConfigError(f"--out {out} is a folder", hint="name a file; folders are for batch")
     part = out.with_name(f".{out.name}.part")
     try:
-        file = part.open("w", encoding="utf-8")
+        file = TextIOWrapper(create(part), "utf-8")
     except OSError as error:
         raise ConfigError(f"--out {out}: {error.strerror}", hint="name another place") from error
     try:

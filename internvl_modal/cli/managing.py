@@ -28,7 +28,7 @@ def cost(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a deployment costs by its plan and, with --hours, by Modal's bill."""
+    """Say what a deployment costs: by its plan, and by Modal's bill."""
     since = None if hours is None else timedelta(hours=hours)
     found = connected(name, environment).cost(since=since, pictures=pictures)
     told = {**asdict(found), "billed": found.billed and asdict(found.billed)}
@@ -52,7 +52,7 @@ def stats(
     hours: Annotated[float, typer.Option(help="How far to look back, a week at most.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Say what a deployment has done: requests, containers, how long they took."""
+    """Say what a deployment has done: requests, containers, times."""
     found = connected(name, environment).stats(since=timedelta(hours=hours))
     typer.echo(json.dumps(asdict(found), default=str) if as_json else _stats_text(found))
 
@@ -79,7 +79,7 @@ def prewarm(
     days: Annotated[str, typer.Option(help="Such as mon-fri; every day by default.")] = "*",
     containers: Annotated[int, typer.Option(help="How many are kept ready.")] = 1,
 ) -> None:
-    """Keep containers ready from one time of day to another, by Modal's schedules."""
+    """Keep containers ready from one time of day to another."""
     found = connected(name, environment)
     found.prewarm(at=at, until=until, timezone=timezone, days=days, containers=containers)
 
@@ -91,7 +91,7 @@ def stop_after(
     at: Annotated[str | None, typer.Option(help="The next such time of day.")] = None,
     timezone: Zone = "UTC",
 ) -> None:
-    """Have Modal stop a deployment by itself, with this machine switched off."""
+    """Have Modal stop a deployment once idle, or at a time of day."""
     connected(name, environment).stop_after(idle=idle, at=at, timezone=timezone)
 
 

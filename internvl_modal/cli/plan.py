@@ -57,7 +57,7 @@ def plan(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Say which GPUs run a model, how many pictures, and at what cost."""
+    """Say which GPUs run a model, how fast, and at what cost."""
     if list_:
         print(json.dumps(list(MODELS)) if as_json else models_text())
         return 0

@@ -25,7 +25,7 @@ from internvl_modal.deployment.modal_api import outside_loop
 from internvl_modal.deployment.modal_rules import check_environment, check_options
 from internvl_modal.deployment.options import DeployArguments, DeployOptions, with_deploy_arguments
 from internvl_modal.deployment.planned import planned, required
-from internvl_modal.deployment.publish import Publication
+from internvl_modal.deployment.publish import Publication, pinned
 from internvl_modal.deployment.records import new_version, recorded, remember
 from internvl_modal.errors import ConfigError, DeployError
 from internvl_modal.settings import Settings
@@ -180,6 +180,7 @@ def module_app() -> modal.App:
     first = checked_key(settings.api_key) if record is None and tags is None else None
     key = first or key_for(spec, settings, record, tags)
     check_key(spec, key)
+    spec = pinned(spec, settings)  # may raise, and nothing is kept yet
     version = new_version(key.get_secret_value())
     given = app_secrets(spec, settings, key, required_proxy(settings, options))
     # The command may still fail after this: until then the record must open what is deployed now.

@@ -185,11 +185,12 @@ def _put(lines: Path, out: str, config: ContainerConfig, *, with_errors: bool) -
     """
     import modal
 
+    from internvl_modal.batch.sinks.files import create
     from internvl_modal.batch.sinks.lines import read_lines
 
     target = Path(VOLUMES, out)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb") as file:
+    with create(target) as file:
         file.writelines(line.raw for line in read_lines(lines) if with_errors or not line.failed)
     volume = out.partition("/")[0]
     modal.Volume.from_name(volume, environment_name=config.environment).commit()

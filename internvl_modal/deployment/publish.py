@@ -78,7 +78,7 @@ class Publication:
             remember(spec, key, settings, version)  # before Modal has it
         with errors_of(f"deploying {spec.app}"), modal_output():
             given = app_secrets(spec, settings, key, self._proxy, version_key)
-            spec = self._with_weights(spec, given) if self._wait else self._pinned(spec)
+            spec = self._with_weights(spec, given) if self._wait else pinned(spec, self._settings)
             if self.stop.is_set():
                 raise DeployError(f"deploying {spec.app}: interrupted", hint="nothing was changed")
             _publish(spec, given, version, update=tags is not None)
@@ -103,11 +103,6 @@ class Publication:
             for line in download(spec, given, self.stop):
                 print(line, file=sys.stderr, flush=True)  # noqa: T201
             commit = commit_on_volume(spec)
-        return _at(spec, commit)
-
-    def _pinned(self, spec: DeploymentSpec) -> DeploymentSpec:
-        """``spec`` with the commit that is on the Volume, or that the Hub would give now."""
-        commit = commit_on_volume(spec) or commit_on_hub(spec, self._settings.hf_token)
         return _at(spec, commit)
 
     def _give_up(
@@ -151,6 +146,11 @@ class Publication:
         if self._api_key is not None:
             check_key(spec, checked_key(self._api_key) or "")
         return spec
+
+
+def pinned(spec: DeploymentSpec, settings: Settings) -> DeploymentSpec:
+    """``spec`` with the commit that is on the Volume, or that the Hub would give now."""
+    return _at(spec, commit_on_volume(spec) or commit_on_hub(spec, settings.hf_token))
 
 
 def _at(spec: DeploymentSpec, commit: str | None) -> DeploymentSpec:

@@ -56,7 +56,7 @@ def check_key(request: Request, key: SecretStr, guests: Guests) -> None:
         return
     if guests.is_guest(shown) or (is_session(request) and guests.is_invited(shown)):
         return
-    form = request.url.path.endswith(PAGES)
+    form = _path(request).endswith(PAGES)
     raise RefusedError(
         401,
         f"the API key is missing or wrong ({WHERE})",
@@ -67,7 +67,13 @@ def check_key(request: Request, key: SecretStr, guests: Guests) -> None:
 
 def is_session(request: Request) -> bool:
     """Whether a page asks to be let in by its link."""
-    return request.method == "POST" and request.url.path.endswith(SESSION)
+    return request.method == "POST" and _path(request).endswith(SESSION)
+
+
+def _path(request: Request) -> str:
+    """The path that was asked for; ``request.url`` is made with the Host header, which lies."""
+    path: str = request.scope["path"]
+    return path
 
 
 def shown_key(request: Request) -> str:

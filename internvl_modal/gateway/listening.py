@@ -61,8 +61,9 @@ class GuardedConnection(H11Protocol):
 
     @property
     def idle(self) -> bool:
-        """Whether no request of it is being answered."""
-        return self.cycle is None or self.cycle.response_complete
+        """Whether it is open and no request of it is being answered."""
+        answered = self.cycle is None or self.cycle.response_complete
+        return answered and not self.transport.is_closing()
 
     def end(self) -> None:
         """Close it at once, unless a request is being answered."""
@@ -108,8 +109,8 @@ class _Server(uvicorn.Server):
 def run(app: FastAPI, listening: socket.socket, client: AsyncClient) -> None:
     """Serve ``app`` on a socket until SIGINT or SIGTERM, then close the ``client`` that it asks.
 
-    asyncio takes as many connections at once as may be pending; so few that descriptors are left
-    until those that have waited too long are ended.
+    asyncio takes as many connections at once as may be pending, before any is ended for them: so no
+    more than as many again as may wait.
 
     Blocks. ``listening`` is bound already, and closed by uvicorn.
     """
@@ -118,6 +119,6 @@ def run(app: FastAPI, listening: socket.socket, client: AsyncClient) -> None:
         http=GuardedConnection,
         log_level="warning",
         ws="none",
-        backlog=max(4, min(MOST_IDLE, _descriptors() // 16)),
+        backlog=most_idle(),
     )
     _Server(config, client).run(sockets=[listening])

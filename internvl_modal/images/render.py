@@ -81,6 +81,9 @@ def _rendered(picture: Picture, stored: Size, background: str) -> tuple[Image.Im
     decoded = picture.decode()
     factor = _factor(decoded.size, stored)
     full = picture.format == "PPM"
+    # Pillow gives 32 bits, and programs write 65,535 as the largest whatever a sensor has filled.
+    if picture.survey is not None and picture.survey.sixteen_bits:
+        decoded = decoded.convert("I;16")
     image, warning = flatten(decoded, background, picture.name, full=full, factor=factor)
     if image.size != stored:
         box = (0.0, 0.0, decoded.width / factor, decoded.height / factor)

@@ -23,7 +23,7 @@ from internvl_modal.planning.plan import Plan
 from internvl_modal.planning.planner import best_of
 from internvl_modal.planning.prices import CATALOGUE_PRICES, live_prices
 from internvl_modal.planning.ranking import best_within
-from internvl_modal.planning.request import Request, with_plan_options
+from internvl_modal.planning.request import Request, is_number, with_plan_options
 
 __all__ = ["plan"]
 
@@ -64,8 +64,8 @@ def plan(
             f"plan() has no option {', '.join(sorted(unknown))}",
             hint=f"options: {', '.join(PlanOptions.__annotations__)}",
         )
-    if budget is not None and not budget > 0:
-        raise ConfigError(f"budget = {budget}: it must be more than 0 USD an hour")
+    if budget is not None and not (is_number(budget) and budget > 0):
+        raise ConfigError(f"budget = {budget!r}: it must be more than 0 USD an hour")
     if model is None and (revision or family):
         raise ConfigError(
             "revision and family are of a repository, and no model is named", hint="name the model"

@@ -7,6 +7,7 @@ without a network, so that plans, previews and tests of listed models work offli
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from io import BytesIO
 
@@ -15,6 +16,8 @@ from internvl_modal.models.catalogue import find_model, of_family, unknown_model
 from internvl_modal.models.config_json import spec_from_config
 from internvl_modal.models.shapes import ModelSpec
 from internvl_modal.settings import Settings
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 def model_spec(
@@ -42,6 +45,11 @@ def model_spec(
     if "/" not in model:
         raise unknown_model(model)
     if family is not None:
+        # Nobody is asked, so that a wrong name would show in a container only.
+        if not _REPOSITORY.fullmatch(model):
+            raise ConfigError(
+                f"{model!r} is not a repository's name", hint="write it as owner/name"
+            )
         return of_family(model, family)
     config, sizes = _read_repository(model, revision or "main", endpoint)
     return spec_from_config(model, config, sizes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 from internvl_modal._utils.signatures import showing
@@ -11,7 +12,7 @@ from internvl_modal.models.support import ENGINES, EngineName
 from internvl_modal.planning.cost import CORES, HOST_GIB
 from internvl_modal.planning.options import PlanOptions
 
-__all__ = ["Request", "round_up", "with_plan_options"]
+__all__ = ["Request", "is_number", "round_up", "with_plan_options"]
 
 USEFUL_SESSION = 16384  # tokens InternVL 2.5 was trained to; the documents serve half of it
 
@@ -23,10 +24,17 @@ MAX_BATCH_SEVERAL = 12
 
 IMAGE_MARKUP_TOKENS = 8  # "Image-1: <img></img>\n"
 
-AT_LEAST_ONE = (
-    *("images_per_request", "max_tiles", "output_tokens", "vision_max_batch_size"),
-    *("cpu", "memory_gib"),
-)
+LEAST = {
+    **dict.fromkeys(
+        (
+            *("images_per_request", "max_tiles", "output_tokens", "vision_max_batch_size"),
+            *("session_len", "max_batch_size", "scaledown_window", "cpu", "memory_gib"),
+        ),
+        1,
+    ),
+    "prompt_tokens": 0,
+}
+"""The least that each number may be, where it is given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +59,12 @@ class Request:
     memory_gib: float = HOST_GIB
 
     def __post_init__(self) -> None:
-        for name in AT_LEAST_ONE:
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)}: it must be at least 1")
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not is_number(value):
+                raise ConfigError(f"{name} = {value!r}: it must be a number")
+            if value is not None and value < least:
+                raise ConfigError(f"{name} = {value}: it must be at least {least}")
         # The most that InternVL is documented for at inference (a 4K picture).
         if self.max_tiles > 40:
             raise ConfigError(f"max_tiles = {self.max_tiles}: it must be at most 40")
@@ -65,7 +76,7 @@ class Request:
                 f"unknown engine {self.engine!r}", hint=f"one of {', '.join(ENGINES)}"
             )
         ratio = self.cache_max_entry_count
-        if ratio is not None and not 0 < ratio < 1:
+        if ratio is not None and not (is_number(ratio) and 0 < ratio < 1):
             raise ConfigError(f"cache_max_entry_count = {ratio}: it must lie between 0 and 1")
 
     @property
@@ -92,6 +103,15 @@ class Request:
     def session(self, context: int) -> int:
         """The session length asked for, else a useful one in which the request fits."""
         return self.session_len or min(context, max(USEFUL_SESSION, round_up(self.tokens, 1024)))
+
+
+def is_number(value: object) -> bool:
+    """Whether it can be reckoned with: a text of digits cannot, nor can infinity.
+
+    >>> is_number(3), is_number("3"), is_number(float("inf"))
+    (True, False, False)
+    """
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 with_plan_options = showing(PlanOptions, {each.name: each.default for each in fields(Request)})

@@ -31,6 +31,8 @@ _WORDINGS = [
         r"(?:prompt contains|messages resulted in|request has) (?:at least )?{needed} "
         r"(?:input )?tokens",
         r"maximum context length (?:is|of) {available} tokens",
+        # vLLM 0.13 to 0.16
+        r"passed {needed} input tokens.*?context length is only {available} tokens",
         # vLLM 0.32, and LMDeploy 0.18: "Input length (N) ..."
         r"input length \({needed}(?: tokens)?\) (?:exceeds|must be smaller than) (?:the )?"
         r"(?:model'?s? )?(?:maximum )?(?:context|allowed) length \({available}",

@@ -24,15 +24,17 @@ from typing_extensions import Unpack
 from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.batch.options import BatchOptions
 from internvl_modal.batch.outcome import Outcome
+from internvl_modal.batch.sinks.files import check_regular, full, replacing
 from internvl_modal.batch.sinks.lines import read_lines, record
 from internvl_modal.batch.sources.inputs import Images
 from internvl_modal.captions.gallery import Caption, Row, Table, grid, page
+from internvl_modal.captions.similarity import token_f1, words_of
 from internvl_modal.captions.thumbnails import thumbnail
 from internvl_modal.client.sync import Client
 from internvl_modal.errors import ConfigError
 from internvl_modal.reports.gallery import THUMBNAILS, Places, write_page
 
-__all__ = ["Comparison", "Measured", "compare", "token_f1"]
+__all__ = ["Comparison", "Measured", "compare"]
 
 _BOOKS = "comparison.json"
 """Beside the captions: how long each model took and what it cost, over all runs."""
@@ -189,6 +191,8 @@ def _run(
 ) -> _Run:
     """Describe all pictures with one client."""
     path = None if folder is None else folder / _file_name(name)
+    for each in [] if path is None else [path, path.with_name(_BOOKS)]:
+        check_regular(each, linked=False)
     before, lines, thumbnails = _lines(path), dict[str, Mapping[str, Any]](), dict[str, str]()
     batch = client.describe_many(images, prompt, **{**options, "out": path})  # type: ignore[arg-type]
     for outcome in batch:
@@ -224,7 +228,7 @@ def _file_name(name: str) -> str:
 
 def _lines(path: Path | None) -> dict[str, Mapping[str, Any]]:
     """The last run's line for each key."""
-    if path is None or not path.exists():
+    if path is None or not path.is_file():
         return {}
     found = list(read_lines(path))
     return {line.key: line.document for line in found if line.run == found[-1].run}
@@ -245,7 +249,8 @@ def _booked(folder: Path | None, name: str, spent: Mapping[str, Any]) -> dict[st
             "usd": sum(usd) if usd else None,
         }
     if path is not None:
-        path.write_text(json.dumps({**books, name: old}))
+        with full(path), replacing(path) as file:
+            file.write(json.dumps({**books, name: old}).encode())
     return old
 
 
@@ -291,7 +296,7 @@ def _compared(runs: Sequence[_Run], references: Mapping[str, Sequence[str]]) -> 
 def _measured(run: _Run, references: Mapping[str, Sequence[str]]) -> Measured:
     described = {key: line for key, line in run.lines.items() if "error" not in line}
     flags = Counter(flag for line in run.lines.values() for flag in line.get("flags") or ())
-    lengths = [len(_tokens(line["text"])) for line in described.values()]
+    lengths = [len(words_of(line["text"])) for line in described.values()]
     f1 = _mean(
         max(token_f1(described[key]["text"], text) for text in known)
         for key, known in references.items()
@@ -305,27 +310,6 @@ def _measured(run: _Run, references: Mapping[str, Sequence[str]]) -> Measured:
 def _mean(values: Iterable[float]) -> float | None:
     found = list(values)
     return mean(found) if found else None
-
-
-def token_f1(text: str, reference: str) -> float:
-    """How much two texts share: F1 of their words, each counted as often as it comes.
-
-    Of Chinese and Japanese each letter is a word. 1 for the same words in any order, 0 for none.
-
-    >>> token_f1("A red cup.", "a cup, red")
-    1.0
-    """
-    ours, theirs = Counter(_tokens(text)), Counter(_tokens(reference))
-    if not ours or not theirs:
-        return float(ours == theirs)
-    shared = (ours & theirs).total()
-    return 2 * shared / (ours.total() + theirs.total())
-
-
-def _tokens(text: str) -> list[str]:
-    return re.findall(
-        r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+", text.lower()
-    )
 
 
 def _row(row: Mapping[str, Any], source: str) -> Row:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.batch.outcome import FIELDS
-from internvl_modal.batch.sinks.files import full, replacing
+from internvl_modal.batch.sinks.files import check_regular, full, replacing
 from internvl_modal.batch.sinks.lines import read_lines
 from internvl_modal.batch.sinks.text_files import JOURNAL
 from internvl_modal.batch.sources.folders import is_picture
@@ -65,8 +65,9 @@ def write_gallery(
 
 def write_page(path: Path, text: str) -> Path:
     """Write a page, whole or not at all; raises ConfigError where a stranger's would be lost."""
+    check_regular(path)
     if path.exists():
-        with path.open("rb") as file:
+        with full(path), path.open("rb") as file:
             if MARK.encode() not in file.read(4096):
                 raise ConfigError(f"{path} is not a gallery's", hint="say where to write: out=")
     with full(path), replacing(path) as file:

@@ -30,9 +30,9 @@ from internvl_modal.transport.exchange import (
     Exchange,
     Exchanged,
     Reply,
+    UnusableError,
     closed,
     first_hop,
-    next_hop,
     out_of_time,
     remaining,
     shown,
@@ -41,6 +41,7 @@ from internvl_modal.transport.exchange import (
 from internvl_modal.transport.failures import answered, too_much, translated
 from internvl_modal.transport.masking import forget
 from internvl_modal.transport.over_aiohttp import Pool
+from internvl_modal.transport.redirects import next_hop, unusable
 from internvl_modal.transport.retry import Retry
 from internvl_modal.transport.servers import Servers
 
@@ -165,11 +166,14 @@ class AsyncTransport:
 
     async def _open(self, step: Exchange[Any]) -> Reply:
         """Send the request and follow where it leads."""
-        hop = first_hop(step)
+        hop, status = first_hop(step), None
         while True:
             # By hand and not by the library: keys must not follow to another origin, and Modal's
             # 303 must be remembered over attempts.
-            reply = await self._carrier.open(hop)
+            try:
+                reply = await self._carrier.open(hop)
+            except UnusableError as error:
+                raise unusable(step, error, status) from None
             try:
                 following = next_hop(hop, reply, step)
             except BaseException:
@@ -182,7 +186,7 @@ class AsyncTransport:
                 await self._body(reply, step)  # so that its connection is kept
             finally:
                 await reply.close()
-            hop = following
+            hop, status = following, reply.status
 
     async def _body(self, reply: Reply, step: Exchange[Any]) -> bytes:
         """The whole body; of an error its beginning."""

@@ -11,13 +11,12 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from internvl_modal.errors import (
     ConfigError,
     DeadlineExceededError,
     ServerError,
-    ServerUnavailableError,
 )
 from internvl_modal.protocol.http import HttpRequest, HttpResponse
 from internvl_modal.transport.retry import Retry
@@ -26,8 +25,6 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT = 10.0
 """Seconds to connect, TLS included, or less where the deadline is nearer."""
-MOST_REDIRECTS = 50
-"""Modal answers a cold web request with a redirect every 150 s: 50 of them are two hours."""
 ANSWER_BYTES = 2**20
 """Most of one answer whose length is not known; see ``Exchange.most``."""
 EVENTS_BYTES = 8 * 2**20
@@ -141,7 +138,10 @@ class Carrier(Protocol):
     """Moves bytes; knows neither retries nor redirects."""
 
     async def open(self, hop: Hop) -> Reply:
-        """Send ``hop`` and wait for the head of its answer; raises UnsentError or BrokenError."""
+        """Send ``hop`` and wait for the head of its answer.
+
+        Raises UnsentError, BrokenError or UnusableError.
+        """
         ...
 
     async def close(self) -> None:
@@ -161,6 +161,14 @@ class BrokenError(Exception):
 
     Whether the engine works on it cannot be known, so that asking again may cost twice.
     """
+
+
+class UnusableError(Exception):
+    """No request can be made of the URL, whatever it looks like."""
+
+
+class AstrayError(UnusableError):
+    """Nor of the one that the answer to a request leads to."""
 
 
 def remaining(deadline: float) -> float:
@@ -199,7 +207,7 @@ def first_hop(step: Exchange[Any]) -> Hop:
             )
     request, headers = step.request, dict(step.request.headers)
     try:
-        parts = _checked(step.base_url)
+        parts = checked(step.base_url)
     except ValueError as error:
         raise ConfigError(
             f"{shown(step.base_url)!r} is not a usable URL: {error}",
@@ -213,13 +221,20 @@ def first_hop(step: Exchange[Any]) -> Hop:
     return Hop(request.method, url, headers, request.body, step.deadline)
 
 
-def _checked(url: str) -> SplitResult:
+def checked(url: str) -> SplitResult:
+    """The parts of a URL that a request can be made of; raises ValueError with the reason."""
     parts = urlsplit(url)
     # A redirect to file:// or to a host of spaces must not reach a library.
     if parts.scheme not in ("http", "https"):
         raise ValueError("it does not begin with http:// or https://")
-    if not parts.hostname or any(c.isspace() or not c.isprintable() for c in parts.netloc):
+    host = parts.hostname or ""
+    # Longer or empty labels are no names, and Python's resolver raises what is no error of ours.
+    labels = (host[:-1] if host.endswith(".") else host).split(".")
+    named = all(0 < len(label) < 64 for label in labels) or ":" in host
+    if not named or any(c.isspace() or not c.isprintable() for c in parts.netloc):
         raise ValueError("it names no host")
+    if any(c < " " or c == "\x7f" for c in url):
+        raise ValueError("it holds control characters")
     _ = parts.port  # raises ValueError for what is no port
     return parts
 
@@ -231,53 +246,6 @@ def shown(url: str) -> str:
     except ValueError:
         return url.rpartition("@")[2].partition("?")[0]
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-
-
-def next_hop(hop: Hop, reply: Reply, step: Exchange[Any]) -> Hop | None:
-    """The request that a redirect asks for, without our keys when it leaves the origin.
-
-    Raises ServerError for one that is not followed.
-
-    As browsers do: 303 turns into GET, 301 and 302 do so for a POST, 307 and 308 repeat the body.
-    """
-    location = reply.headers.get("location")
-    if reply.status not in (301, 302, 303, 307, 308) or not location:
-        return None
-    so_far, host = step.so_far, shown(step.base_url)
-    so_far.hops += 1
-    if so_far.hops >= MOST_REDIRECTS:
-        raise ServerUnavailableError(f"{host} redirected {so_far.hops} times", hint="check the URL")
-    try:
-        url = urljoin(hop.url, location)
-        parts = _checked(url)
-        # Whoever redirects could make us log in somewhere under another name.
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("it holds a user name or password")
-        if parts.scheme == "http" and urlsplit(hop.url).scheme == "https":
-            raise ValueError("it leaves https")
-    except ValueError as error:
-        raise ServerError(
-            f"{host} redirects to an address that is not followed: {error}",
-            hint="check the base URL, and the server or proxy behind it",
-            status=reply.status,
-        ) from None
-    headers, body, method = dict(hop.headers), hop.body, hop.method
-    # All but the content type: a key may have any header's name, such as Modal-Key.
-    if _origin(parts) != _origin(urlsplit(hop.url)):
-        headers = {name: headers[name] for name in headers if name.lower() == "content-type"}
-    if reply.status == 303 or (reply.status in (301, 302) and method == "POST"):
-        method, body = "GET", b""
-        headers = {name: headers[name] for name in headers if name.lower() != "content-type"}
-    following = Hop(method, url.partition("#")[0], headers, body, step.deadline)
-    # Modal's 303: the answer is being made, and this address gives it once.
-    if step.request.method == "POST" and method == "GET":
-        so_far.hop = following
-    return following
-
-
-def _origin(parts: SplitResult) -> tuple[str, str | None, int]:
-    """Scheme, host and port, the default one written out."""
-    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def headers_over_limit() -> ServerError:

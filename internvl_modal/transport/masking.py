@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterable, Mapping
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+from internvl_modal._utils.causes import causes
 from internvl_modal.errors import InternVLError
 
 __all__ = ["conceal", "forget", "masked", "secrets_of"]
@@ -77,11 +78,12 @@ def conceal(error: InternVLError, secrets: Iterable[str]) -> None:
 def forget(error: BaseException) -> None:
     """Clear the variables of calls that have ended: whoever keeps an error keeps no keys.
 
+    Those of all that led to it, since a library's write may have failed three errors further down.
     What it does not name as its cause is let go.
     """
-    traceback.clear_frames(error.__traceback__)
     if error.__suppress_context__:
         error.__context__ = None
-    for before in (error.__cause__, error.__context__):
-        if before is not None:
-            traceback.clear_frames(before.__traceback__)
+    for each in causes(error):
+        traceback.clear_frames(each.__traceback__)
+    if error.__context__ is not None:
+        traceback.clear_frames(error.__context__.__traceback__)

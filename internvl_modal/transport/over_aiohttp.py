@@ -27,6 +27,7 @@ from internvl_modal.transport.exchange import (
     BrokenError,
     Hop,
     UnsentError,
+    UnusableError,
     headers_over_limit,
 )
 from internvl_modal.transport.resolver import Resolver
@@ -60,7 +61,7 @@ class Pool:
             await self._sessions.popitem()[1].close()
 
     async def open(self, hop: Hop) -> Answer:
-        """Send ``hop`` and wait for the head of its answer; raises UnsentError or BrokenError."""
+        """Send ``hop`` and wait for the head of its answer; raises as ``Carrier`` says."""
         url = _url(hop.url)
         proxy = proxy_for(hop.url)
         socks = proxy if proxy and proxy.startswith(SOCKS) else None
@@ -73,7 +74,7 @@ class Pool:
             headers["content-length"] = str(len(hop.body))
         if socks:
             await self._look_up(URL(socks).host, None if _remote(socks) else url.host)
-        with _told():
+        with _usable(), _told():
             response = await session.request(
                 hop.method,
                 url,
@@ -139,8 +140,8 @@ def _url(url: str) -> URL:
     try:
         plain = url.isascii() and not any(c.isspace() for c in url)
         return URL(url, encoded=plain)
-    except ValueError as error:
-        raise ConfigError("not a usable URL", hint="give http(s)://HOST:PORT/v1") from error
+    except ValueError:
+        raise UnusableError from None
 
 
 def _socks_connector(proxy: str) -> aiohttp.BaseConnector:
@@ -210,11 +211,20 @@ def _told() -> Iterator[None]:
     except _UNSENT as error:
         raise UnsentError(_words(error)) from error
     except aiohttp.InvalidURL:
-        raise ConfigError("not a usable URL", hint="give http(s)://HOST:PORT/v1") from None
+        raise UnusableError from None
     except _BROKEN as error:
         if _over_limit(error):
             raise headers_over_limit() from None
         raise BrokenError(_words(error)) from (error if isinstance(error, OSError) else None)
+
+
+@contextmanager
+def _usable() -> Iterator[None]:
+    """Tell a URL that is none by what aiohttp and Python's resolver say of one while it is sent."""
+    try:
+        yield
+    except ValueError:
+        raise UnusableError from None
 
 
 def _over_limit(error: BaseException | None) -> bool:

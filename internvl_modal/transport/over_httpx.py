@@ -17,13 +17,14 @@ import anyio
 import httpx
 
 from internvl_modal._utils.daemon_thread import in_daemon
-from internvl_modal.errors import ConfigError, ServerError
-from internvl_modal.transport.coding import CODINGS
+from internvl_modal.transport.coding import Decoder
 from internvl_modal.transport.exchange import (
     CONNECT_TIMEOUT,
+    AstrayError,
     BrokenError,
     Hop,
     UnsentError,
+    UnusableError,
     closed,
     headers_over_limit,
     remaining,
@@ -59,12 +60,12 @@ class Borrowed:
         """Nothing: the user closes it."""
 
     async def open(self, hop: Hop) -> Answer:
-        """Send ``hop`` and wait for the head of its answer; raises UnsentError or BrokenError."""
+        """Send ``hop`` and wait for the head of its answer; raises as ``Carrier`` says."""
         client = self._client
         if client.is_closed:
             raise closed()
         left = min(remaining(hop.deadline), _LONGEST)
-        with _told():
+        with _told(UnusableError):
             request = client.build_request(
                 hop.method,
                 hop.url,
@@ -76,6 +77,7 @@ class Borrowed:
                     "timeout": httpx.Timeout(left, connect=min(CONNECT_TIMEOUT, left)).as_dict()
                 },
             )
+        with _told(AstrayError):
             if isinstance(client, httpx.AsyncClient):
                 return Answer(await client.send(request, stream=True, follow_redirects=False))
             # A blocking send cannot be interrupted; what it returns too late is closed by ``undo``.
@@ -93,17 +95,20 @@ class Answer:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes, its coding undone; raises BrokenError, or ServerError."""
-        coding = self.headers.get("content-encoding", "").strip().lower()
-        if coding not in ("", "identity", *CODINGS):
-            raise ServerError(f"the answer is coded as {coding[:40]!r}, which was not asked for")
+        response = self._response
+        # A hook of the client's may have read it, and then it is in memory as it is meant.
+        there = response.is_stream_consumed
+        decoder = Decoder("" if there else self.headers.get("content-encoding", ""))
         with _told():
-            if isinstance(self._response.stream, httpx.AsyncByteStream):
-                async for chunk in self._response.aiter_bytes():
-                    yield chunk
+            if isinstance(response.stream, httpx.AsyncByteStream):
+                async for chunk in response.aiter_bytes() if there else response.aiter_raw():
+                    for piece in decoder.feed(chunk):
+                        yield piece
                 return
-            blocking = self._response.iter_bytes()
+            blocking = response.iter_bytes() if there else response.iter_raw()
             while chunk := await _in_thread(partial(next, blocking, b"")):
-                yield chunk
+                for piece in decoder.feed(chunk):
+                    yield piece
 
     async def close(self) -> None:
         """Give the connection back if the body was read, else end it."""
@@ -138,14 +143,19 @@ def _undone(undo: Callable[[T], None], done: Future[T]) -> None:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Turn httpx's errors into the two that matter: sent for certain not, or perhaps."""
+def _told(no_url: type[UnusableError] = AstrayError) -> Iterator[None]:
+    """Turn httpx's errors into the two that matter: sent for certain not, or perhaps.
+
+    ``no_url``: what a URL that is none means; httpx looks at that of a redirect itself.
+    """
     try:
         yield
-    except httpx.InvalidURL:
-        raise ConfigError("not a usable URL", hint="give http(s)://HOST:PORT/v1") from None
+    except (httpx.InvalidURL, UnicodeError):
+        raise no_url from None
     except httpx.RemoteProtocolError as error:
         said = str(error)
+        if "location header" in said:
+            raise no_url from None
         if "too long" in said:
             raise headers_over_limit() from None
         # What stands behind a colon is the server's, and may be our own headers.

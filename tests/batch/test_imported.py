@@ -115,7 +115,8 @@ def test_several_prompts_need_all_their_answers(
 
 
 def test_nothing_to_import_is_an_error(loopback: Loopback, pictures: Callable[[int], Path]) -> None:
-    for given in ({}, "missing.jsonl", [], ["a.png"]):
+    unnamed = [{"path": "a.png", "Words": "A cat."}, {"path": "b.png", "text": " "}]
+    for given in ({}, "missing.jsonl", [], ["a.png"], unnamed):
         with (
             ivl.Client(base_url=loopback.url, model="m", retry=QUICK) as client,
             pytest.raises(ivl.ConfigError),

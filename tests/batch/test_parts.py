@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gzip
 import os
 import pty
 import re
@@ -26,7 +27,7 @@ from internvl_modal.batch.sources.inputs import Sources, read
 from internvl_modal.batch.sources.sample import Drawing
 from internvl_modal.protocol.endpoint import Endpoint
 from tests.batch.conftest import Fast, lines
-from tests.batch.sources import png
+from tests.batch.sources import png, tar
 
 
 def test_the_first_of_a_folder_and_then_the_rest(
@@ -181,8 +182,29 @@ def test_what_is_counted_is_what_is_read(pictures: Callable[[int], Path], tmp_pa
         Sources(("a.csv", str(folder), f"{folder}/sub/x.jpg")),
     ):  # fmt: skip
         assert counted(images) == sum(1 for _ in read(images, Choice())), images
+    for number in range(3):
+        Path(f"s-{number}.tar").write_bytes(
+            tar((f"{number}.png", "._a.png", "b/c.jpg", "a.txt"))[0]
+        )
+    for images in ("s-0.tar", "s-{0..2}.tar", "s-*.tar", Sources(("s-1.tar", "a.csv"))):
+        assert counted(images) == sum(1 for _ in read(images, Choice())), images
     Path("x.tar").touch()
-    for images in ("x.tar", "*.tar", "-", "s3://b/x", "missing", iter([]), Sources(("-", "a.csv"))):
+    Path("z.tar").write_bytes(bytes(10_240))
+    Path("cut.tar").write_bytes(tar()[0][:2_000])
+    Path("packed.tar").write_bytes(gzip.compress(tar()[0]))
+    for images in (
+        "z.tar",
+        "cut.tar",
+        "packed.tar",
+        "{s-0,cut}.tar",
+        "x.tar",
+        "*.tar",
+        "-",
+        "s3://b/x",
+        "missing",
+        iter([]),
+        Sources(("-", "a.csv")),
+    ):
         assert counted(images) is None
     assert counted(["a.png"]) == 1
 

@@ -226,6 +226,15 @@ def test_keys(given: Any, key: str) -> None:
     assert type(item(given, 7).key) is str
 
 
+@pytest.mark.parametrize("shape", [(8, 9), (8, 9, 3), (8, 9, 4), (8, 9, 1)])
+def test_an_array_that_is_one_picture_is_not_taken_for_its_rows(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ivl.ConfigError, match="is one picture") as caught:
+        read(np.zeros(shape, "uint8"), Choice())
+    assert "[array]" in str(caught.value)
+    many = np.zeros((3, *shape), "uint8")
+    assert [each.key for each in items(many)] == ["#0", "#1", "#2"]
+
+
 def test_names_of_pictures() -> None:
     assert all(map(is_picture, ["a.jpg", "a.b.JPEG", "x/y.heic", "z.tif", ".png"]))
     assert not any(map(is_picture, ["a", "a.txt", "jpg", "a.jpg.part", "a.json"]))

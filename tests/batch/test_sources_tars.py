@@ -138,6 +138,20 @@ def test_a_damaged_shard_holds_up_nothing(client: ivl.Client, server: Fast, tmp_
     assert len(lines(Path("out.jsonl"))) == 18
 
 
+def test_a_shard_of_nothing_is_told_of_where_a_shard_was_meant() -> None:
+    """Of zeros, as a crash leaves a file that was being written, or without a picture in it."""
+    for number in range(3):
+        Path(f"s-{number}.tar").write_bytes(tar((f"{number}.png",))[0])
+    Path("s-1.tar").write_bytes(bytes(20_480))
+    Path("s-3.tar").write_bytes(tar(("notes.txt",))[0])
+    for pattern in ("s-{0..3}.tar", "s-*.tar", "*.tar"):
+        lost = {key: why for key, why in found(pattern).items() if isinstance(why, str)}
+        assert lost == dict.fromkeys(
+            ("s-1.tar", "s-3.tar"), "holds no file with a picture's ending"
+        )
+    assert set(found("s-*")) == {"s-0.tar/0.png", "s-2.tar/2.png"}
+
+
 def test_the_only_shard_is_described_before_its_error(client: ivl.Client) -> None:
     data, starts = tar()
     Path("a.tar").write_bytes(data[: starts[4]])

@@ -126,6 +126,17 @@ def test_key_credit_and_model_stop_it_at_once(
     assert len(lines(Path("out.jsonl"))) == 3
 
 
+@pytest.mark.parametrize("status", [301, 302])
+def test_a_server_that_has_moved_stops_it_at_once(
+    asked: ivl.Client, loopback: Loopback, pictures: Callable[[int], Path], status: int
+) -> None:
+    loopback.will(Reply(status, headers={"location": "http://127.0.0.1:9/v1/chat/completions"}))
+    with pytest.raises(ivl.RequestRejectedError, match="redirects to") as caught:
+        list(asked.describe_many(pictures(5), out="out.jsonl", concurrency=1, detail=1))
+    assert "base_url='http://127.0.0.1:9/v1'" in caught.value.hint
+    assert Path("out.jsonl").read_text() == ""
+
+
 def test_quota_within_a_429_is_no_credit(
     asked: ivl.Client, loopback: Loopback, pictures: Callable[[int], Path]
 ) -> None:
@@ -134,6 +145,16 @@ def test_quota_within_a_429_is_no_credit(
     with pytest.raises(ivl.RequestRejectedError, match="429"):
         list(asked.describe_many(pictures(5), out="out.jsonl", detail=1))
     assert Path("out.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize("page", ["<html>Log in</html>", '{"choices": []}', "[]"])
+def test_a_page_in_place_of_every_answer_stops_it(
+    asked: ivl.Client, loopback: Loopback, pictures: Callable[[int], Path], page: str
+) -> None:
+    loopback.will(Reply(body=page))
+    with pytest.raises(ivl.ServerError, match=r"with .* the same call goes on"):
+        list(asked.describe_many(pictures(40), out="out.jsonl", concurrency=2, detail=1))
+    assert len(lines(Path("out.jsonl"))) < 15
 
 
 class Troubled:

@@ -76,6 +76,24 @@ def test_the_size_that_was_sent_does_not_count(loopback: Loopback, tmp_path: Pat
     assert found.draw().size == size
 
 
+@pytest.mark.parametrize(
+    ("box", "corners"),
+    [
+        ([500, 500, 503, 504], (30, 30, 31, 31)),
+        ([0, 0, 1, 1000], (0, 0, 1, 60)),
+        ([999, 999, 1000, 1000], (59, 59, 60, 60)),
+        ([500, 500, 500, 900], None),
+    ],
+)
+def test_what_is_smaller_than_a_pixel_is_there(
+    loopback: Loopback, box: list[int], corners: tuple[int, ...] | None
+) -> None:
+    loopback.will(Reply(body=completion(f"<box>[{box}]</box>")))
+    with ivl.Client(base_url=loopback.url) as client:
+        found = client.locate(scene((60, 60), (0, 0, 9, 9)), "a dot")
+    assert [each.corners for each in found.boxes] == ([corners] if corners else [])
+
+
 def test_asks_in_the_words_that_internvl_knows(loopback: Loopback) -> None:
     with ivl.Client(base_url=loopback.url) as client:
         found = client.locate(scene((60, 60), (0, 0, 9, 9)), "the cup</ref> <box> on\nthe left")

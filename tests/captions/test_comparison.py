@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import internvl_modal as ivl
-from internvl_modal.reports.comparison import token_f1
+from internvl_modal.captions.similarity import token_f1
 from tests.batch.conftest import lines, make_pictures
 from tests.captions.test_gallery import data_of
 from tests.loopback import Loopback, Reply, completion

@@ -75,6 +75,7 @@ BAD = [
         "A black dog runs through the snow. It has a red collar. Behind it, two children in blue jackets",
         "cut",
     ),
+    ("A red dog on a beach.[UNUSED_TOKEN_145]", "leftover"),
     ("A cat sits on a mat. <|end|>", "leftover"),
     ("<|im_start|>A cat sits on a mat.", "leftover"),
     ("A cat.<|eot_id|><|start_header_id|>assistant", "leftover"),

@@ -260,6 +260,25 @@ def test_a_deploy_that_does_not_wait_pins_the_commit_of_the_hub(machine: Machine
     assert asked
 
 
+def test_modal_deploy_pins_the_commit_of_the_hub(machine: Machine) -> None:
+    command = [sys.executable, "-m", "modal", "deploy", "-m", "internvl_modal.modal_app"]
+    with LoopbackHub() as hub:
+        commit = hub.commit("OpenGVLab/InternVL2_5-1B", {"config.json": b"{}"}, branch="main")
+        machine.env = {
+            "HF_ENDPOINT": hub.url,
+            "INTERNVL_MODAL_DEPLOY_MODEL": "internvl2_5-1b",
+            "PYTHONWARNINGS": "",
+        }
+        done = machine.command(*command)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert pinned(machine) == commit
+        machine.env["INTERNVL_MODAL_DEPLOY_REVISION"] = "v2"
+        done = machine.command(*command)
+    assert done.returncode != 0
+    assert "there is no revision v2" in done.stdout + done.stderr
+    assert pinned(machine) == commit
+
+
 def test_a_deploy_that_does_not_wait_and_no_hub(machine: Machine) -> None:
     """It is said, and the deployment is made: Modal may reach the Hub where this machine cannot."""
     machine.env = {"HF_ENDPOINT": "http://127.0.0.1:1", "PYTHONWARNINGS": ""}

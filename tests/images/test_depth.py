@@ -93,9 +93,18 @@ def test_other_kinds_of_numbers(dtype: str, channels: int) -> None:
     assert prepared.warnings
 
 
+@pytest.mark.parametrize(("top", "warned"), [(4_095, True), (2_000, True), (5_000, False)])
+def test_a_portable_map_of_16_bits_is_as_other_files(top: int, warned: bool) -> None:
+    values = (GREY * top).astype(">u2")
+    found = prepare(b"P5 200 100 65535\n" + values.tobytes())
+    assert extremes(found) == extremes(prepare(values))
+    assert bool(found.warnings) == warned
+
+
 def test_a_portable_map_says_itself_what_is_white() -> None:
+    for top in (100, 2_000):
+        dark = prepare(b"P5 200 100 4095\n" + (GREY * top).astype(">u2").tobytes())
+        assert extremes(dark)[1] <= round(255 * top / 4_095) + 1
+        assert not dark.warnings
     values = (GREY * 2_000).astype(">u2").tobytes()
-    dark = prepare(b"P5 200 100 65535\n" + values)
-    assert extremes(dark)[1] <= 8
-    assert not dark.warnings
     assert extremes(prepare(b"P5 200 100 2000\n" + values)) == (0, 255)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 import internvl_modal as ivl
 from tests.page.test_looks import kept, serious
@@ -36,7 +36,12 @@ def test_the_gallery_in_both_colours(browser: Browser, gallery: Path, scheme: st
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(gallery.as_uri())
-    page.wait_for_function("[...document.images].filter((one) => one.naturalWidth).length >= 8")
+    pictures = page.locator("img")
+    expect(pictures).to_have_count(8)
+    for picture in pictures.all():
+        picture.scroll_into_view_if_needed()  # it is loaded when it is needed
+        expect(picture).not_to_have_js_property("naturalWidth", 0)
+    page.evaluate("scrollTo(0, 0)")
     assert serious(page) == []
     assert all(one.startswith(("file:", "data:", "blob:")) for one in asked)
     kept(page, f"gallery-{scheme}")

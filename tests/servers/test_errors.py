@@ -127,6 +127,9 @@ FULL: list[tuple[str, int | None, int | None]] = [
     ("This model's maximum context length is 16384 tokens. However, your prompt contains 90000 "
      "characters (more than 65536 characters, which is the upper bound for 16384 input tokens). "
      "Please reduce the length of the input prompt.", None, 16384),
+    ("You passed 6001 input tokens and requested 200 output tokens. However, the model's context "
+     "length is only 4096 tokens, resulting in a maximum input length of 3896 tokens. Please reduce "
+     "the length of the input prompt. (parameter=input_tokens, value=6001)", 6001, 4096),
     ("max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)", None, None),
     ("This model's maximum context length is 4096 tokens. However, you requested 9000 tokens "
      "(7976 in the messages, 1024 in the completion). Please reduce the length of the messages or "

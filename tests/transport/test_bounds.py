@@ -134,18 +134,68 @@ def test_other_codings_are_refused(ask: Ask, raw: Raw, coding: bytes) -> None:
         b"javascript:alert(1)",
         b"http://[::1/v1",
         b"http://127.0.0.1:99999/v1",
+        b"http://a..b/v1",
+        b"http://" + b"a" * 64 + b"/v1",
+        b"http://" + b"a" * 60_000,
+        b"http://2130706433:9/v1",
+        b"/v1/\x01",
+        b"/v1/\x7f?a=b",
     ],
 )
 @pytest.mark.parametrize("status", [303, 307])
 def test_an_address_that_is_not_followed(ask: Ask, raw: Raw, location: bytes, status: int) -> None:
     says(raw, answer(b"", b"location: " + location, status=status))
-    with pytest.raises(ivl.ServerError, match="not followed") as caught:
+    with pytest.raises(ivl.RequestRejectedError, match="not followed") as caught:
         ask(raw.url, api_key="sk-1")
+    assert caught.value.status == status
     assert "hidden" not in str(caught.value)
+    assert len(str(caught.value)) < 700
     assert len(raw.requests) == 1
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize(
+    ("location", "target", "hint"),
+    [
+        (
+            b"https://new.example/api/v1/chat/completions?key=hidden#a",
+            "https://new.example/api/v1/chat/completions",
+            "pass base_url='https://new.example/api/v1'",
+        ),
+        (b"/v2/chat/completions", "/v2/chat/completions' (", "/v2' if that is your server"),
+        (b"https://sso.example/login?next=hidden", "https://sso.example/login'", "logging in"),
+        (b"/" + b"a" * 50_000, "/aaa", "logging in"),
+    ],
+    ids=["another server", "another path", "a page", "a long one"],
+)
+@pytest.mark.parametrize("status", [301, 302])
+def test_a_question_that_is_sent_elsewhere(
+    ask: Ask, raw: Raw, location: bytes, target: str, hint: str, status: int
+) -> None:
+    """Browsers follow it with a GET, which has no question in it."""
+    says(raw, answer(b"", b"location: " + location, status=status))
+    with pytest.raises(ivl.RequestRejectedError, match="redirects to") as caught:
+        ask(raw.url, api_key="sk-1")
+    assert target in caught.value.message
+    assert f"({status})" in caught.value.message
+    assert hint in caught.value.hint
+    assert "hidden" not in str(caught.value)
+    assert len(str(caught.value)) < 700
+    assert len(raw.requests) == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_list_of_models_that_has_moved(raw: Raw, status: int) -> None:
+    def talk(connection: socket.socket, request: bytes) -> None:
+        here = request.startswith(b"GET /new/models ")
+        there = answer(b"", b"location: /new/models", status=status)
+        connection.sendall(answer(b'{"data": [{"id": "m"}]}') if here else there)
+
+    raw.talk = talk
+    with ivl.Client(base_url=raw.url) as client:
+        assert client.models() == ["m"]
+
+
+@pytest.mark.parametrize("status", [303, 307, 308])
 def test_a_loop_ends(ask: Ask, raw: Raw, status: int) -> None:
     def talk(connection: socket.socket, _: bytes) -> None:
         connection.sendall(answer(b"", b"location: /v1/round", status=status))
@@ -154,6 +204,14 @@ def test_a_loop_ends(ask: Ask, raw: Raw, status: int) -> None:
     with pytest.raises(ivl.ServerUnavailableError, match="redirected"):
         ask(raw.url)
     assert len(raw.requests) <= 55
+
+
+@pytest.mark.parametrize(
+    "url", ["http://a..b/v1", f"http://{'a' * 64}/v1", "http://2130706433:9/v1"]
+)
+def test_a_base_url_that_names_no_host(ask: Ask, url: str) -> None:
+    with pytest.raises(ivl.ConfigError, match="not a usable URL"):
+        ask(url)
 
 
 def test_quoting_in_a_location_is_left_alone(ask: Ask, raw: Raw) -> None:

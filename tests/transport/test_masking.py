@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import pickle
 import socket
+import struct
+import threading
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -66,24 +69,24 @@ def ways(error: BaseException) -> Iterator[str]:
     yield pickle.dumps(error).decode("latin-1")
 
 
-def known(raw: Raw) -> dict[str, Any]:
+def known(url: str) -> dict[str, Any]:
     rules = {"retry": ivl.Retry(2, initial=0), "capabilities": ivl.Capabilities(), "timeout": 20}
-    return {"base_url": raw.url, "model": "m", "api_key": KEY, **rules}
+    return {"base_url": url, "model": "m", "api_key": KEY, **rules}
 
 
-def plain(raw: Raw, *, stream: bool) -> None:
-    with ivl.Client(**known(raw)) as client:
+def plain(url: str, *, stream: bool) -> None:
+    with ivl.Client(**known(url)) as client:
         list(client.stream_chat(QUESTION)) if stream else client.chat(QUESTION)
 
 
-def borrowed(raw: Raw, *, stream: bool) -> None:
-    with httpx.Client() as theirs, ivl.Client(**known(raw), http_client=theirs) as client:
+def borrowed(url: str, *, stream: bool) -> None:
+    with httpx.Client() as theirs, ivl.Client(**known(url), http_client=theirs) as client:
         list(client.stream_chat(QUESTION)) if stream else client.chat(QUESTION)
 
 
-def awaited(raw: Raw, *, stream: bool) -> None:
+def awaited(url: str, *, stream: bool) -> None:
     async def run() -> None:
-        async with ivl.AsyncClient(**known(raw)) as client:
+        async with ivl.AsyncClient(**known(url)) as client:
             if not stream:
                 await client.chat(QUESTION)
             async for _ in client.stream_chat(QUESTION):
@@ -105,10 +108,35 @@ def test_what_servers_repeat(
     with caplog.at_level(logging.INFO), caplog.at_level(logging.DEBUG, "internvl_modal"):
         for ask in (plain, borrowed, awaited):
             with pytest.raises(ivl.ServerError) as caught:
-                ask(raw, stream=stream)
+                ask(raw.url, stream=stream)
             shown = [text for text in ways(caught.value) if KEY[:19] in text]
             assert not shown
     assert KEY[:19] not in caplog.text
+
+
+def test_a_connection_that_is_reset_while_it_is_written_to() -> None:
+    """Where a write fails, the bytes of it, key and all, are in the frames of what failed."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        resetting = threading.Thread(target=reset, args=(listening,))
+        resetting.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        try:
+            for number in range(80):
+                with pytest.raises(ivl.ServerError) as caught:
+                    (plain, awaited)[number % 2](url, stream=False)
+                assert not [text for text in ways(caught.value) if KEY[:19] in text]
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            resetting.join()
+
+
+def reset(listening: socket.socket) -> None:
+    """Take connections, and end each at once."""
+    with contextlib.suppress(OSError):
+        while True:
+            connection = listening.accept()[0]
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
 
 
 def test_user_password_and_query_of_a_url() -> None:

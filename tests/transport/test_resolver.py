@@ -9,11 +9,13 @@ import pytest
 
 HANGING = """
 import asyncio, os, socket, threading, time
+import httpx
 import internvl_modal as ivl
 
 real, asked = socket.getaddrinfo, []
 
 def hang(host, *rest, **named):
+    host = host.decode() if isinstance(host, bytes) else host
     if str(host).endswith(".test"):
         asked.append(host)
         threading.Event().wait()
@@ -46,6 +48,20 @@ def behind_a_proxy():
     os.environ["ALL_PROXY"] = "socks5://127.0.0.1:1080"
     ivl.Client(base_url="http://slow.test/v1", **known).chat(question)
 
+def by_an_own_client():
+    known["http_client"] = httpx.Client()
+    ivl.Client(base_url="http://slow.test/v1", **known).chat(question)
+
+def by_an_own_async_client():
+    async def run():
+        known["http_client"] = httpx.AsyncClient()
+        try:
+            await ivl.AsyncClient(base_url="http://slow.test/v1", **known).chat(question)
+        except ivl.InternVLError as error:
+            print(type(error).__name__, time.monotonic() - begun, asked, flush=True)
+            os._exit(0)  # asyncio.run would wait for the thread of httpx's that asks
+    asyncio.run(run())
+
 begun = time.monotonic()
 try:
     CALL()
@@ -59,6 +75,8 @@ ENDS = {
     "picture": "ImageError",
     "by_a_proxy": "DeadlineExceededError",
     "behind_a_proxy": "DeadlineExceededError",
+    "by_an_own_client": "DeadlineExceededError",
+    "by_an_own_async_client": "DeadlineExceededError",
 }
 
 

@@ -203,7 +203,7 @@ def test_streams_and_async_calls(three: list[Loopback]) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([], "takes no base_url|holds no URL"),
+        ([], "names no server"),
         (["http://a", 3], "base_url"),
         (["http://a:1", "http://a:1/v1"], "a URL twice"),
         (["http://a:1", "http://u:p@b:1"], "holds a user name or a query"),

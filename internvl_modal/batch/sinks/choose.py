@@ -88,6 +88,8 @@ def _card(job: Job) -> Card:
 def _is_of_lines(path: Path) -> bool:
     """Whether a batch of an earlier version has written its lines there."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
         with path.open("rb") as file:
             return file.read(8) == b'{"key": '
     except OSError:

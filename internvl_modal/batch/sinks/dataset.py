@@ -18,7 +18,7 @@ from typing import Any
 
 from internvl_modal.batch.schemas import fits
 from internvl_modal.batch.sinks.exports import last_lines
-from internvl_modal.batch.sinks.files import full
+from internvl_modal.batch.sinks.files import full, replacing
 from internvl_modal.batch.sinks.lines import Line
 from internvl_modal.batch.sinks.rows import answer_columns, flat, schema
 from internvl_modal.errors import ConfigError, InternVLError, MissingExtraError
@@ -88,13 +88,21 @@ def make_dataset(
     new, old = out.with_name(f".{out.name}.new"), out.with_name(f".{out.name}.old")
     with full(out):
         for each in (new, old):
-            shutil.rmtree(each, ignore_errors=True)
+            _clear(each)
         made.save_to_disk(str(new))
         (new / "README.md").write_text(page, encoding="utf-8")
         if out.exists():
             out.rename(old)
         new.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
+        _clear(old)
+
+
+def _clear(path: Path) -> None:
+    """Remove what a killed process left there; a link would be written through."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def push_dataset(
@@ -123,7 +131,8 @@ def push_dataset(
             hint=f"log in with `hf auth login`; the captions are in {journal}, and the same call "
             "pushes them",
         ) from error
-    out.write_text(f"https://huggingface.co/datasets/{name}\n")
+    with full(out), replacing(out) as file:
+        file.write(f"https://huggingface.co/datasets/{name}\n".encode())
 
 
 def _made(

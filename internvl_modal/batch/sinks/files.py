@@ -61,9 +61,15 @@ def create(path: Path) -> BinaryIO:
     return path.open("xb")
 
 
-def check_regular(path: Path) -> None:
-    """Raise ConfigError for a FIFO, a socket or a device, which keep nothing or wait for ever."""
-    with contextlib.suppress(FileNotFoundError):
+def check_regular(path: Path, *, linked: bool = True) -> None:
+    """Raise ConfigError for a FIFO, a socket or a device, which keep nothing or wait for ever.
+
+    ``linked``: whether a link is taken, as where a user names it; none is at a name that anybody
+    can guess.
+    """
+    if not linked and path.is_symlink():
+        raise ConfigError(f"{path} is a link", hint="remove it, or choose another out=")
+    with full(path), contextlib.suppress(FileNotFoundError):
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a folder the system speaks
             raise ConfigError(f"{path} is no regular file", hint="choose another out=")

@@ -89,7 +89,9 @@ class RemoteParts(SeenKeys):
             return []
         pattern = re.compile(rf"part-\d+-[0-9a-f]+{re.escape(self._format.suffix)}")
         # Asked anew: fsspec keeps listings, and another process may have written since.
-        names = self._system.ls(self._folder, detail=False, refresh=True)
+        found = self._system.ls(self._folder, detail=True, refresh=True)
+        # Of a folder on this machine, what is a link or a pipe is no part that a batch has written.
+        names = (e["name"] for e in found if e["type"] == "file" and not e.get("islink"))
         return sorted(name for name in names if pattern.fullmatch(name.rpartition("/")[2]))
 
     def _read(self, part: str) -> None:

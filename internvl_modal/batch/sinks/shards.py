@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from internvl_modal.batch.outcome import Outcome, key_hash
 from internvl_modal.batch.sinks.exports import journal_of
-from internvl_modal.batch.sinks.files import full
+from internvl_modal.batch.sinks.files import check_regular, full
 from internvl_modal.batch.sinks.jsonl import JsonLines
 from internvl_modal.batch.sinks.lines import encode, read_lines
 from internvl_modal.batch.sinks.pictures import Read
@@ -88,7 +88,8 @@ class Shards(JsonLines):
         numbers = {line.document.get("shard") for line in read_lines(self._path)}
         for number in numbers:
             if isinstance(number, int):
-                self._finished(number).unlink(missing_ok=True)
+                with full(self._finished(number)):
+                    self._finished(number).unlink(missing_ok=True)
         super().clear()
         self._number = 0
 
@@ -103,6 +104,7 @@ class Shards(JsonLines):
     def _go_on(self, end: int) -> BinaryIO:
         """Open the shard under way at its end as the journal has it; raises ConfigError."""
         path = self._under_way(self._number)
+        check_regular(path, linked=False)
         with full(path):
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
             shard = os.fdopen(os.open(path, flags, 0o666), "r+b")
@@ -126,7 +128,8 @@ class Shards(JsonLines):
                     f"{self._finished(self._number)} is there and was not made by this batch",
                     hint="choose another out=",
                 )
-            self._under_way(self._number).unlink(missing_ok=True)
+            with full(self._under_way(self._number)):
+                self._under_way(self._number).unlink(missing_ok=True)
             shard = self._go_on(0)
         pictures = self._read(outcome)
         # Readers cut names at the first dot, and tell pictures apart by what is before it.
@@ -153,7 +156,8 @@ class Shards(JsonLines):
             shard.write(b"\0" * 2 * tarfile.BLOCKSIZE)
             shard.flush()
             os.fsync(shard.fileno())
-        self._under_way(self._number).rename(self._finished(self._number))
+        with full(self._finished(self._number)):
+            self._under_way(self._number).rename(self._finished(self._number))
         self._shard, self._rows, self._end = None, 0, 0
         self._number += 1
 

@@ -1,7 +1,7 @@
 """How many inputs a source has, found out beside the run: for the bar's end and for projections.
 
-Only what is cheap to walk: names and lists on this machine. A tar would have to be read whole, a
-stream is there once, and what is at an address costs requests.
+Only what is cheap to walk: names, lists and the headers of tars on this machine. A packed tar would
+have to be unpacked, a stream is there once, and what is at an address costs requests.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from internvl_modal.batch.sources.choice import Choice
 from internvl_modal.batch.sources.inputs import READERS, STANDARD_INPUT, Sources, read, size_of
 from internvl_modal.batch.sources.patterns import braces, has_braces
 from internvl_modal.batch.sources.places import has_scheme
-from internvl_modal.batch.sources.tars import is_tar
+from internvl_modal.batch.sources.tars import count_in_tar, is_tar
 
 _ASK_EVERY = 256
 """Inputs between two looks at whether anybody still wants to know."""
@@ -82,10 +82,12 @@ class Counting:
 
     def _one(self, each: Any, ending: str) -> int | None:
         """One path that a name or a pattern stands for."""
-        if self._over.is_set() or (isinstance(each, str) and (is_tar(each) or ending == ".pdf")):
+        if self._over.is_set() or ending == ".pdf":
             return None
         if isinstance(each, tuple):
             return 1  # a folder that cannot be listed is a failure of its own
+        if is_tar(each):
+            return count_in_tar(each, folders.is_picture, self._over.is_set)
         if ending == ".parquet":
             from pyarrow import parquet
 

@@ -133,6 +133,11 @@ def read(images: Any, choice: Choice) -> Iterator[Any]:
         return _read_name(os.fspath(images), choice)
     if isinstance(images, Sources):
         return _each(images.names, choice)
+    if _is_one_picture(images):
+        raise ConfigError(
+            f"an array of the shape {images.shape} is one picture, not many",
+            hint="pass [array], or an array of pictures; describe() takes one",
+        )
     rows = rows_of(images)
     if rows is not None:
         return Table(column=choice.column, key=choice.key, fields=choice.fields).pairs(rows)
@@ -147,6 +152,13 @@ def read(images: Any, choice: Choice) -> Iterator[Any]:
     if isinstance(images, Mapping):
         return iter(images.items())
     return (check_row(each, choice) for each in images) if choice.given else iter(images)
+
+
+def _is_one_picture(images: Any) -> bool:
+    """Whether an array has the shape of a picture, whose rows would be taken for pictures."""
+    if not hasattr(images, "__array_interface__") or images.dtype.kind not in "buif":
+        return False
+    return images.ndim == 2 or (images.ndim == 3 and images.shape[2] in (1, 3, 4))
 
 
 def _each(names: Sequence[str], choice: Choice) -> Iterator[Any]:
@@ -258,11 +270,11 @@ def _several(
 def _one_of(name: str, named: bool, ending: str, choice: Choice) -> Iterator[Any]:
     """What one of several gives; only what is ``named`` must be a source."""
     suffix = Path(name).suffix.lower()
+    meant = named or suffix == ending
     if (suffix in READERS and suffix == ending) or is_tar(name):
         place = remote.RemoteFile(name) if has_scheme(name) else LocalFile(name)
-        yield from (
-            READERS[suffix](place, choice) if suffix in READERS else read_tar(place, is_picture)
-        )
+        # A shard of zeros, as a crash leaves it, reads as a tar of nothing: no loss in silence.
+        yield from _read_file(place, choice) if meant else read_tar(place, is_picture)
     elif named:
         yield from _read_name(name, choice)
     elif is_picture(name) and (has_scheme(name) or not Path(name).is_dir()):

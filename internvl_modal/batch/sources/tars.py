@@ -13,6 +13,7 @@ import lzma
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from internvl_modal.batch.sources.places import Place
@@ -47,9 +48,33 @@ def read_tar(place: Place, wanted: Callable[[str], bool]) -> Iterator[Pair]:
         ) as archive:  # with longer reads, what is before damage would be lost with it
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
-                if wanted(member.name) and not _is_hidden(member.name) and not member.isdir():
+                if _is_taken(member, wanted):
                     yield _pair(f"{place.name}/{member.name}", archive, member)
             _check_end(archive)
+
+
+def count_in_tar(path: str, wanted: Callable[[str], bool], over: Callable[[], bool]) -> int | None:
+    """How many ``read_tar`` gives of a tar on this machine, by its headers alone.
+
+    None for one that is packed, and would have to be unpacked, for one without a picture, and once
+    it is ``over``. Raises what ``tarfile`` does for one that is damaged.
+    """
+    with Path(path).open("rb") as file:
+        if _unpack(file) is not file:
+            return None
+        number = 0
+        with _Archive.open(fileobj=file, mode="r:", tarinfo=_Member) as archive:
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+                number += _is_taken(member, wanted)
+                if over():
+                    return None
+            _check_end(archive)
+        return number or None
+
+
+def _is_taken(member: tarfile.TarInfo, wanted: Callable[[str], bool]) -> bool:
+    return wanted(member.name) and not _is_hidden(member.name) and not member.isdir()
 
 
 def _pair(name: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Pair:

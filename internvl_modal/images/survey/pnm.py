@@ -53,7 +53,7 @@ def _binary(data: bytes, kind: int, at: int, size: tuple[int, int], top: int) ->
         raise UnfitError(f"its largest value is {top}")
     # The two forms that Pillow reads in C.
     if top == 255 or (top == 65_535 and kind == 5):
-        return Survey(data)
+        return Survey(data, sixteen_bits=top == 65_535)
     body = data[at : at + samples * (1 if top < 256 else 2)]
     if top < 256:
         scaled = body.translate(bytes(min(255, round(v * 255 / top)) for v in range(256)))

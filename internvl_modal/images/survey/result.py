@@ -43,5 +43,7 @@ class Survey:
     """A colour profile that was taken out of ``data`` for its size."""
     halvings: int = 0
     """How often the decoder can halve the picture."""
+    sixteen_bits: bool = False
+    """Whether its grey values are numbers of 16 bits, however few of these are used."""
     extra_bytes: int = 0
     """What the decoder holds besides the pixels."""
