@@ -99,6 +99,7 @@ class Filler:
     def __init__(self, prompts: Prompts) -> None:
         self._prompts = prompts
         self._columns: set[str] = set()
+        self._rows = False
 
     def texts(self, row: Mapping[str, Any] | None) -> tuple[tuple[str, ...], str]:
         """What is asked of the row, and the digest of that where rows may differ in it.
@@ -106,7 +107,11 @@ class Filler:
         Raises NoPromptError where the row lacks something, ConfigError where there is no row.
         """
         prompts = self._prompts
+        self._rows = self._rows or row is not None
         if row is None and prompts.of_rows:
+            # A picture beside the table, such as one that metadata.csv does not list.
+            if self._rows:
+                raise NoPromptError("is in no row, and the prompt is the row's")
             raise ConfigError(f"{prompts.of_rows}, but the source has no rows", hint="give a table")
         if prompts.column is not None and row is not None:
             texts: tuple[str, ...] = (self._cell(row, prompts.column),)
@@ -121,9 +126,10 @@ class Filler:
             if not isinstance(made, str) or not made.strip():
                 raise ConfigError(f"the prompt of a row is {made!r:.60}", hint="return a text")
             return made
-        if row is None:
-            return written
-        return _BRACES.sub(lambda found: self._filled(found, row), written)
+        made = _BRACES.sub(lambda found: self._filled(found, row or {}), written)
+        if written.strip() and not made.strip():
+            raise NoPromptError(f"makes nothing of the prompt {written!r}")
+        return made
 
     def _filled(self, found: re.Match[str], row: Mapping[str, Any]) -> str:
         name = found[1]
@@ -138,10 +144,23 @@ class Filler:
         value = row.get(name)
         if value is None or (isinstance(value, float) and value != value):  # noqa: PLR0124 - NaN
             raise NoPromptError(f"has nothing in column {name}")
+        if _is_held(value):
+            raise NoPromptError(f"has no text in column {name}")
         text = str(value)
         if name == self._prompts.column and not text.strip():
             raise NoPromptError(f"has no prompt in column {name}")
         return text
+
+
+def _is_held(value: Any) -> bool:
+    """Whether a cell holds pictures or bytes, which as a text would cost more than the picture."""
+    if isinstance(value, Mapping):
+        return any(map(_is_held, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_is_held, value[:1]))
+    # Numpy's numbers have no dimensions.
+    pixels = hasattr(value, "getpalette") or getattr(value, "ndim", 0) > 0
+    return isinstance(value, bytes | bytearray) or pixels
 
 
 def _checked(given: object, what: str) -> Prompt:

@@ -38,7 +38,7 @@ _SECRETS = {
     "session", "sessionid", "credentials",
 }  # fmt: skip
 """What lets somebody in and may tell pictures apart: a digest stands for it."""
-_DIGEST = re.compile(r"sha256-[0-9a-f]{12}")
+_DIGEST = re.compile(r"sha256-[0-9a-f]{12}(?:/|$)")
 _USER = re.compile(r"(?<=://)[^/?#@]*@")
 
 
@@ -61,6 +61,15 @@ def without_signature(key: str) -> str:
     return f"{address}{'?' if kept else ''}{'&'.join(kept)}{hash_mark}{fragment}"
 
 
+def without_secrets(name: str) -> str:
+    """A path or an address as errors, keys and files may have it.
+
+    >>> without_secrets("ftp://me:pw@example.com/a.tar")
+    'ftp://example.com/a.tar'
+    """
+    return without_signature(name) if is_url(name) else _USER.sub("", name, count=1)
+
+
 def _name(part: str) -> str:
     return unquote_plus(part.partition("=")[0]).lower()
 
@@ -78,7 +87,8 @@ def _is_of_signature(part: str) -> bool:
 def _digested(part: str) -> str:
     """A parameter with its secret replaced by a digest: still another one for another picture."""
     name, _, value = part.partition("=")
-    if _name(part) not in _SECRETS or not value or _DIGEST.fullmatch(value):
+    # Behind a digest may follow what the file of that address holds: ``/MEMBER``.
+    if _name(part) not in _SECRETS or not value or _DIGEST.match(value):
         return part
     digest = hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()
     return f"{name}=sha256-{digest[:12]}"

@@ -129,6 +129,9 @@ def _unknown(data: bytes, name: str) -> ImageError:
     elif start.startswith(b"%pdf"):
         what = "a PDF, not a picture"
         hint = "its pages are pictures: describe_many('file.pdf', pages='1-20')"
+    elif data[257:262] == b"ustar" or data.startswith(b"PAR1"):
+        what = "a file of many pictures, not one"
+        hint = "give its name by itself to describe_many, or a glob of several"
     # ``path.encode()`` in place of ``path`` is a mistake that bytes cannot tell otherwise.
     elif b"\n" not in data and len(data) < 1024 and _is_path(data):
         what, hint = "bytes that hold a path", "give the path itself, as text"

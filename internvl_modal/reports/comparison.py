@@ -150,6 +150,12 @@ def compare(
         raise ConfigError("there is no client to compare", hint='give {"2b": client, ...}')
     if isinstance(images, Iterator) or hasattr(images, "__anext__"):
         raise ConfigError("these images can be read only once", hint="give a list of them")
+    for name, client in clients.items():
+        if not isinstance(client, Client):
+            raise ConfigError(f"{name} is a {type(client).__name__}", hint="give each a Client")
+    if len({_file_name(name).lower() for name in clients}) < len(clients):
+        # With out= the second would be told the first one's captions.
+        raise ConfigError("names are alike but for signs and case", hint="name them otherwise")
     known = _references(references)
     folder = _folder(options.pop("out", None))
     runs = [_run(name, client, images, prompt, folder, options) for name, client in clients.items()]

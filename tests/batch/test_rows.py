@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 from PIL import Image
 from pyarrow import parquet
@@ -18,6 +19,7 @@ import internvl_modal as ivl
 from internvl_modal.batch.prompts import Filler, Prompts
 from internvl_modal.batch.schemas import kinds_of
 from tests.batch.conftest import QUICK, lines
+from tests.batch.sources import outcomes_of, png
 from tests.loopback import Heard, Loopback, Reply, completion
 
 
@@ -163,6 +165,28 @@ def test_what_a_row_lacks_is_its_own_failure(client: ivl.Client, table: Path) ->
         assert "has nothing in column name" in str(outcomes[1].error)
     asked = list(client.describe_many(rows, prompt_column="name", ordered=True, detail=1))
     assert [each.text for each in asked] == ["<cup>", None, None]
+
+
+def test_a_column_of_pictures_or_of_nothing_makes_no_prompt(client: ivl.Client) -> None:
+    held = {"bytes": png(), "path": "a.png"}
+    rows = [
+        {"key": "text", "image": png(), "q": "Red?"},
+        {"key": "bytes", "image": png(), "q": png()},
+        {"key": "struct", "image": png(), "q": held},
+        {"key": "list", "image": png(), "q": [held]},
+        {"key": "pixels", "image": png(), "q": Image.new("RGB", (9, 9))},
+        {"key": "blank", "image": png(), "q": " "},
+        {"key": "number", "image": png(), "q": numpy.int64(3)},
+        {"key": "names", "image": png(), "q": {"a": 1}},
+    ]
+    outcomes, error = outcomes_of(client, rows, prompt="{q}")
+    assert error is None
+    assert {each.key: each.prompt for each in outcomes if each.ok} == {
+        "text": "Red?", "number": "3", "names": "{'a': 1}",
+    }  # fmt: skip
+    told = {each.key: str(each.error) for each in outcomes if not each.ok}
+    assert "makes nothing of the prompt '{q}'" in told.pop("blank")
+    assert all("has no text in column q" in each for each in told.values())
 
 
 @pytest.mark.parametrize(

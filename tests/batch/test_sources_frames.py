@@ -215,6 +215,35 @@ def test_image_folders(kind: str) -> None:
         items("photos/train", key="none")
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_prompts_from_an_image_folder(client: ivl.Client, kind: str) -> None:
+    """By path as without them; what no row lists has no prompt, and is asked nothing."""
+    folder = image_folder(kind)
+    lost = "photos/train/000002.png"
+    made = {
+        f"photos/{split}/{n:06}.png": f"It is {split} {n}." for split in ("train", "test")
+        for n in range(2)
+    }  # fmt: skip
+    for how in (
+        {"prompt": "It is {no}."},
+        {"prompt": lambda row: f"It is {row['no']}."},
+        {"prompts": {"one": "It is {no}.", "two": "Red?"}},
+    ):
+        outcomes, error = outcomes_of(client, folder, **how)
+        assert error is None
+        assert keys(outcomes, ok=True) == set(made)
+        assert keys(outcomes, ok=False) == {lost}
+        if "prompt" in how:
+            assert {each.key: each.prompt for each in outcomes if each.ok} == made
+    outcomes, error = outcomes_of(client, folder, prompt_column="no")
+    assert {each.prompt.partition(" ")[0] for each in outcomes if each.ok} == {"train", "test"}
+    assert keys(outcomes, ok=False) == {lost}
+    (folder / "other").mkdir()
+    (folder / "other" / "metadata.csv").write_text("a,b\n1,2\n")  # of another program
+    plain, error = outcomes_of(client, folder, prompt="As {json}: {}")
+    assert (len(keys(plain, ok=True)), error) == (5, None)
+
+
 def test_image_folders_as_datasets_loads_them() -> None:
     folder = image_folder("jsonl")
     (folder / "train/000002.png").unlink()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import fsspec
 import pytest
 
 import internvl_modal as ivl
+from internvl_modal.batch.sources.inputs import Sources
 from internvl_modal.batch.sources.remote import RemoteFile
 from tests.batch.sources import found, items, keys, outcomes_of, png, tar
 
@@ -120,6 +122,51 @@ def test_shards_on_a_web_server(tmp_path: Path, client: ivl.Client) -> None:
     assert error is None
     assert keys(outcomes, ok=True) == {f"{url}/{n}.tar/{n}.png" for n in range(2)}
     assert keys(outcomes, ok=False) == {f"{url}/2.tar"}
+
+
+SIGNED = "?X-Amz-Credential=a/b/secret&X-Amz-Signature=0123456789secret"
+
+
+def test_what_is_signed_is_read_by_its_path_and_told_without(
+    tmp_path: Path, client: ivl.Client
+) -> None:
+    for number in range(2):
+        (tmp_path / f"{number}.tar").write_bytes(tar((f"{number}.png",), first=number)[0])
+    (tmp_path / "0.png").write_bytes(png())
+    (tmp_path / "list.csv").write_text("image,n\n0.png,x\n")
+    serve = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    serve.func.log_message = lambda *_: None  # type: ignore[method-assign]
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert found(f"{url}/1.tar{SIGNED}") == {f"{url}/1.tar/1.png": png(1)}
+        assert found(f"{url}/1.tar?token=secret")
+        assert found(f"{url}/list.csv{SIGNED}", key="n") == {"x": f"{url}/0.png"}
+        pictures = items(f"{url}/{{0..1}}.png{SIGNED}")
+        assert [each.key for each in pictures] == [f"{url}/0.png", f"{url}/1.png"]
+        with pytest.raises(ivl.ConfigError) as alone:
+            items(f"{url}/9.tar{SIGNED}")
+        outcomes, error = outcomes_of(client, f"{url}/{{0..2}}.tar{SIGNED}", out="out.jsonl")
+        server.shutdown()
+    assert error is None
+    assert keys(outcomes, ok=True) == {f"{url}/{n}.tar/{n}.png" for n in range(2)}
+    lost = next(each for each in outcomes if not each.ok)
+    assert lost.key == f"{url}/2.tar"
+    told = "".join(traceback.format_exception(alone.value)) + str(lost.error)
+    assert "secret" not in told + Path("out.jsonl").read_text()
+
+
+@pytest.mark.parametrize("name", ["s-{0..1}.tar", "s.tar"])
+@pytest.mark.parametrize("kind", ["http", "ftp"])
+def test_a_password_is_in_no_error(client: ivl.Client, kind: str, name: str) -> None:
+    address = f"{kind}://me:secret@127.0.0.1:1/{name}"
+    for images in (address, Sources((address, "missing.csv"))):
+        outcomes, error = outcomes_of(client, images, out="out.jsonl", resume=False)
+        errors = [each.error for each in outcomes] + [error]
+        told = "".join("".join(traceback.format_exception(each)) for each in errors if each)
+        assert "127.0.0.1:1/s" in told
+        assert "secret" not in told
+        assert "secret" not in Path("out.jsonl").read_text()
 
 
 class NoHead(http.server.SimpleHTTPRequestHandler):

@@ -116,6 +116,11 @@ def test_what_cannot_be_compared_is_an_error(
         ivl.compare("photos", {})
     with pytest.raises(ivl.ConfigError, match="only once"):
         ivl.compare(iter(["a.png"]), clients(pair))
+    with pytest.raises(ivl.ConfigError, match="b is a str"):
+        ivl.compare("photos", {**clients(pair), "b": "http://a"})  # type: ignore[dict-item]
+    one, two = clients(pair).values()
+    with pytest.raises(ivl.ConfigError, match="names are alike"):
+        ivl.compare("photos", {"me/8B": one, "me 8b": two}, out=tmp_path)
     with pytest.raises(ivl.ConfigError, match="out="):
         ivl.compare("photos", clients(pair), out=print)
     with pytest.raises(ivl.ConfigError, match="references"):

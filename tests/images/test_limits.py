@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import sys
+import tarfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,16 @@ def test_a_video_is_no_heic(format: str) -> None:
     error = refused(file.getvalue())
     assert "not a picture in a known format" in error.message
     assert "describe_video" in error.hint
+
+
+def test_a_file_of_many_pictures_is_told_where_it_goes() -> None:
+    shard = io.BytesIO()
+    with tarfile.open(fileobj=shard, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("a.png"))
+    for data in (shard.getvalue(), b"PAR1" + bytes(40) + b"PAR1"):
+        error = refused(data)
+        assert "a file of many pictures" in error.message
+        assert "by itself to describe_many" in error.hint
 
 
 @pytest.mark.parametrize("brand", [b"heic", b"heix", b"hevc", b"mif1", b"msf1"])

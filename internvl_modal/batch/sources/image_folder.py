@@ -14,6 +14,7 @@ from internvl_modal.batch.sources.folders import walk
 from internvl_modal.batch.sources.manifests import read_csv, read_jsonl
 from internvl_modal.batch.sources.parquet import read_parquet
 from internvl_modal.batch.sources.places import LocalFile
+from internvl_modal.batch.sources.rows import Rowed
 from internvl_modal.batch.sources.unreadable import going_on
 from internvl_modal.errors import ConfigError
 
@@ -27,12 +28,22 @@ _TABLES = {
 def read_image_folder(folder: str, choice: Choice) -> Iterator[Any]:
     """The pictures below a folder, by their paths.
 
-    Where a column is named, by the rows of its ``metadata`` files first; then those that no row
-    lists. Raises ConfigError where there is no such file.
+    Where a column is named, or a prompt may name one, by the rows of its ``metadata`` files first;
+    then those that no row lists. Raises ConfigError where there is no such file and a column is
+    named.
     """
-    if choice.given:
+    if choice.given or choice.fields:
         return _listed_first(folder, choice)
     return walk(folder)
+
+
+def _by_path(pair: Any) -> Any:
+    """A row's picture by the key that the folder gives it."""
+    if not isinstance(pair, Rowed) or not isinstance(pair[1], str):
+        return pair
+    found = Rowed((pair[1], pair[1]))
+    found.row = pair.row
+    return found
 
 
 def _listed_first(folder: str, choice: Choice) -> Iterator[Any]:
@@ -41,18 +52,20 @@ def _listed_first(folder: str, choice: Choice) -> Iterator[Any]:
         if isinstance(table, tuple):
             continue  # the second walk says it
         tables += 1
-        place = LocalFile(table)
-        rows = _TABLES[Path(table).name](place, choice)
-        first = (
-            list(islice(rows, 1)) if tables == 1 else []
-        )  # without such a column, nothing is right
-        for key, source in chain(first, going_on(table, rows)):
+        rows = _TABLES[Path(table).name](LocalFile(table), choice)
+        try:
+            first = list(islice(rows, 1)) if tables == 1 or not choice.given else []
+        except ConfigError:
+            if choice.given:  # without such a column, nothing is right
+                raise
+            continue  # nobody has named it: another program's file
+        for pair in chain(first, going_on(table, rows)):
             # A row's picture must not come again when the folder is walked.
-            for each in source if isinstance(source, list) else [source]:
+            for each in pair[1] if isinstance(pair[1], list) else [pair[1]]:
                 if isinstance(each, str):
                     listed.add(key_hash(os.path.normpath(each)))
-            yield key, source
-    if not tables:
+            yield pair if choice.column or choice.key else _by_path(pair)
+    if choice.given and not tables:
         raise ConfigError(
             f"{choice.given}, but {folder} has no columns", hint=f"add {', '.join(_TABLES)}"
         )

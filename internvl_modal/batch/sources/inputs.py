@@ -28,6 +28,7 @@ from internvl_modal.batch.sources.places import (
     StandardInput,
     has_scheme,
     is_remote,
+    path_of,
     shown,
 )
 from internvl_modal.batch.sources.rows import Table
@@ -90,9 +91,9 @@ def check_choice(images: object, choice: Choice) -> None:
     if not choice.given:
         return
     if isinstance(images, Sources):
-        fits = any(_has_columns(Path(name), choice) for name in images.names)
+        fits = any(_has_columns(name, choice) for name in images.names)
     elif isinstance(images, str | os.PathLike):
-        fits = _has_columns(Path(os.fspath(images)), choice)
+        fits = _has_columns(os.fspath(images), choice)
     elif isinstance(images, Mapping):
         fits = hasattr(images, "column_names")
     else:
@@ -103,14 +104,19 @@ def check_choice(images: object, choice: Choice) -> None:
 
 def is_pdf(images: object) -> bool:
     """Whether a path ends as those of PDFs do."""
-    return isinstance(images, str | os.PathLike) and os.fspath(images).lower().endswith(".pdf")
+    return isinstance(images, str | os.PathLike) and _ending(os.fspath(images)) == ".pdf"
 
 
-def _has_columns(path: Path, choice: Choice) -> bool:
-    suffix = path.suffix.lower()
+def _ending(name: str) -> str:
+    """By which a reader is chosen, in lower case."""
+    return Path(path_of(name)).suffix.lower()
+
+
+def _has_columns(name: str, choice: Choice) -> bool:
+    suffix, path = _ending(name), path_of(name)
     if choice.delimiter is not None:
         return suffix in (".csv", ".tsv")
-    return suffix not in (".txt", ".pdf") and not is_tar(path.name) and not is_picture(path.name)
+    return suffix not in (".txt", ".pdf") and not is_tar(path) and not is_picture(path)
 
 
 def _no_columns(choice: Choice) -> ConfigError:
@@ -203,10 +209,9 @@ def _read_name(name: str, choice: Choice) -> Iterator[Any]:
 
 def _read_address(name: str, choice: Choice) -> Iterator[Any]:
     """What a URL or an address of fsspec means: a file, a folder, a pattern, or one picture."""
-    suffix = Path(name).suffix.lower()
     if has_braces(name) or (is_remote(name) and has_magic(name)):
         return _any(_several(name, choice, remote.matching), shown(name))
-    if is_url(name) and suffix not in READERS and not is_tar(name):
+    if is_url(name) and _ending(name) not in READERS and not is_tar(path_of(name)):
         return iter([name])
     if not is_url(name):
         kind = remote.kind(name)
@@ -219,10 +224,10 @@ def _read_address(name: str, choice: Choice) -> Iterator[Any]:
 
 def _read_file(place: LocalFile | remote.RemoteFile, choice: Choice) -> Iterator[Any]:
     """What one file holds, by its ending."""
-    reader = READERS.get(Path(place.name).suffix.lower())
+    reader = READERS.get(_ending(place.name))
     if reader is not None:
         return reader(place, choice)
-    if is_tar(place.name):
+    if is_tar(path_of(place.name)):
         return _any(read_tar(place, is_picture), place.name)
     if not is_picture(place.name):
         raise ConfigError(
@@ -253,10 +258,10 @@ def _several(
 
     A name that braces stand for has to be there; what a glob does not match does not.
     """
-    ending = Path(pattern).suffix.lower()
+    ending = _ending(pattern)
     nothing = True
     for name in braces(pattern):
-        found = matching(name) if has_magic(name) else iter([name])
+        found = matching(name) if has_magic(path_of(name)) else iter([name])
         for each in found:
             nothing = False
             if isinstance(each, tuple):
@@ -269,9 +274,9 @@ def _several(
 
 def _one_of(name: str, named: bool, ending: str, choice: Choice) -> Iterator[Any]:
     """What one of several gives; only what is ``named`` must be a source."""
-    suffix = Path(name).suffix.lower()
+    suffix = _ending(name)
     meant = named or suffix == ending
-    if (suffix in READERS and suffix == ending) or is_tar(name):
+    if (suffix in READERS and suffix == ending) or is_tar(path_of(name)):
         place = remote.RemoteFile(name) if has_scheme(name) else LocalFile(name)
         # A shard of zeros, as a crash leaves it, reads as a tar of nothing: no loss in silence.
         yield from _read_file(place, choice) if meant else read_tar(place, is_picture)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
+from urllib.parse import urlsplit
 
 from internvl_modal.batch.sources.unreadable import readable
 from internvl_modal.images.names import is_data, is_url, url_name
@@ -82,6 +83,15 @@ def has_scheme(text: str) -> bool:
 def is_remote(text: str) -> bool:
     """Whether ``text`` is an address that only fsspec can read."""
     return _ADDRESS.match(text) is not None and not is_url(text)
+
+
+def path_of(name: str) -> str:
+    """A path, or that of a URL: what is behind it may say anything.
+
+    >>> path_of("https://example.com/shards/0.tar?X-Amz-Expires=60")
+    '/shards/0.tar'
+    """
+    return urlsplit(name).path if is_url(name) else name
 
 
 def shown(name: str) -> str:

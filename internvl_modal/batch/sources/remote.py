@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+from internvl_modal.batch.signed_urls import without_secrets
 from internvl_modal.batch.sources.folders import is_picture
-from internvl_modal.batch.sources.places import has_scheme
+from internvl_modal.batch.sources.places import has_scheme, path_of
 from internvl_modal.batch.sources.unreadable import refused
 from internvl_modal.errors import ConfigError, ImageError, InternVLError, MissingExtraError
 from internvl_modal.images.names import is_url, url_name
@@ -23,6 +24,8 @@ from internvl_modal.images.names import is_url, url_name
 SILENCE = 60.0
 """Seconds that a web server may say nothing."""
 _USER = re.compile(r"//([^/@]*)@")
+_QUERY = re.compile(r"(?<=\S)\?[^\s'\")]*=[^\s'\")]*")
+"""Of a URL in what libraries say, where a signature stands."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ class RemoteFile:
 
     @property
     def name(self) -> str:
-        """The address as keys and errors have it, without user and password."""
-        return _USER.sub("//", self.address)
+        """The address as keys and errors have it, without user, password and signature."""
+        return without_secrets(self.address)
 
     def read(self, size: int = -1, /) -> bytes:
         """The bytes; raises ImageError."""
@@ -64,7 +67,8 @@ class RemoteFile:
         """A relative path is meant from the file's own folder."""
         if has_scheme(text):
             return text
-        return f"{self.address.rpartition('/')[0]}/{text}"
+        address = self.address.partition("?")[0] if is_url(self.address) else self.address
+        return f"{address.rpartition('/')[0]}/{text}"
 
 
 def kind(address: str) -> str:
@@ -113,7 +117,7 @@ def _opened(address: str) -> BinaryIO:
     their answer to the question for it.
     """
     system, path = _system(address)
-    if not is_url(address) or address.lower().endswith(".parquet"):
+    if not is_url(address) or path_of(address).lower().endswith(".parquet"):
         return io.BufferedReader(system.open(path, "rb"))
     return io.BufferedReader(_Body(system.open(path, "rb", block_size=0, size=1)))
 
@@ -170,17 +174,22 @@ def _patience() -> dict[str, Any]:
 @contextmanager
 def _told(address: str) -> Iterator[None]:
     """Turn what a file system raises into an error that names the address, without passwords."""
-    name = _USER.sub("//", address)
+    name = without_secrets(address)
     try:
         yield
     except InternVLError:
         raise
     except OSError as error:
-        raise refused(name, error, _words(error, address)) from error
-    except Exception as error:  # each kind has errors of its own
+        raise refused(name, error, _words(error, address)) from _cause(error, name, address)
+    except Exception as error:  # noqa: BLE001 - each kind has errors of its own
         raise ConfigError(
             f"{name} cannot be read: {_words(error, address)}", hint="check the address"
-        ) from error
+        ) from _cause(error, name, address)
+
+
+def _cause(error: Exception, name: str, address: str) -> Exception | None:
+    """The error itself, unless it may repeat what ``name`` leaves out."""
+    return error if name == address else None
 
 
 def _words(error: Exception, address: str) -> str:
@@ -188,4 +197,5 @@ def _words(error: Exception, address: str) -> str:
         return "there is no such file"  # with the path alone, as most kinds say it
     reason = " ".join(str(getattr(error, "strerror", None) or error).split())
     user = _USER.search(address)
-    return (reason.replace(f"{user[1]}@", "") if user else reason)[:200] or type(error).__name__
+    reason = _QUERY.sub("", reason.replace(f"{user[1]}@", "") if user else reason)
+    return reason[:200] or type(error).__name__

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
+from internvl_modal.batch.signed_urls import without_secrets
 from internvl_modal.errors import ConfigError, ImageError, OutOfResourcesError
 
 Pair: TypeAlias = "tuple[str, Any]"
@@ -37,7 +38,8 @@ class Unreadable:
 
 
 def unreadable(name: str, error: ConfigError) -> Pair:
-    """In place of what ``name`` would have given further."""
+    """In place of what ``name`` would have given further, told without what is secret in it."""
+    name = without_secrets(name)
     reason = error.message.removeprefix(name).lstrip(": ")
     return name, Unreadable(name, reason, hint=error.hint)
 
