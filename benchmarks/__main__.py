@@ -28,7 +28,7 @@ from benchmarks.peers import ROOT, environment
 README = Path(__file__).with_name("README.md")
 PICTURE = Path(__file__).with_name("bars.png")
 BEGIN, END = "<!-- bars: begin -->\n", "<!-- bars: end -->\n"
-INSIDE = "INTERNVL_MODAL_BENCHMARKS_INSIDE"
+INSIDE = "BENCHMARKS_INSIDE_THEIR_ENVIRONMENT"
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,10 @@ ROWS = {
     "shrinking": Row(
         "12 MP to its grid, two threads against one", "shrink-2", "shrink-1", "large", 60,
         least_rate=1.7,
+    ),
+    "local": Row(
+        "scenes through the demo model, against raw HTTP", "local", "local-raw", "scenes", 100,
+        least_rate=0.95,
     ),
     "lmdeploy": Row(
         "12 MP into LMDeploy's front end", "batch", "loop", "large", 16, server=(), least_rate=5,
@@ -181,6 +185,9 @@ def tables(names: list[str], rounds: int, work: Path) -> tuple[str, dict[str, li
     folders["noise"] = work / "noise"
     folders["noise"].mkdir()
     (folders["noise"] / "noise.jpg").write_bytes(noise())
+    folders["scenes"] = work / "scenes"
+    folders["scenes"].mkdir()
+    draw_scene(folders["scenes"] / "scene.png")
     busy = [disturbance()]
     rows, ratios = [], {}
     for name in names:
@@ -196,8 +203,7 @@ def tables(names: list[str], rounds: int, work: Path) -> tuple[str, dict[str, li
         for way, (how, bar) in PREPARING.items()
         if (figures := [go(way, "", "", folders["large"], 8)["cpu_ms"] for _ in range(rounds)])
     ]
-    scene = draw_scene(work / "scene.png")
-    started = list(starting(scene, rounds))
+    started = list(starting(folders["scenes"] / "scene.png", rounds))
     text = [
         f"{rounds} rounds, in which ours and theirs took turns; a busy second took {min(busy):.2f} "
         f"to {max(busy):.2f} s meanwhile (1 on an idle machine). Ratios are ours by theirs: the "

@@ -5,7 +5,8 @@
 ``batch`` and its kinds are this package's ``describe_many``, ``loop`` is what one writes with the
 ``openai`` package instead, both from files to a file of captions. ``calls``, ``threads`` and
 ``openai`` are single calls with a picture in memory. ``shrink-1`` and ``shrink-2`` bring pictures
-to their grid in so many threads, and ask nobody.
+to their grid in so many threads, and ask nobody. ``local`` is a batch through the bundled demo
+model's engine, ``local-raw`` the same questions to such an engine, two at once, by plain HTTP.
 """
 
 from __future__ import annotations
@@ -66,6 +67,47 @@ def batch(meter: Meter, url: str, key: str, folder: Path, count: int, shrink: An
         )
         described = sum(outcome.ok for outcome in outcomes)
     assert described == count
+
+
+def local(meter: Meter, folder: Path, count: int) -> None:
+    """``describe_many`` with the demo model, whose engine answers one after the other."""
+    import internvl_modal as ivl
+
+    with tempfile.TemporaryDirectory() as out, ivl.Client("local", model="demo") as client:
+        list(client.describe_many(pairs(folder, 2)))
+        meter.start()
+        done = list(client.describe_many(pairs(folder, count), out=f"{out}/captions.jsonl"))
+    assert sum(outcome.ok for outcome in done) == count
+
+
+def local_raw(meter: Meter, folder: Path, count: int) -> None:
+    """The same pictures, encoded beforehand."""
+    import httpx
+
+    from internvl_modal.backends.local import LocalBackend
+    from internvl_modal.images import prepare
+
+    backend = LocalBackend("demo")
+    endpoint = backend.start()
+    files = [Path(path) for _, path in pairs(folder, count)]
+    bodies = [json.dumps(question(endpoint.model, prepare(file).payload)) for file in files]
+    headers = {**endpoint.headers, "content-type": "application/json"}
+    try:
+        with (
+            httpx.Client(base_url=f"{endpoint.base_url}/", headers=headers, timeout=60) as http,
+            ThreadPoolExecutor(2) as pool,
+        ):
+
+            def ask(body: str) -> str:
+                answer = http.post("chat/completions", content=body).raise_for_status()
+                text: str = answer.json()["choices"][0]["message"]["content"]
+                return text
+
+            for asked in (bodies[:2], bodies):
+                meter.start()
+                assert all(pool.map(ask, asked))
+    finally:
+        backend.stop()
 
 
 def question(model: str, data: bytes) -> dict[str, Any]:
@@ -180,6 +222,8 @@ def main() -> None:
     elif way.startswith("shrink"):
         data = next(folder.iterdir()).read_bytes()
         shrink(meter, data, count, int(way.partition("-")[2]))
+    elif way in ("local", "local-raw"):
+        {"local": local, "local-raw": local_raw}[way](meter, folder, count)
     elif way == "threads":
         threads(meter, url, key, next(folder.iterdir()).read_bytes(), count)
     else:

@@ -43,7 +43,7 @@ def said(document: object, status: int = 200, more: str = "", longer: int = 0) -
     return HEAD.format(status, len(body) + longer, more).encode() + body
 
 
-def faults(text: str) -> list[bytes]:
+def breaks(text: str) -> list[bytes]:
     """What is said in place of an answer before the connection ends."""
     whole = completion(text)
     chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -51,13 +51,22 @@ def faults(text: str) -> list[bytes]:
         b"",
         said(whole)[:-40],
         said(whole, longer=1),
+        chunked + b"zz\r\n",
+        b"SSH-2.0-OpenSSH\r\n",
+    ]
+
+
+def refusals() -> list[bytes]:
+    """What is said in place of an answer over a connection that lives on.
+
+    If it ended, a request could be on its way to nobody, and attempts would not be POSTs.
+    """
+    return [
         said("", 503),
         said({"error": {"message": "busy"}}, 429, "retry-after: 0\r\n"),
         said({"detail": "out of memory"}, 500),
         said({"error": {"message": "the engine died"}}),
         said(completion("")),
-        chunked + b"zz\r\n",
-        b"SSH-2.0-OpenSSH\r\n",
     ]
 
 
@@ -89,9 +98,10 @@ class Server:
             writer.write(said(completion(text)))
             return True
         self.faults += 1
-        writer.write(self.random.choice(faults(text)))
+        ends = self.random.random() < 0.5
+        writer.write(self.random.choice(breaks(text) if ends else refusals()))
         await writer.drain()
-        return False
+        return not ends
 
 
 def serve(pipe: Connection) -> None:

@@ -379,6 +379,16 @@ def test_a_server_that_is_gone_is_told_without_its_address() -> None:
     assert str(port) not in answer.text
 
 
+def test_a_server_that_has_moved_is_told_without_its_address(loopback: Loopback) -> None:
+    loopback.will(Reply(302, headers={"location": "https://inside.example/v1/chat/completions"}))
+    with serving(create_app(AsyncClient(loopback.url), api_key=KEY)) as url:
+        answer = httpx.post(f"{url}/v1/chat/completions", json=CHAT, headers=BEARER, timeout=60)
+    assert answer.status_code == 502
+    assert "inside" not in answer.text
+    assert "location" not in answer.headers
+    assert len(loopback.chats) == 1
+
+
 def test_the_client_is_closed_by_whoever_opened_it(loopback: Loopback) -> None:
     backend = Counting(loopback.url)
     client = AsyncClient(backend)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import internvl_modal
 from internvl_modal import errors
 from internvl_modal.client.aio import AsyncClient
 from internvl_modal.deployment.served_app import FixedBackend
@@ -101,6 +102,11 @@ def test_no_command_is_misspelt() -> None:
 def test_what_is_made_from_the_code(name: str) -> None:
     made = site_pages.PAGES[name]()
     assert (DOCS / name).read_text() == made, "run python -m tools.site_pages"
+
+
+def test_the_reference_has_every_public_name() -> None:
+    told = re.findall(r"^::: internvl_modal\.(\w+)$", (DOCS / "reference.md").read_text(), re.M)
+    assert set(told) == {*internvl_modal.__all__} - {*errors.__all__, "__version__"}
 
 
 def test_every_error_has_a_cause_and_a_remedy() -> None:

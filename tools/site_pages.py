@@ -134,8 +134,9 @@ def settings_page() -> str:
     return f"""# Settings
 
 Each setting is taken from the first of these that has it: an argument, an environment variable,
-the file `.env` in the working folder, the default. An empty variable counts as not set. Keys and
-tokens are never shown, in no message, log or `repr`.
+the file `.env` in the working folder, the default. An empty variable counts as not set. One
+that is misspelt is [told](observing.md#warnings). Keys and tokens are never shown, in no message,
+log or `repr`.
 
 {settings_table()}
 `internvl-modal doctor` says which of them are set. The options of a command, such as `--base-url`

@@ -138,8 +138,10 @@ class ProgressMeter:
             self._view.update(self.now(concurrency))
 
     def close(self, concurrency: int) -> None:
-        """Show the last numbers."""
-        self._view.update(self.now(concurrency))
+        """Show the last numbers, if there are any: an error about the source says enough."""
+        last = self.now(concurrency)
+        if last.done or last.total is not None:
+            self._view.update(last)
         self._view.close()
 
     def now(self, concurrency: int) -> BatchProgress:

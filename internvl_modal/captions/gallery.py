@@ -53,6 +53,13 @@ class Table:
     title: str
     rows: Sequence[Sequence[str]]
 
+    @property
+    def html(self) -> str:
+        """For notebooks, which give tables their own colours."""
+        rows = ([f"<td>{html.escape(cell)}</td>" for cell in row] for row in self.rows)
+        body = "".join(f"<tr>{''.join(cells)}</tr>" for cells in rows)
+        return f"<b>{html.escape(self.title)}</b><table>{body}</table>"
+
 
 def page(
     title: str, rows: Iterable[Row], *, tables: Iterable[Table] = (), facts: Sequence[str] = ()

@@ -157,6 +157,7 @@ def _connected(name: str | None, key: SecretStr | None, environment: str | None)
     )
 
 
+@short_errors
 def module_app() -> modal.App:
     """The app of ``internvl_modal.modal_app``, configured by the environment.
 

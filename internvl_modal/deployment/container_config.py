@@ -87,6 +87,8 @@ class ContainerConfig:
     """Requests that one engine answers at once, by the plan."""
     startup: tuple[float, float] | None = None
     """Seconds of a cold start, at best and at worst, by the plan."""
+    picture_usd: tuple[tuple[float, float], ...] = field(default=(), repr=False)
+    """What a picture of one tile, two tiles and so on costs, at best and at worst, by the plan."""
     version: str = ""
     """Of the deploy; it marks lines in the log."""
 

@@ -202,7 +202,7 @@ def _backend(config: ContainerConfig) -> ServedApp:
     Modal's client in a container may look its own workspace up without a token.
     """
     from internvl_modal.credentials import proxy_token
-    from internvl_modal.deployment.served_app import ServedApp
+    from internvl_modal.deployment.served_app import PicturePrices, ServedApp
     from internvl_modal.settings import Settings
 
     return ServedApp(
@@ -215,6 +215,7 @@ def _backend(config: ContainerConfig) -> ServedApp:
         # Of the plan what a container needs: how many to ask at once, and how long a start takes.
         sessions=config.sessions,
         startup=config.startup and (config.startup[0], config.startup[1]),  # JSON has lists
+        price=PicturePrices(config.picture_usd) if config.picture_usd else None,
     )
 
 

@@ -21,6 +21,8 @@ from internvl_modal.engines.registry import engine_of
 from internvl_modal.planning.gpus import parse_gpu
 from internvl_modal.planning.plan import Plan
 
+MOST_TILES = 41
+"""Of a picture, its thumbnail among them, as ``images.tiles`` has it, which reads pictures."""
 GATEWAY_CONCURRENCY = 64
 """Requests in one gateway container; they wait for the GPU most of the time.
 
@@ -78,6 +80,7 @@ def make_spec(options: DeployOptions, plans: Sequence[Plan]) -> DeploymentSpec:
         liveness=options.liveness,
         sessions=planned.capacity.sessions,
         startup=planned.startup_seconds,
+        picture_usd=tuple(planned.picture_cost(tiles) for tiles in range(1, MOST_TILES + 1)),
     )
     functions = (
         _serve(options, plans, container),

@@ -81,6 +81,7 @@ def errors_of(doing: str) -> Iterator[None]:
         raise
     except Exception as error:  # some of its errors have no base but Exception
         what = str(error).strip() or type(error).__name__
+        what = what.partition(" If you have token credentials")[0]  # our hint is shorter
         raise DeployError(f"{doing}: {what}", hint=_hint(error)) from error
 
 

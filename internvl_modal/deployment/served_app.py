@@ -6,23 +6,44 @@ nobody until ``start``.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from pydantic import SecretStr
 
 from internvl_modal.deployment.modal_api import web_url
 from internvl_modal.engines.registry import engine_of
 from internvl_modal.planning.plan import Plan
-from internvl_modal.protocol.endpoint import Endpoint
+from internvl_modal.protocol.endpoint import Endpoint, Priced
+
+
+@dataclass(frozen=True)
+class PicturePrices:
+    """What pictures cost, without the plan that says so: USD at best and at worst.
+
+    ``by_tiles`` begins with the price of one tile.
+
+    >>> PicturePrices([(0.001, 0.002), (0.002, 0.003)]).picture_cost(2)
+    (0.002, 0.003)
+    """
+
+    by_tiles: Sequence[Sequence[float]]
+
+    def picture_cost(self, tiles: int) -> tuple[float, float]:
+        """Of one picture; of more tiles than one picture can have, as many times as much."""
+        low, high = self.by_tiles[min(max(tiles, 1), len(self.by_tiles)) - 1]
+        share = max(1.0, tiles / len(self.by_tiles))
+        return low * share, high * share
 
 
 class ServedApp:
     """The ``serve`` function of a deployed app, as a backend.
 
     With ``proxy``, Modal's own key and secret are sent beside the API key. ``plan`` puts a price
-    on estimates; where there is none, ``sessions`` (requests at once) and ``startup`` (seconds of a
-    cold start, at best and at worst) say what is known of it. ``timeout``, in seconds, leaves time
-    for a cold start. Without ``url``, its address up to ``/v1``, ``start`` asks Modal for it.
+    on estimates; where there is none, ``sessions`` (requests at once), ``startup`` (seconds of a
+    cold start, at best and at worst) and ``price`` say what is known of it. ``timeout``, in
+    seconds, leaves time for a cold start. Without ``url``, its address up to ``/v1``, ``start``
+    asks Modal for it.
 
     Several clients may share one; it holds no connection.
     """
@@ -41,6 +62,7 @@ class ServedApp:
         plan: Plan | None = None,
         sessions: int | None = None,
         startup: tuple[float, float] | None = None,
+        price: Priced | None = None,
         timeout: float | None = None,
         url: str | None = None,
         revision: str | None = None,
@@ -53,7 +75,7 @@ class ServedApp:
             model,
             capabilities=engine_of(engine).capabilities(model),
             timeout=timeout,
-            price=plan,
+            price=plan or price,
             # The most that a batch tries at once: what fits into the KV cache.
             sessions=plan.capacity.sessions if plan else sessions,
             usd_per_hour=plan.cost.per_hour if plan else None,

@@ -45,7 +45,7 @@ def read_frames(
         # A file and not a name: FFmpeg takes some names for devices and protocols.
         with Path(path).open("rb") as file, av.open(file, container_options=_ALONE) as container:
             pictures = _sample(container, name, frames, start, end)
-    except (av.FFmpegError, OSError) as error:
+    except (av.FFmpegError, OSError, ValueError) as error:  # a name may hold a NUL
         reason = getattr(error, "strerror", None) or error
         raise ImageError(
             f"not a readable video: {reason}", source=name, hint="give a video file"

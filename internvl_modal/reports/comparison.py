@@ -96,7 +96,7 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         shown = grid([_row(each, each["thumbnail"]) for each in self._rows[:6]], "")
-        return "".join(map(_html, self._tables())) + shown
+        return "".join(table.html for table in self._tables()) + shown
 
     def _tables(self) -> list[Table]:
         names = list(self.models)
@@ -114,14 +114,6 @@ class Comparison:
             pairs = [[f"{a} and {b}", _share(f1)] for (a, b), f1 in self.agreement.items()]
             found.append(Table("Agreement", [["", "token F1"], *pairs]))
         return found
-
-
-def _html(table: Table) -> str:
-    """A table for notebooks, which give it their own colours."""
-    rows = "".join(
-        f"<tr>{''.join(f'<td>{_escaped(cell)}</td>' for cell in row)}</tr>" for row in table.rows
-    )
-    return f"<b>{_escaped(table.title)}</b><table>{rows}</table>"
 
 
 def _share(value: float | None) -> str:
@@ -338,7 +330,3 @@ def _caption(name: str, line: Mapping[str, Any]) -> Caption:
     facts = {} if "seconds" not in line else {"seconds": str(line["seconds"])}
     text = line.get("text") or error.get("text") or ""
     return Caption(text, line.get("flags") or (), told, name, facts)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.batch.outcome import FIELDS
-from internvl_modal.batch.sinks.files import check_regular, full, replacing
+from internvl_modal.batch.sinks.files import check_name, check_regular, full, replacing
 from internvl_modal.batch.sinks.lines import read_lines
 from internvl_modal.batch.sinks.text_files import JOURNAL
 from internvl_modal.batch.sources.folders import is_picture
@@ -44,8 +44,8 @@ def write_gallery(
     batch has written, and where another's file would be written over.
     """
     path = Path(captions)
-    lines = path / JOURNAL if (path / JOURNAL).is_file() else path
-    if not lines.is_file():
+    lines = path / JOURNAL if _is_file(path / JOURNAL) else path
+    if not _is_file(lines):
         raise ConfigError(
             f"{path} is no file of captions", hint="give a .jsonl, or a folder of texts, of a batch"
         )
@@ -65,6 +65,7 @@ def write_gallery(
 
 def write_page(path: Path, text: str) -> Path:
     """Write a page, whole or not at all; raises ConfigError where a stranger's would be lost."""
+    check_name(path)
     check_regular(path)
     if path.exists():
         with full(path), path.open("rb") as file:

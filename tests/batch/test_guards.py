@@ -174,3 +174,18 @@ def test_a_function_to_await_is_refused() -> None:
 
     with pytest.raises(ivl.ConfigError, match="function to await"):
         sink_for(Job.parse(None, {"out": out}), [])
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 5000, "a/" * 3000])
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet", "/", "-%04d.tar", ".dataset"])
+def test_what_no_system_takes_for_a_name(name: str, ending: str) -> None:
+    with pytest.raises(ivl.ConfigError):
+        sink_for(Job.parse(None, {"out": name + ending}), []).open("run")
+    with pytest.raises(ivl.ConfigError):
+        ivl.write_gallery(name + ending)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 5000])
+def test_a_video_that_no_system_takes_for_a_name(name: str) -> None:
+    with ivl.Client(base_url="http://127.0.0.1:9/v1") as client, pytest.raises(ivl.ImageError):
+        client.describe_video(name)

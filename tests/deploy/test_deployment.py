@@ -420,6 +420,30 @@ def test_modal_deploy_of_the_module(machine: Machine) -> None:
     assert machine.key == key
 
 
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        (
+            {"INTERNVL_MODAL_DEPLOY_GPU": "T4", "INTERNVL_MODAL_DEPLOY_MODEL": "internvl2_5-78b"},
+            "PlanError: internvl2_5-78b does not fit",
+        ),
+        ({"INTERNVL_MODAL_DEPLOY_GPU": "GTX"}, "unknown GPU 'GTX'"),
+        ({"MODAL_TOKEN_ID": "", "MODAL_TOKEN_SECRET": ""}, "run `modal token new`"),
+    ],
+)
+def test_an_error_of_the_module_is_short(
+    machine: Machine, variables: dict[str, str], said: str
+) -> None:
+    machine.env = MODULES | variables
+    done = machine.command(*MODULE)
+    told = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 1
+    assert said in told
+    assert told.count("modal token new") <= 1
+    assert len((done.stdout + done.stderr).splitlines()) <= 25
+    assert "modal_api.py" not in told
+
+
 def test_as_a_backend_of_the_client(machine: Machine) -> None:
     machine.python(f"say(repr({QUICK}))")
     url, model, plain = machine.python(

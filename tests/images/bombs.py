@@ -95,6 +95,10 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "png, grey and alpha of 16 bits": (lambda: png(SIDE, SIDE, 16, 4), "bytes to decode"),
     "png, grey of 16 bits": (lambda: png(SIDE, SIDE, 16, 0), "bytes to decode"),
     "png, no palette": (lambda: png(8, 8, 8, 3, filled=True), "palette"),
+    "png, palette of no colour": (
+        lambda: png(8, 8, 8, 3, chunk(b"PLTE", b"\1\2"), filled=True),
+        "palette",
+    ),
     "png, chunks": (
         lambda: png(8, 8, 8, 2, chunk(b"tIME", bytes(7)) * 20_000, filled=True),
         "chunks",

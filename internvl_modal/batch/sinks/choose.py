@@ -13,6 +13,7 @@ from internvl_modal.batch.options import Job
 from internvl_modal.batch.sinks.base import Callback, Sink
 from internvl_modal.batch.sinks.dataset import Card, make_dataset, push_dataset
 from internvl_modal.batch.sinks.exports import Exported, make_csv, make_metadata
+from internvl_modal.batch.sinks.files import check_name
 from internvl_modal.batch.sinks.jsonl import JsonLines
 from internvl_modal.batch.sinks.parquet import Parquet
 from internvl_modal.batch.sinks.pictures import reader
@@ -48,6 +49,7 @@ def sink_for(job: Job, images: Images) -> Sink:
     if has_scheme(os.fspath(out)) or _LOST_SLASH.match(os.fspath(out)):
         return _remote(out, job)
     path = Path(out)
+    check_name(path)
     kind = _kind(path, job)
     # A name without an ending may be a mistake: only a folder that exists, or one written with a
     # slash, is meant as such.

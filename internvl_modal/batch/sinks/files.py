@@ -61,6 +61,16 @@ def create(path: Path) -> BinaryIO:
     return path.open("xb")
 
 
+def check_name(path: Path) -> None:
+    """Raise ConfigError for what no system takes for a name."""
+    try:
+        with full(path), contextlib.suppress(FileNotFoundError):
+            path.lstat()
+    except ValueError as error:  # a NUL, or what is no text
+        message = f"{str(path)!r} is no name of a file"
+        raise ConfigError(message, hint="choose another out=") from error
+
+
 def check_regular(path: Path, *, linked: bool = True) -> None:
     """Raise ConfigError for a FIFO, a socket or a device, which keep nothing or wait for ever.
 

@@ -47,7 +47,7 @@ def survey_png(data: bytes) -> Survey:
         if kind == b"IEND":
             walk.end = end
         elif kind == b"PLTE":
-            palette = True
+            palette = end - start >= 12 + 3  # one colour, or all is black
         # Byte 25 is the colour type in IHDR. Decoders differ in what they show without a palette.
         elif kind == b"IDAT" and data[25] == _PALETTE and not palette:
             raise UnfitError("its colours are numbers of a palette, and there is none")
