@@ -140,7 +140,7 @@ def test_the_list_of_models_says_which_run_here():
         ({"model": "me/my captions", "family": "internvl3-8b"}, "is not a repository's name"),
         ({"model": "a/b/c", "family": "internvl3-8b"}, "is not a repository's name"),
         ({"budget": "3"}, "budget = '3': it must be more than 0"),
-        ({"gpu": ["H100", "H200"]}, "plan() takes one GPU string"),
+        ({"gpu": 4}, "gpu = 4"),
         ({"prompt_tokens": -1}, "prompt_tokens = -1: it must be at least 0"),
         ({"session_len": 0}, "session_len = 0: it must be at least 1"),
         ({"max_batch_size": -2}, "max_batch_size = -2: it must be at least 1"),

@@ -94,11 +94,6 @@ def parse_gpu(text: str) -> tuple[Gpu, int]:
     >>> gpu.name, count, parse_gpu("A100")[0].name
     ('H200', 2, 'A100-40GB')
     """
-    if not isinstance(text, str):
-        raise ConfigError(
-            f"gpu={text!r} is no text",
-            hint="plan() takes one GPU string, such as H200:2; deploy() takes several in a list",
-        )
     match = re.fullmatch(r"(?:(\d+)\s*X\s*)?([A-Z0-9!-]+?)(?::(\d+))?", text.strip().upper())
     name = _ALIASES.get(match[2], match[2]) if match else ""
     count = int(match[1] or match[3] or 1) if match else 0
