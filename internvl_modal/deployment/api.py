@@ -146,12 +146,10 @@ def _connected(name: str | None, key: SecretStr | None, environment: str | None)
     }
     # A key from the environment counts only where this machine has kept none for what is deployed:
     # the environment may be about another server.
-    known = settings.api_key
-    if record is not None and record.opens(tags):
-        known = SecretStr(record.api_key)
+    kept = record is not None and record.opens(tags) and SecretStr(record.api_key)
     return Deployment(
         DeployOptions.kept({**options, "name": app, "environment": chosen.environment}),
-        key or checked_key(known),
+        key or checked_key(kept or settings.api_key),
         proxy_token(settings),
         modal_api.urls_of(app, chosen.environment),
     )

@@ -92,9 +92,8 @@ def fetch(
     connections, and where nothing came for half of the time. Proxies of the environment are not
     used: they would resolve names themselves.
     """
-    deadline = time.monotonic() + timeout
-    agent = user_agent or default_user_agent()
-    job = _Job(url_name(url), timeout, deadline, max_bytes, allow_private, agent)
+    end, agent = time.monotonic() + timeout, user_agent or default_user_agent()
+    job = _Job(url_name(url), timeout, end, max_bytes, allow_private, agent)
     with Alarm(timeout) as alarm:
         try:
             return _persist(url, job, alarm)

@@ -87,8 +87,7 @@ def family_of(*names: str) -> Family | None:
         found = _NAME.search(last) or _NAME.search(name)
         if found is None:
             continue
-        generation = found["major"], found["minor"]
-        signs = _SIGNED.get(generation)
+        signs = _SIGNED.get((found["major"], found["minor"]))
         # The GPT-OSS models of 3.5 have the template of their language model, which writes the
         # system block itself and takes a request's system message for the developer's. InternVL's
         # own block for them (``internvl3_5_gpt_oss`` in its conversation.py) cannot be asked for.

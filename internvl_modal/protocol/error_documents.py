@@ -39,28 +39,25 @@ The first that matches wins: the particular stands above the general.
 def is_error(document: object) -> bool:
     """Whether a document, or an event of a stream, says that something failed."""
     if isinstance(document, list):  # Google's
-        return (
-            len(document) == 1 and isinstance(document[0], dict) and bool(document[0].get("error"))
-        )
+        return len(document) == 1 and _has_error(document[0])
     if not isinstance(document, dict):
         return False
-    if (
-        document.get("error")
-        or document.get("object") == "error"
-        or document.get("type") == "error"
-    ):
+    if document.get("error") or "error" in (document.get("object"), document.get("type")):
         return True
     # A completion can hold an error beside its choices (OpenRouter) or in the first of them;
     # without any choice it is unreadable, which ``completion`` says better.
     if "choices" in document:
         choices = document["choices"]
-        first = choices[0] if isinstance(choices, list) and choices else None
-        return isinstance(first, dict) and bool(first.get("error"))
+        return isinstance(choices, list) and bool(choices) and _has_error(choices[0])
     if document.get("detail") or document.get("errors"):
         return True
     failed = _status(document.get("code")) or _status(document.get("status"))
     said = isinstance(document.get("message") or document.get("msg"), str)
     return said and (failed is not None or not document.get("data"))
+
+
+def _has_error(document: object) -> bool:
+    return isinstance(document, dict) and bool(document.get("error"))
 
 
 def error_code(document: object, said: str) -> int | None:

@@ -152,8 +152,7 @@ class DescribeOptions(FrozenModel):
         if isinstance(options, DescribeOptions):
             return options
         known = (*cls.model_fields, *others)
-        # Before pydantic, which would only say that extra fields are forbidden and not what was
-        # meant.
+        # Before pydantic, which would not say what was meant.
         for name in options:
             if name not in known:
                 raise ConfigError(f"there is no option {name}", hint=_instead_of(name, known))

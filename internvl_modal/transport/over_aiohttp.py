@@ -95,8 +95,7 @@ class Pool:
         )
         session = aiohttp.ClientSession(
             connector=connector,
-            # Requests must not depend on those before: a router's cookie would tie all to one
-            # machine.
+            # A router's cookie would tie all requests to one machine.
             cookie_jar=aiohttp.DummyCookieJar(),
             # ``coding`` does it in counted pieces.
             auto_decompress=False,

@@ -26,14 +26,8 @@ class Resolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """Addresses of ``host``; raises OSError."""
-        ask = partial(
-            socket.getaddrinfo,
-            host,
-            port,
-            family=family,
-            type=socket.SOCK_STREAM,
-            flags=socket.AI_ADDRCONFIG,
-        )
+        sort, flags = socket.SOCK_STREAM, socket.AI_ADDRCONFIG
+        ask = partial(socket.getaddrinfo, host, port, family=family, type=sort, flags=flags)
         found = await asyncio.wrap_future(in_daemon(ask))
         return [
             ResolveResult(

@@ -100,14 +100,8 @@ class ParquetFormat:
                 for row in batch.to_pylist():
                     failed = row["error_type"] is not None
                     earlier = not failed and "seen" not in names
-                    yield Known(
-                        without_signature(row["key"]),
-                        row["run"],
-                        failed,
-                        earlier,
-                        row.get("content") or "",
-                        row.get("asked") or "",
-                    )
+                    key, content = without_signature(row["key"]), row.get("content") or ""
+                    yield Known(key, row["run"], failed, earlier, content, row.get("asked") or "")
         except (ValueError, OSError) as error:
             raise ConfigError(
                 f"{name} is not one of a batch", hint="choose another out=, or remove it"

@@ -144,8 +144,7 @@ def read(images: Any, choice: Choice) -> Iterator[Any]:
             f"an array of the shape {images.shape} is one picture, not many",
             hint="pass [array], or an array of pictures; describe() takes one",
         )
-    rows = rows_of(images)
-    if rows is not None:
+    if (rows := rows_of(images)) is not None:
         return Table(column=choice.column, key=choice.key, fields=choice.fields).pairs(rows)
     if isinstance(images, bytes | bytearray | memoryview) or not isinstance(images, Iterable):
         raise ConfigError(
