@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal, TypeAlias
 
 from internvl_modal.schema.results import Description, FinishReason
@@ -43,6 +43,7 @@ _SENTENCES = re.compile(
 )
 
 
+@lru_cache(maxsize=256)  # a batch asks the same of all
 def wanted(prompt: str) -> Wanted:
     """What ``prompt`` asks for.
 

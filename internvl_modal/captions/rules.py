@@ -50,6 +50,8 @@ class Empty:
 
     def broken(self, answer: Answer) -> bool:
         """Whether no letter, digit or sign is left; a transcript may be of a single dash."""
+        if re.search(r"[^\W_]", answer.text):  # as nearly always
+            return False
         text = re.sub(r"[\s\u200b-\u200d\u2060\ufeff]+", "", answer.text)
         if answer.wanted == "transcript":
             return not text

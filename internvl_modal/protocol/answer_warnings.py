@@ -6,6 +6,8 @@ say whether it will do. What makes an answer worthless is raised in ``completion
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from internvl_modal.protocol.call import ChatCall
 from internvl_modal.schema.options import DETAIL_TILES
 from internvl_modal.schema.results import FinishReason, Usage
@@ -57,6 +59,7 @@ def detail_unused(call: ChatCall) -> bool:
     return any(image.info.max_tiles < asked for image in call.images)
 
 
+@lru_cache(maxsize=256)  # asked of an answer of a batch twice: for its warnings and its flags
 def repetition(text: str) -> str:
     """The unit that the end of ``text`` repeats, at least four times and 40 characters, or ''.
 
