@@ -123,10 +123,7 @@ class Leftover:
     def broken(self, answer: Answer) -> bool:
         """Whether there are some outside quotes; boxes are none where boxes were asked for."""
         if answer.wanted == "transcript":  # the picture may show them
-            text = answer.start
-            return bool(
-                re.search(r"\A(?:<\|[^|<>\n]{1,40}\|>|<think>)|<\|[^|<>\n]{1,40}\|>\Z", text)
-            )
+            return bool(wordings.AROUND.search(answer.start))
         text = answer.own
         if re.search(r"\bbox|\blocate|<ref>|\bwhere\b", answer.prompt, re.I):
             text = re.sub(r"</?(?:ref|box|quad)>", "", text)

@@ -146,10 +146,10 @@ def _connected(name: str | None, key: SecretStr | None, environment: str | None)
     }
     # A key from the environment counts only where this machine has kept none for what is deployed:
     # the environment may be about another server.
-    kept = record is not None and record.opens(tags) and SecretStr(record.api_key)
+    known = SecretStr(record.api_key) if record and record.opens(tags) else settings.api_key
     return Deployment(
         DeployOptions.kept({**options, "name": app, "environment": chosen.environment}),
-        key or checked_key(kept or settings.api_key),
+        key or checked_key(known),
         proxy_token(settings),
         modal_api.urls_of(app, chosen.environment),
     )

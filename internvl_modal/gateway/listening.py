@@ -89,7 +89,8 @@ def _descriptors() -> int:
         import resource
     except ImportError:  # Windows
         return 4 * MOST_IDLE
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 4 * MOST_IDLE if limit == resource.RLIM_INFINITY else limit
 
 
 class _Server(uvicorn.Server):
