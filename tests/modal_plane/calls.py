@@ -263,7 +263,10 @@ class Calls:
         task.add_done_callback(self.watchers.discard)
 
     async def _watch(self: Plane, container: Container) -> None:
-        """Collect a container's output; at its end fail what it was working on."""
+        """Collect a container's output; at its end fail what it was working on.
+
+        What waits fails too, unless a container of a newer version comes to take it.
+        """
         assert container.process.stdout is not None
         async for line in container.process.stdout:
             self.log(container.app_id, line.decode(errors="replace"))
@@ -274,8 +277,11 @@ class Calls:
         lost = self.running[container.task_id]
         if self.containers.get(container.function_id) is container:
             del self.containers[container.function_id]
-            for item in self.queues.pop(container.function_id, ()):
-                lost[item.input_id] = self.function_calls[item.function_call_id]
+            if newer := self.successors.pop(container.function_id, None):
+                self.containers[container.function_id] = newer
+            else:
+                for item in self.queues.pop(container.function_id, ()):
+                    lost[item.input_id] = self.function_calls[item.function_call_id]
         status = p.GenericResult.GENERIC_STATUS_INTERNAL_FAILURE
         for input_id in list(lost):
             await self.finish(input_id, p.GenericResult(status=status, exception="container ended"))
