@@ -23,6 +23,7 @@ from internvl_modal.errors import (
     AuthenticationError,
     DeadlineExceededError,
     DeployError,
+    EngineError,
     RateLimitedError,
     ServerError,
     ServerUnavailableError,
@@ -50,7 +51,7 @@ class Progress:
     whether there is one, its log how far it is; during an update only the log does, for the
     containers of the old version still run.
 
-    Not the download's or the batch's: a deploy's. Used by one thread.
+    Not the download's or the batch's: a deploy's. One thread looks, another asks.
     """
 
     def __init__(self, deployment: Deployment, mark: str, *, update: bool) -> None:
@@ -58,6 +59,7 @@ class Progress:
         self.phase = QUEUED
         self._asked = time.monotonic()
         self._begun: float | None = None
+        self._old_ones = update
 
     def look(self) -> None:
         """Ask Modal; what it does not say stays as it was."""
@@ -75,6 +77,14 @@ class Progress:
             return time.monotonic() - self._asked > LONGEST_QUEUE
         limit = self._deployment.spec.container.startup_timeout
         return time.monotonic() - self._begun > limit
+
+    def spares(self, error: ServerError) -> bool:
+        """Whether the failure of a container may be one of the old version's: once at most.
+
+        One that ends takes the question along that it holds, and this version's has not begun.
+        """
+        spared, self._old_ones = self._old_ones, False
+        return spared and is_proxys(error) and self.phase == QUEUED
 
     def __str__(self) -> str:
         deployment, seconds = self._deployment, time.monotonic() - self._asked
@@ -117,8 +127,8 @@ def wait_for_answer(
     its start-up, without them when ``stop`` is set.
     """
     over = threading.Event()
-    answered = in_daemon(lambda: _ask(deployment, version_key, over, update=update))
     progress = Progress(deployment, mark, update=update)
+    answered = in_daemon(lambda: _ask(deployment, version_key, over, progress, update=update))
     looked = told = time.monotonic()
     try:
         while True:
@@ -146,7 +156,12 @@ def wait_for_answer(
 
 
 def _ask(
-    deployment: Deployment, version_key: SecretStr, over: threading.Event, *, update: bool
+    deployment: Deployment,
+    version_key: SecretStr,
+    over: threading.Event,
+    progress: Progress,
+    *,
+    update: bool,
 ) -> None:
     """Ask until it answers, or ``over`` is set; raises ServerError where asking again is of no use.
 
@@ -167,6 +182,10 @@ def _ask(
                 if not update or is_proxys(error):
                     raise
                 pause = 1.0  # the old version answers
+            except EngineError as error:
+                if not progress.spares(error):
+                    raise
+                pause = 1.0
             if over.wait(pause):
                 return
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from aiohttp import web
 from modal_proto import api_pb2 as p
 
 from tests.deploy.conftest import Answering
@@ -130,6 +131,53 @@ def test_an_update_that_cannot_be_put_back_keeps_no_container_waiting(
     assert f"internvl-modal stop {SMALL} stops it" in message
     serve = app_of(machine).functions["serve"]
     assert machine.plane.functions[serve].scaling.min_containers == 0
+
+
+LOST = "modal-http: internal error: function failed"
+
+
+def failing(machine: Machine, times: int, begun: bool) -> list[None]:
+    """The first questions are lost with containers; what is asked then is answered."""
+    asked: list[None] = []
+
+    async def handle(_: web.Request) -> web.Response:
+        asked.append(None)
+        if begun:
+            app = app_of(machine)
+            mark = f"internvl-modal {app.tags['version']}"
+            machine.plane.log(app.app_id, f"{mark}: loading the weights; and more\n")
+            await asyncio.sleep(7)
+        if len(asked) <= times:
+            return web.Response(status=500, text=LOST)
+        return web.json_response({"data": [{"id": "internvl"}]})
+
+    machine.plane.stands_in["serve"] = handle
+    return asked
+
+
+@pytest.mark.usefixtures("answering")
+def test_an_old_container_may_end_with_the_question_that_it_holds(machine: Machine) -> None:
+    machine.python('say(repr(deploy("internvl2_5-1b", wait=False)))')
+    asked = failing(machine, 1, begun=False)
+    assert SMALL in machine.python('say(repr(deploy("internvl2_5-1b", gpu="H100")))')
+    assert len(asked) == 2
+
+
+@pytest.mark.usefixtures("answering")
+@pytest.mark.parametrize(
+    ("times", "update", "begun", "questions"),
+    [(2, True, False, 2), (1, True, True, 1), (1, False, False, 1)],
+)
+def test_a_container_of_this_version_fails_the_deploy(
+    machine: Machine, times: int, update: bool, begun: bool, questions: int
+) -> None:
+    """Two failures, one of a container that had begun, one where nothing ran before."""
+    if update:
+        machine.python('say(repr(deploy("internvl2_5-1b", wait=False)))')
+    asked = failing(machine, times, begun)
+    kind, message, _ = machine.python('attempt(lambda: deploy("internvl2_5-1b", gpu="H100"))')
+    assert (kind, LOST in message) == ("DeployError", True)
+    assert len(asked) == questions
 
 
 INTERRUPTED = """
