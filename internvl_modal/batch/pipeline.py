@@ -18,6 +18,7 @@ from contextlib import aclosing
 from typing import Any
 
 from internvl_modal.batch.answers import Answer, outcome_of
+from internvl_modal.batch.bundles import contained
 from internvl_modal.batch.imported import Imported
 from internvl_modal.batch.judge import Judge
 from internvl_modal.batch.limiter import Limiter
@@ -25,7 +26,7 @@ from internvl_modal.batch.options import Job
 from internvl_modal.batch.outcome import Outcome
 from internvl_modal.batch.progress import BatchProgress, ProgressMeter
 from internvl_modal.batch.prompts import Filler
-from internvl_modal.batch.requests import THREADS, InFlight, Perform, Requester, contained
+from internvl_modal.batch.requests import THREADS, InFlight, Perform, Requester
 from internvl_modal.batch.sinks.base import SYNC_SECONDS, SeenKeys
 from internvl_modal.batch.sinks.choose import sink_for
 from internvl_modal.batch.sources.counting import Counting

@@ -14,7 +14,7 @@ import math
 import os
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import CancelledError, Executor
+from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
@@ -22,6 +22,7 @@ from typing import Any, TypeAlias, TypeVar
 from internvl_modal._utils.daemon_thread import in_daemon
 from internvl_modal.batch.answer_cache import AnswerCache
 from internvl_modal.batch.answers import Answer, ask
+from internvl_modal.batch.bundles import Bundler
 from internvl_modal.batch.faults import is_shortage
 from internvl_modal.batch.limiter import Limiter
 from internvl_modal.batch.options import Job
@@ -87,7 +88,7 @@ class Requester:
         self, core: Core, exchange: Perform, retry: Retry, job: Job, threads: Executor
     ) -> None:
         self._core, self._exchange, self._retry, self._job = core, exchange, retry, job
-        self._threads = threads
+        self._bundler = Bundler(threads)
         self._known = AnswerCache() if job.settings.dedupe else None
         self._shrinking = Shrinking(job.checked, THREADS, same=job.settings.dedupe)
 
@@ -119,7 +120,7 @@ class Requester:
             options = self._shrinking.options()
             flow = ask(self._core, item, job, options)
             try:
-                found = await adrive(flow, exchange, self._in_thread)
+                found = await adrive(flow, exchange, self._bundler.call)
                 first = found[0].description
                 prepared = first.timings.prepare if first is not None else 0.0
                 self._shrinking.answered(prepared, self.limiter.waits)
@@ -199,24 +200,10 @@ class Requester:
             error.retry_after = None
         return rule.pause(attempts, error, math.inf, lost=step.so_far.lost)
 
-    def _in_thread(self, function: Callable[[], Any]) -> Awaitable[Any]:
-        return asyncio.get_running_loop().run_in_executor(self._threads, contained, function)
-
 
 def _is_refusal(error: InternVLError) -> bool:
     """Whether a server would not have a picture, which it may have smaller."""
     return isinstance(error, RequestRejectedError | ImageNotSeenError)
-
-
-def contained(function: Callable[..., T], *arguments: object) -> T:
-    """Call it in a thread; raises RuntimeError for what an event loop would take for its own.
-
-    Both end an ``await`` in ways that no caller expects.
-    """
-    try:
-        return function(*arguments)
-    except (StopIteration, asyncio.CancelledError, CancelledError) as error:
-        raise RuntimeError(f"{type(error).__name__} was raised in the middle") from error
 
 
 def _in_daemon(function: Callable[[], Any]) -> Awaitable[Any]:

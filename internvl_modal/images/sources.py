@@ -29,6 +29,8 @@ _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 URL_BYTES = 100 * 2**20
 """Most bytes fetched for one picture."""
+PIECE = 2**20
+"""Bytes read at once of a file that has another size than the system says."""
 
 
 class Fetch(Protocol):
@@ -129,15 +131,35 @@ def _read_path(path: str | os.PathLike[str], name: str) -> bytes:
             hint="give an http(s) URL, a path, or the bytes",
         )
     try:
-        status = Path(text).stat()
-        if stat.S_ISDIR(status.st_mode):
-            hint = "give one file in it, or all of it to describe_many"
-            raise ImageError("a directory, not a picture", source=name, hint=hint)
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError("not a regular file", source=name, hint="read it and give the bytes")
-        return Path(text).read_bytes()
+        return _read_regular(text, name)
     except (OSError, ValueError) as error:
         raise _unreadable(error, name, _hint(text)) from error
+
+
+def _read_regular(path: str, name: str) -> bytes:
+    """All of a regular file, in as few calls of the system as there may be.
+
+    Each gives Python's lock away, and takes it again from an event loop that has more to do. What
+    is none is not opened: that would wake whoever writes into a pipe.
+    """
+    status = Path(path).stat()
+    if stat.S_ISDIR(status.st_mode):
+        hint = "give one file in it, or all of it to describe_many"
+        raise ImageError("a directory, not a picture", source=name, hint=hint)
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError("not a regular file", source=name, hint="read it and give the bytes")
+    # Without waiting, should it have become one.
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        data = os.read(file, status.st_size + 1)
+        if len(data) == status.st_size:
+            return data
+        parts = [data]  # it has changed, or the system reads less at once
+        while parts[-1]:
+            parts.append(os.read(file, PIECE))
+        return b"".join(parts)
+    finally:
+        os.close(file)
 
 
 def _unreadable(error: Exception, name: str, hint: str) -> ImageError | OutOfResourcesError:

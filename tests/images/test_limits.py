@@ -124,6 +124,35 @@ def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
     assert "not a regular file" in str(refused(tmp_path / "pipe"))
 
 
+def test_a_file_that_becomes_a_pipe_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "red.png"
+    path.write_bytes(b"anything")
+    opened = os.open
+
+    def swapped(name: str, flags: int) -> int:
+        path.unlink()
+        os.mkfifo(path)
+        return opened(name, flags)
+
+    monkeypatch.setattr(os, "open", swapped)
+    with pytest.raises(ImageError, match="empty"):
+        prepare(path)
+
+
+def test_a_file_of_another_size_than_the_system_says_is_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it grows meanwhile, or as the system hands it out in parts."""
+    path = tmp_path / "red.png"
+    Image.effect_noise((300, 300), 50).save(path)
+    whole = path.read_bytes()
+    read = os.read
+    monkeypatch.setattr(os, "read", lambda file, size: read(file, min(size, 1000)))
+    assert prepare(path).payload == whole
+
+
 @pytest.mark.parametrize("url", ["ftp://host/p.jpg", "s3://bucket/p.jpg", "file:///p.jpg"])
 def test_other_schemes(url: str) -> None:
     assert f"{url[: url.index(':')]} URLs are not supported" in str(refused(url))
