@@ -14,27 +14,83 @@ import argparse
 import asyncio
 import base64
 import io
+import itertools
 import json
+import random
 import re
 import resource
 import signal
 import time
+from collections.abc import Iterator
 
-ANSWER = {
-    "id": "chatcmpl-1",
-    "object": "chat.completion",
-    "created": 1,
-    "model": "internvl",
-    "choices": [
-        {
-            "index": 0,
-            "message": {"role": "assistant", "content": "A red bus waits at a stop. " * 24},
-            "finish_reason": "stop",
-        }
-    ],
-    "usage": {"prompt_tokens": 4000, "completion_tokens": 150, "total_tokens": 4150},
-}
-MODELS = {"object": "list", "data": [{"id": "internvl", "object": "model", "owned_by": "lmdeploy"}]}
+_WHO = (
+    "An elderly man in a grey coat",
+    "A young woman with a red umbrella",
+    "A cyclist",
+    "A brown dog on a short leash",
+    "A delivery driver",
+    "A group of schoolchildren",
+    "A street musician with a violin",
+    "A waiter carrying three cups",
+    "A white cat",
+    "A police officer on a horse",
+    "A tourist with a paper map",
+    "A girl on a scooter",
+)
+_DOES = (
+    "waits beside",
+    "walks slowly past",
+    "looks up at",
+    "leans against",
+    "is photographed near",
+    "hurries towards",
+    "rests in the shade of",
+    "points to",
+    "turns away from",
+    "stands behind",
+)
+_WHAT = (
+    "a yellow tram",
+    "the old stone fountain",
+    "a shop window full of clocks",
+    "a parked lorry",
+    "the entrance of the station",
+    "a row of plane trees",
+    "a market stall with oranges",
+    "a mural of whales",
+    "the scaffolding of a church",
+    "a wooden bench",
+    "a bronze statue",
+)
+_WHILE = (
+    "while rain falls on the cobbles", "under a pale evening sky", "as pigeons rise from the roofs",
+    "and long shadows reach across the square", "with steam coming from a grate",
+    "in front of blurred passers-by", "next to a sign that says 'Closed'", "in bright sunshine",
+)  # fmt: skip
+
+
+def caption(number: int) -> str:
+    """A text that no other picture has, as captions are: what judges them has work to do."""
+    chance = random.Random(number)
+    sentences = (
+        " ".join(chance.choice(part) for part in (_WHO, _DOES, _WHAT, _WHILE)) for _ in range(5)
+    )
+    return ". ".join(sentences) + "."
+
+
+def answer(number: int) -> dict[str, object]:
+    """One completion."""
+    message = {"role": "assistant", "content": caption(number)}
+    return {
+        "id": f"chatcmpl-{number}",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "internvl",
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 4000, "completion_tokens": 150, "total_tokens": 4150},
+    }
+
+
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _PICTURE = re.compile(rb"base64,([A-Za-z0-9+/=]{1,100000})")
 """The beginning of the picture, in whole groups of four."""
@@ -47,6 +103,13 @@ def http(document: object) -> bytes:
     body = json.dumps(document).encode()
     head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
     return (head % len(body)).encode() + body
+
+
+MODELS = http(
+    {"object": "list", "data": [{"id": "internvl", "object": "model", "owned_by": "lmdeploy"}]}
+)
+ANSWERS = [http(answer(number)) for number in range(4096)]
+"""Made beforehand, and given in turn."""
 
 
 def busy(body: bytes) -> float:
@@ -78,8 +141,15 @@ class Line:
 class Connection(asyncio.Protocol):
     """One connection; requests one after the other, as clients of HTTP/1.1 send them."""
 
-    def __init__(self, latency: float, workers: asyncio.Semaphore | None, line: Line) -> None:
+    def __init__(
+        self,
+        latency: float,
+        workers: asyncio.Semaphore | None,
+        line: Line,
+        answers: Iterator[bytes],
+    ) -> None:
         self._latency, self._workers, self._line = latency, workers, line
+        self._answers = answers
         self._tasks: set[asyncio.Task[None]] = set()
         self._parts: list[bytes] = []
         self._size = self._needed = 0
@@ -112,7 +182,7 @@ class Connection(asyncio.Protocol):
             self._write(MODELS)
             return
         if self._workers is None:
-            asyncio.get_running_loop().call_later(self._latency, self._write, ANSWER)
+            asyncio.get_running_loop().call_later(self._latency, self._write, next(self._answers))
             return
         task = asyncio.create_task(self._work(request))
         self._tasks.add(task)
@@ -123,11 +193,11 @@ class Connection(asyncio.Protocol):
         async with self._workers:
             await asyncio.sleep(busy(request))
         await asyncio.sleep(self._latency)
-        self._write(ANSWER)
+        self._write(next(self._answers))
 
-    def _write(self, document: object) -> None:
+    def _write(self, response: bytes) -> None:
         if not self._transport.is_closing():
-            self._transport.write(http(document))
+            self._transport.write(response)
 
 
 async def serve(latency: float, workers: int, mbit: float) -> None:
@@ -135,9 +205,9 @@ async def serve(latency: float, workers: int, mbit: float) -> None:
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     busy_with = asyncio.Semaphore(workers) if workers else None
-    line = Line(mbit)
+    line, answers = Line(mbit), itertools.cycle(ANSWERS)
     server = await loop.create_server(
-        lambda: Connection(latency, busy_with, line), "127.0.0.1", 0, backlog=1024
+        lambda: Connection(latency, busy_with, line, answers), "127.0.0.1", 0, backlog=1024
     )
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", flush=True)
     await ended.wait()
