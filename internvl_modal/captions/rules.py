@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Protocol, runtime_checkable
 
@@ -106,7 +106,7 @@ class Repetition:
 
     def broken(self, answer: Answer) -> bool:
         """Whether its end is a loop, or words or sentences come again and again."""
-        if repetition(answer.start) or re.search(r"([^\s\d])\1{150}", answer.start):
+        if repetition(answer.start) or _one_sign(answer.start):
             return True
         # A song or a form may well say the same five times.
         least = 8 if answer.wanted == "transcript" else 3
@@ -125,12 +125,12 @@ class Leftover:
         if answer.wanted == "transcript":  # the picture may show them
             return bool(wordings.AROUND.search(answer.start))
         text = answer.own
-        if re.search(r"\bbox|\blocate|<ref>|\bwhere\b", answer.prompt, re.I):
-            text = re.sub(r"</?(?:ref|box|quad)>", "", text)
+        if wordings.BOXES_WANTED.search(answer.prompt):
+            text = wordings.BOXES.sub("", text)
         return bool(
             wordings.TOKENS.search(text)
             or wordings.MARKS.search(text)
-            or wordings.ROLES.search(text)
+            or (":" in text and wordings.ROLES.search(text))
             or (wordings.THOUGHTS.match(text) and not wordings.NOT_THOUGHTS.match(text))
         )
 
@@ -234,8 +234,30 @@ def chosen(quality: object) -> tuple[Rule, ...]:
     return tuple(found)
 
 
+def _one_sign(text: str) -> bool:
+    """Whether a letter or sign comes more than 150 times in a row."""
+    longest = max(map(len, text.split()), default=0)
+    return longest > 150 and re.search(r"([^\s\d])\1{150}", text) is not None
+
+
 def _loops(words: list[str], least: int) -> bool:
     """Whether some words in a row come again ``least`` more times, 40 characters in all."""
+    return any(_is_loop(run, least) for run in _frequent(words, least))
+
+
+def _frequent(words: list[str], least: int) -> Iterator[list[str]]:
+    """Runs of words that all come often enough to be of a loop: in a caption there are few."""
+    counts, run = Counter(words), list[str]()
+    for word in (*words, ""):
+        if counts[word] > least:
+            run.append(word)
+            continue
+        if len(run) > least:
+            yield run
+        run = []
+
+
+def _is_loop(words: list[str], least: int) -> bool:
     for period in range(1, min(40, len(words) // (least + 1)) + 1):
         run = 0
         for index in range(period, len(words)):
@@ -251,7 +273,7 @@ def _loops(words: list[str], least: int) -> bool:
 def _same_sentences(text: str) -> bool:
     """Whether a sentence of four words and more comes four times, or is most of the text."""
     sentences = re.findall(r"[^.!?。！？\n]+", text.lower())
-    told = [" ".join(each.split()) for each in sentences if len(each.split()) >= 4]
+    told = [" ".join(words) for each in sentences if len(words := each.split()) >= 4]
     if not told:
         return False
     most = Counter(told).most_common(1)[0][1]

@@ -121,6 +121,10 @@ TOKENS = re.compile(
     r"|<(?:start|end)_of_(?:turn|image)>|<(?:eos|bos|pad|unk)>|\[UNUSED_TOKEN_\d{1,3}\]"
 )
 """Control tokens of chat templates; the last are InternLM2's, by the names its first files have."""
+BOXES_WANTED = re.compile(r"\bbox|\blocate|<ref>|\bwhere\b", re.I)
+"""In a prompt: boxes are asked for."""
+BOXES = re.compile(r"</?(?:ref|box|quad)>")
+"""The tokens around them."""
 AROUND = re.compile(r"\A(?:<\|[^|<>\n]{1,40}\|>|<think>)|<\|[^|<>\n]{1,40}\|>\Z")
 """Those that stand around an answer, whatever it is about."""
 MARKS = re.compile(

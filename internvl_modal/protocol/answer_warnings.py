@@ -74,6 +74,8 @@ def repetition(text: str) -> str:
     tail = text.rstrip()[-LOOP_WINDOW:]
     # The shortest period wins: "na na" repeats with every multiple of three as well.
     for period in range(1, len(tail) // 4 + 1):
+        if tail[-1 - period] != tail[-1]:
+            continue
         length = max(4 * period, 40)
         end = tail[-length:]
         if len(end) == length and end[period:] == end[:-period] and end[:period].strip(" .-_=*#"):
