@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import subprocess
 import sys
 import tarfile
 import zlib
@@ -323,3 +324,23 @@ def test_names_of_long_paths_and_open_files(tmp_path: Path) -> None:
     assert len(source_name("x" * 10**6)) < 110
     with (tmp_path / "x.jpg").open("wb+") as file:
         assert source_name(file) == f"file {tmp_path / 'x.jpg'}"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [(None, 2), ("0", 0), ("5", 5)], ids=["nothing said", "none", "more"]
+)
+def test_pillow_keeps_a_little_memory_unless_somebody_says_how_much(
+    given: str | None, kept: int
+) -> None:
+    code = (
+        "from PIL import Image\n"
+        "from internvl_modal.images import prepare\n"
+        "prepare(Image.new('RGB', (2000, 2000)))\n"
+        "print(Image.core.get_blocks_max())"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "PILLOW_BLOCKS_MAX"}
+    env |= {} if given is None else {"PILLOW_BLOCKS_MAX": given}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == kept
