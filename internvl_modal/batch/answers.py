@@ -27,7 +27,7 @@ from internvl_modal.protocol.structured_output import first_prompt, invalid
 from internvl_modal.schema.options import DescribeOptions
 from internvl_modal.schema.results import Description, Usage
 
-_ENDS = 4096
+_ENDS = 1024
 """Bytes at either end of a picture by which it is told from others."""
 
 
@@ -85,9 +85,10 @@ class _Asking:
 
     def answer(self, name: str, text: str) -> Flow[Answer]:
         """Ask ``text`` until it is answered as it should be; raises ServerError."""
-        *before, last = self._call.turns
-        call = replace(self._call, turns=(*before, replace(last, text=text)))
-        job = self._job
+        job, call = self._job, self._call
+        *before, last = call.turns
+        if text != last.text:
+            call = replace(call, turns=(*before, replace(last, text=text)))
         if job.wanted is not None:
             typed = yield from self._core.typed(call, self._deadline, job.wanted)
             if typed.found is None:

@@ -64,8 +64,10 @@ class Imported:
 
     def find(self, found: Item) -> Outcome | None:
         """The outcome of an input that somebody has described; None for one to be asked about."""
+        if self._spool is None:
+            return None
         place = next((p for m in _marks(found) if (p := self._places.get(m)) is not None), None)
-        if place is None or self._spool is None:
+        if place is None:
             return None
         self._spool.seek(place[0])
         row: dict[str, Any] = json.loads(self._spool.read(place[1]))

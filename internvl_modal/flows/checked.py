@@ -109,5 +109,7 @@ class _Climb:
         except ServerError as error:
             error.tried = tried
             raise
-        answer = settled.answer.model_copy(update={"usage": self._spent})
+        answer = settled.answer
+        if tried:
+            answer = answer.model_copy(update={"usage": self._spent})
         return Checked(answer, settled.all, tried)

@@ -73,7 +73,9 @@ def url_name(url: str) -> str:
 
 def _shorten(text: str) -> str:
     # Control characters in a file's name could rewrite a terminal.
-    text = "".join(c if c.isprintable() else "?" for c in text[: 8 * _NAME_LENGTH])
+    text = text[: 8 * _NAME_LENGTH]
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else "?" for c in text)
     half = _NAME_LENGTH // 2
     return text if len(text) <= _NAME_LENGTH else f"{text[:half]}...{text[-half:]}"
 

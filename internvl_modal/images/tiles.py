@@ -93,6 +93,7 @@ def _limit(width: int, height: int, detail: Detail, tiling: Tiling) -> int:
     return min(asked, tiling.max_tiles or MAX_TILES)
 
 
+@lru_cache(maxsize=4096)  # a data set has few sizes
 def choose_grid(width: int, height: int, max_tiles: int, tile_pixels: int = 448) -> Size:
     """(columns, rows) by the official rule: closest aspect ratio, ties broken as it does.
 

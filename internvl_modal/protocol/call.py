@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from internvl_modal.protocol.endpoint import Capabilities, Endpoint
@@ -38,7 +39,7 @@ class ChatCall:
     """Fields for the server as they are, of a call that the gateway makes for somebody else: then
     no system message is added, and an answer about no picture may be empty."""
 
-    @property
+    @cached_property
     def images(self) -> tuple[PreparedImage, ...]:
         """Every picture of every turn, in order."""
         return tuple(image for turn in self.turns for image in turn.images)

@@ -73,4 +73,4 @@ def neutralise(text: str, *, grounding: bool = False) -> str:
     def broken(found: re.Match[str]) -> str:
         return "<" if grounding and _GROUNDING.match(text, found.start()) else "< "
 
-    return CONTROL_TOKENS.sub(broken, text)
+    return CONTROL_TOKENS.sub(broken, text) if "<" in text else text

@@ -10,6 +10,7 @@ import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -207,18 +208,30 @@ def first_hop(step: Exchange[Any]) -> Hop:
             )
     request, headers = step.request, dict(step.request.headers)
     try:
-        parts = checked(step.base_url)
+        url, login = _address(step.base_url, request.path)
     except ValueError as error:
         raise ConfigError(
             f"{shown(step.base_url)!r} is not a usable URL: {error}",
             hint="give http(s)://HOST:PORT/v1",
         ) from None
-    if parts.username is not None and "authorization" not in map(str.lower, headers):
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        headers["authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
-    path = f"{parts.path.rstrip('/')}/{request.path}"  # before a query, which Azure has
-    url = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=path, fragment="").geturl()
+    if login and "authorization" not in map(str.lower, headers):
+        headers["authorization"] = login
     return Hop(request.method, url, headers, request.body, step.deadline)
+
+
+@lru_cache(maxsize=64)  # a batch asks the same of all
+def _address(base_url: str, path: str) -> tuple[str, str]:
+    """Where a request goes, and what its user and password make of ``authorization``, or "".
+
+    Raises ValueError.
+    """
+    parts, login = checked(base_url), ""
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        login = f"Basic {b64encode(pair.encode()).decode()}"
+    path = f"{parts.path.rstrip('/')}/{path}"  # before a query, which Azure has
+    url = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=path, fragment="").geturl()
+    return url, login
 
 
 def checked(url: str) -> SplitResult:

@@ -38,8 +38,10 @@ def next_hop(hop: Hop, reply: Reply, step: Exchange[Any]) -> Hop | None:
     303 turns into GET, 307 and 308 repeat the body. Raises ServerError for one that is not
     followed: a 301 or 302 of a POST among them, which browsers turn into a GET without its body.
     """
+    if reply.status not in (301, 302, 303, 307, 308):
+        return None
     location = reply.headers.get("location")
-    if reply.status not in (301, 302, 303, 307, 308) or not location:
+    if not location:
         return None
     so_far, host = step.so_far, shown(step.base_url)
     so_far.hops += 1

@@ -139,7 +139,7 @@ class SeenKeys(_Silent):
 
     def content(self, key: str) -> str:
         """What was noted of the bytes of ``key``."""
-        found = self._contents.get(key_hash(key))
+        found = self._contents.get(key_hash(key)) if len(self._contents) else None
         return "" if found is None else f"{found[0]:016x}"
 
     def has_failed(self, key: str) -> bool:
