@@ -18,6 +18,7 @@ import re
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
+from itertools import groupby
 from typing import Protocol, runtime_checkable
 
 from internvl_modal.captions import endings, wordings
@@ -247,14 +248,10 @@ def _loops(words: list[str], least: int) -> bool:
 
 def _frequent(words: list[str], least: int) -> Iterator[list[str]]:
     """Runs of words that all come often enough to be of a loop: in a caption there are few."""
-    counts, run = Counter(words), list[str]()
-    for word in (*words, ""):
-        if counts[word] > least:
-            run.append(word)
-            continue
-        if len(run) > least:
-            yield run
-        run = []
+    often = {word for word, count in Counter(words).items() if count > least}
+    for frequent, run in groupby(words, often.__contains__):
+        if frequent and len(found := list(run)) > least:
+            yield found
 
 
 def _is_loop(words: list[str], least: int) -> bool:

@@ -210,7 +210,11 @@ class AsyncTransport:
 
     def _places(self) -> asyncio.Semaphore:
         """For large answers; a client of the user's may be used in several loops."""
-        return self._large.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(LARGE))
+        loop = asyncio.get_running_loop()
+        places = self._large.get(loop)
+        if places is None:
+            places = self._large[loop] = asyncio.Semaphore(LARGE)
+        return places
 
     def _tell_cold(self, step: Exchange[Any]) -> None:
         """Say once that a container starts: minutes without a word look like a fault."""
