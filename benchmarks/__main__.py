@@ -47,7 +47,7 @@ class Row:
 
 ROWS = {
     "small": Row(
-        "100 KB JPEGs, files to captions", "batch", "loop", "small", 800,
+        "100 KB JPEGs, files to captions", "batch", "loop", "small", 2000,
         least_rate=2.5, most_cpu=0.35,
     ),
     "large": Row(
