@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Executor, Future
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -54,10 +55,11 @@ class Bundler:
         """Begin what was asked for, and stand still for a part of it where that may be short."""
         while self._asked and self._alone:
             self._alone -= 1
-            self._begin([self._asked.popleft()]).deliver_later()
+            _Bundle([self._asked.popleft()], self._threads).deliver_later()
         if not self._asked:
             return
-        bundle = self._begin([self._asked.popleft() for _ in range(min(MOST, len(self._asked)))])
+        together = [self._asked.popleft() for _ in range(min(MOST, len(self._asked)))]
+        bundle = _Bundle(together, self._threads)
         if self._asked:
             asyncio.get_running_loop().call_soon(self._flush)
         if bundle.over.acquire(timeout=PATIENCE):
@@ -65,11 +67,8 @@ class Bundler:
             return
         self._alone = HOLD
         for work in bundle.left():
-            self._begin([work]).deliver_later()
+            _Bundle([work], self._threads).deliver_later()
         bundle.deliver_later()
-
-    def _begin(self, works: list[_Work]) -> _Bundle:
-        return _Bundle(works, self._threads)
 
 
 class _Bundle:
@@ -105,11 +104,9 @@ class _Bundle:
     def left(self) -> list[_Work]:
         """Take back what the thread has not begun."""
         left = []
-        while self._waiting:
-            try:
+        with suppress(IndexError):  # until none is left, for the thread takes them too
+            while True:
                 left.append(self._waiting.popleft())
-            except IndexError:  # the thread was faster
-                break
         return left
 
     def deliver(self) -> None:

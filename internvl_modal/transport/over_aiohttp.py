@@ -137,7 +137,7 @@ class Pool:
 def _url(url: str) -> URL:
     """As it is where it can be: a server's own quoting may be part of a signature."""
     try:
-        plain = url.isascii() and len(url.split()) == 1
+        plain = url.isascii() and url.split() == [url]
         return URL(url, encoded=plain)
     except ValueError:
         raise UnusableError from None

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import internvl_modal as ivl
+from internvl_modal.transport import over_aiohttp
 from tests.loopback import completion
 from tests.transport.conftest import KNOWN, QUESTION, Ask, Raw
 
@@ -234,6 +235,20 @@ class At:
 
     def stop(self) -> None:
         pass
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("http://h/a%2fb?sig=%2B", "http://h/a%2fb?sig=%2B"),
+        ("http://h/a b", "http://h/a%20b"),
+        ("http://h/a ", "http://h/a%20"),
+        ("http://h/\u00e4", "http://h/%C3%A4"),
+    ],
+)
+def test_a_url_is_quoted_only_where_it_must_be(url: str, sent: str) -> None:
+    """A server's own quoting may be signed; a blank would end the first line of the request."""
+    assert str(over_aiohttp._url(url)) == sent
 
 
 def test_user_and_query_of_the_base_url(ask: Ask, raw: Raw) -> None:
