@@ -33,7 +33,6 @@ from internvl_modal.errors import (
     EmptyAnswerError,
     ImageError,
     ImageNotSeenError,
-    InternVLError,
     RateLimitedError,
     RequestRejectedError,
     ServerError,
@@ -125,7 +124,8 @@ class Requester:
                 prepared = first.timings.prepare if first is not None else 0.0
                 self._shrinking.answered(prepared, self.limiter.waits)
                 return found
-            except InternVLError as error:
+            # Threads and memory run out in errors of Python's own.
+            except Exception as error:
                 if self._shrinking.is_own(options) and _is_refusal(error):
                     self._shrinking.refused()
                     continue
@@ -136,12 +136,12 @@ class Requester:
             await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
-    def _short_pause(self, error: InternVLError, attempt: int) -> float | None:
+    def _short_pause(self, error: Exception, attempt: int) -> float | None:
         """Seconds until there may be descriptors again, with less going on at once; None: raise."""
         if not is_shortage(error):
             return None
         self.limiter.ease()
-        return self._retry.pause(attempt, ServerUnavailableError(error.message), math.inf)
+        return self._retry.pause(attempt, ServerUnavailableError(str(error)), math.inf)
 
     async def _insist(
         self, step: Exchange[T], ticket: InFlight, halt: asyncio.Event
@@ -201,7 +201,7 @@ class Requester:
         return rule.pause(attempts, error, math.inf, lost=step.so_far.lost)
 
 
-def _is_refusal(error: InternVLError) -> bool:
+def _is_refusal(error: Exception) -> bool:
     """Whether a server would not have a picture, which it may have smaller."""
     return isinstance(error, RequestRejectedError | ImageNotSeenError)
 

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -185,6 +186,42 @@ def test_local_trouble_is_no_pictures_failure(
     good = [*pictures(3).iterdir(), ("troubled", next(pictures(4).glob("*3.png")))]
     list(client.describe_many(good, out="out.jsonl", detail=1))
     assert len(lines(Path("out.jsonl"))) == 4
+
+
+@pytest.mark.parametrize("lack", [MemoryError(), RuntimeError("can't start new thread")], ids=repr)
+def test_what_is_short_for_a_while_is_waited_for(
+    client: ivl.Client, pictures: Callable[[int], Path], lack: Exception
+) -> None:
+    class Short(Troubled):
+        """Twice there is too little."""
+
+        left = 2
+
+        def read(self, size: int = -1, /) -> bytes:
+            self.left -= 1
+            if self.left >= 0:
+                raise self.error
+            return next(pictures(4).glob("*3.png")).read_bytes()
+
+    given = [*pictures(3).iterdir(), ("short", Short(lack))]
+    assert [outcome.ok for outcome in client.describe_many(given, detail=1)] == [True] * 4
+
+
+def test_threads_that_cannot_start_for_a_while_are_waited_for(
+    client: ivl.Client, pictures: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, left = threading.Thread.start, [None] * 2
+
+    def none_left(thread: threading.Thread) -> None:
+        if thread.name.startswith("internvl-prepare") and left:
+            left.pop()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    outcomes = list(client.describe_many(pictures(100), detail=1))
+    assert [outcome.ok for outcome in outcomes] == [True] * 100
+    assert not left
 
 
 def test_a_picture_on_a_damaged_disk_is_its_own_failure(
