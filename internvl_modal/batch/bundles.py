@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 MOST = 8
 """Functions that go to a thread together."""
-PATIENCE = 0.004
+PATIENCE = 0.010
 """Seconds that the event loop stands still for them: less than the 5 ms for which CPython lets a
 thread keep its lock."""
 HOLD = 32

@@ -16,11 +16,12 @@ _LONGEST = 20_000
 """Characters that the rules look at: a caption is shorter, and a hostile one must cost no more."""
 _QUOTED = re.compile(
     r"\"[^\"\n]{1,300}\"|“[^”\n]{1,300}”|„[^“”\n]{1,300}[“”]|«[^»\n]{1,300}»|「[^」\n]{1,300}」"
-    r"|『[^』\n]{1,300}』|《[^》\n]{1,300}》|`[^`\n]{1,300}`|(?<!\w)'[^'\n]{1,300}'(?!\w)"
+    r"|『[^』\n]{1,300}』|《[^》\n]{1,300}》|`[^`\n]{1,300}`|'(?<!\w')[^'\n]{1,300}'(?!\w)"
 )
-"""What the picture says, and not the model: "I can't breathe" on a sign is no refusal."""
-_QUOTES = re.compile(r"[\"“„«「『《`]|(?<!\w)'")
-"""Where something quoted may begin: one look for all of them, as most answers quote nothing."""
+"""What the picture says, and not the model: "I can't breathe" on a sign is no refusal.
+
+Each kind begins with its own sign, by which ``re`` skips all that quotes nothing.
+"""
 _SHORT = re.compile(
     r"\b(one|a single|single|two|three) words?\b|\byes or no\b|\bonly (the|a|one)\b|\bjust the\b"
     r"|一个词|einem wort|un mot\b|una palabra",
@@ -95,7 +96,7 @@ class Answer:
     @cached_property
     def own(self) -> str:
         """``start`` without what it quotes."""
-        return _QUOTED.sub("", self.start) if _QUOTES.search(self.start) else self.start
+        return _QUOTED.sub("", self.start)
 
     @cached_property
     def words(self) -> list[str]:

@@ -126,7 +126,7 @@ class Leftover:
         if answer.wanted == "transcript":  # the picture may show them
             return bool(wordings.AROUND.search(answer.start))
         text = answer.own
-        if wordings.BOXES_WANTED.search(answer.prompt):
+        if "<" in text and wordings.BOXES_WANTED.search(answer.prompt):
             text = wordings.BOXES.sub("", text)
         return bool(
             wordings.TOKENS.search(text)
@@ -249,6 +249,8 @@ def _loops(words: list[str], least: int) -> bool:
 def _frequent(words: list[str], least: int) -> Iterator[list[str]]:
     """Runs of words that all come often enough to be of a loop: in a caption there are few."""
     often = {word for word, count in Counter(words).items() if count > least}
+    if b"\1" * (least + 1) not in bytes(map(often.__contains__, words)):  # as nearly always
+        return
     for frequent, run in groupby(words, often.__contains__):
         if frequent and len(found := list(run)) > least:
             yield found
@@ -271,7 +273,7 @@ def _same_sentences(text: str) -> bool:
     """Whether a sentence of four words and more comes four times, or is most of the text."""
     sentences = re.findall(r"[^.!?。！？\n]+", text.lower())
     told = [" ".join(words) for each in sentences if len(words := each.split()) >= 4]
-    if not told:
+    if len(told) - len(set(told)) < 2:  # as nearly always
         return False
     most = Counter(told).most_common(1)[0][1]
     return most >= 4 or (most == 3 and len(told) <= 4)

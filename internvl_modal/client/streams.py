@@ -18,11 +18,11 @@ from internvl_modal._utils.lazy_module import LazyModule
 from internvl_modal._utils.short_errors import short_errors
 from internvl_modal.errors import ConfigError, EngineError
 from internvl_modal.flows.core import Opened
-from internvl_modal.flows.spans import ChatSpan, chat_span
+from internvl_modal.flows.spans import ChatSpan
 from internvl_modal.flows.steps import Flow
 from internvl_modal.schema.results import Description, Timings
 from internvl_modal.transport.exchange import Exchanged
-from internvl_modal.transport.failures import translated
+from internvl_modal.transport.failures import Translated
 
 if TYPE_CHECKING:
     from internvl_modal.transport import aio, sync
@@ -81,7 +81,7 @@ class _Collected:
         self._ended = not chunk
         pieces = opened.collected.feed(chunk)
         del chunk  # it may repeat a key, and whoever keeps an error may keep variables
-        with translated(opened.step):
+        with Translated(opened.step):
             for text in pieces:
                 if self._first is None:
                     self._first = time.monotonic()
@@ -97,7 +97,7 @@ class _Collected:
             attempts=begun.attempts,
             resent=begun.resent,
         )
-        with translated(opened.step):
+        with Translated(opened.step):
             found = opened.collected.finish()
         self._description = found.model_copy(update={"timings": timings})
         self._span.answered(self._description)
@@ -122,7 +122,7 @@ class Stream(_Collected):
 
     def __iter__(self) -> Iterator[str]:
         opened = self._run(self._take())
-        with chat_span(opened.call, opened.begun, opened.prepared) as self._span:
+        with ChatSpan(opened.call, opened.begun, opened.prepared) as self._span:
             yield from self._read(opened)
 
     def _read(self, opened: Opened) -> Iterator[str]:
@@ -176,7 +176,7 @@ class AsyncStream(_Collected):
 
     async def __aiter__(self) -> AsyncGenerator[str, None]:
         opened = self._opened = await self._run(self._take())
-        with chat_span(opened.call, opened.begun, opened.prepared) as self._span:
+        with ChatSpan(opened.call, opened.begun, opened.prepared) as self._span:
             async with aclosing(self._read(opened)) as pieces:
                 async for piece in pieces:
                     yield piece

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import reduce
 from typing import NamedTuple
 
 from internvl_modal.captions.gate import Gate, Verdict
@@ -62,14 +63,14 @@ class _Climb:
         self._prompt = call.turns[-1].text
         self._tries = gate.tries(call.options)
         self._rung, self._tried = "first", list[str]()
-        self._spent = Usage()
+        self._spent: list[Usage] = []
         self._empty: EmptyAnswerError | None = None
         self.best: Best[Verdict] | None = None
         self.done = False
 
     def add(self, answer: Description) -> None:
         """One answer."""
-        self._spent = answer.usage.after(self._spent)
+        self._spent.append(answer.usage)
         verdict = self._gate.judge(answer, self._prompt, self._picture)
         if self.best is None:
             self.best = Best(verdict, verdict.all)
@@ -111,5 +112,6 @@ class _Climb:
             raise
         answer = settled.answer
         if tried:
-            answer = answer.model_copy(update={"usage": self._spent})
+            spent = reduce(lambda before, usage: usage.after(before), self._spent)
+            answer = answer.model_copy(update={"usage": spent})
         return Checked(answer, settled.all, tried)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from internvl_modal.flows.core import Core
-from internvl_modal.flows.spans import chat_span
+from internvl_modal.flows.spans import ChatSpan
 from internvl_modal.flows.steps import Flow, events_step, exchange_of
 from internvl_modal.flows.typed import Wanted
 from internvl_modal.protocol.call import ChatCall
@@ -51,7 +51,7 @@ def relay(
     else:
         decode = partial(_decode, call=call)
         step = exchange_of(call, chat_request(call), decode, deadline)
-    with chat_span(call, begun, prepared) as span:
+    with ChatSpan(call, begun, prepared) as span:
         sent: Exchanged[Relayed] = yield span.carried(step)
         span.done("wait")
         span.answered(sent.value.description)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -19,7 +17,7 @@ from internvl_modal.protocol.call import ChatCall
 from internvl_modal.schema.results import Description
 from internvl_modal.transport.exchange import Exchange
 
-__all__ = ["ChatSpan", "chat_span"]
+__all__ = ["ChatSpan"]
 
 T = TypeVar("T")
 
@@ -27,21 +25,33 @@ T = TypeVar("T")
 class ChatSpan:
     """One call's span, and below it "prepare", "send" and "wait"; does nothing untraced.
 
-    "send" lasts until the server begins to stream, "wait" until the first token or, where the
-    answer comes as a whole, until that is there. Moments are ``time.monotonic``'s.
+    The call began at ``begun``, with ``prepared`` seconds for its pictures. "send" lasts until the
+    server begins to stream, "wait" until the first token or, where the answer comes as a whole,
+    until that is there. Moments are ``time.monotonic``'s.
     """
 
-    def __init__(self, trace: Any, call: ChatCall, begun: float) -> None:
-        self._trace, self._since, self._begun = trace, begun, begun
+    def __init__(self, call: ChatCall, begun: float, prepared: float) -> None:
+        self._trace: Any = sys.modules.get("opentelemetry.trace")
+        self._since = self._begun = begun
         self._span: Any = None
-        if trace is not None:
-            self._tracer = trace.get_tracer("internvl_modal")
+        if self._trace is not None:
+            self._tracer = self._trace.get_tracer("internvl_modal")
             self._span = self._tracer.start_span(
                 f"chat {call.model}",
-                kind=trace.SpanKind.CLIENT,
+                kind=self._trace.SpanKind.CLIENT,
                 start_time=_nanoseconds(begun),
                 attributes={k: v for k, v in _asked(call).items() if v is not None},
             )
+        if prepared:
+            self.done("prepare", prepared)
+
+    def __enter__(self) -> ChatSpan:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, Exception):
+            self.failed(error)
+        self.end()
 
     def carried(self, step: Exchange[T]) -> Exchange[T]:
         """``step`` with the headers by which the server joins this trace, such as traceparent."""
@@ -86,21 +96,6 @@ class ChatSpan:
         """The call is over."""
         if self._span is not None:
             self._span.end()
-
-
-@contextmanager
-def chat_span(call: ChatCall, begun: float, prepared: float) -> Iterator[ChatSpan]:
-    """The span of ``call``, which began at ``begun`` with ``prepared`` seconds for its pictures."""
-    span = ChatSpan(sys.modules.get("opentelemetry.trace"), call, begun)
-    if prepared:
-        span.done("prepare", prepared)
-    try:
-        yield span
-    except Exception as error:
-        span.failed(error)
-        raise
-    finally:
-        span.end()
 
 
 def _asked(call: ChatCall) -> dict[str, Any]:

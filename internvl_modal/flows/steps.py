@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from internvl_modal.errors import ConfigError
-from internvl_modal.flows.spans import chat_span
+from internvl_modal.flows.spans import ChatSpan
 from internvl_modal.protocol.call import ChatCall
 from internvl_modal.protocol.chat_request import answer_bytes, chat_request
 from internvl_modal.protocol.completion import decode_completion
@@ -111,7 +111,7 @@ def sent(
 ) -> Flow[Exchanged[Description]]:
     """Perform ``chat_step``, traced: from ``begun``, monotonic seconds, or else from now on."""
     since = time.monotonic() if begun is None else begun
-    with chat_span(call, since, prepared) as span:
+    with ChatSpan(call, since, prepared) as span:
         step = span.carried(chat_step(call, deadline, schema))
         done: Exchanged[Description] = yield step
         span.done("wait")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from internvl_modal.schema.results import PreparedImage
 
 
+_JSON = json.JSONEncoder(ensure_ascii=False)
 _LEAST = 64 * 1024
 """Bytes of an answer beside its text; also for servers that take ``max_tokens`` for a hint."""
 
@@ -84,7 +85,7 @@ def encode(document: Json, payloads: Mapping[str, bytes]) -> bytes:
     Lone surrogates, which file names can bring into a prompt, become question marks: no server
     takes them as UTF-8.
     """
-    rest = json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
+    rest = _JSON.encode(document).encode("utf-8", "replace")
     pieces: list[bytes] = []
     for placeholder, payload in payloads.items():
         before, _, rest = rest.partition(placeholder.encode())

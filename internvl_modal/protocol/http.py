@@ -21,6 +21,7 @@ a hundred times the two bytes that it may have on the wire."""
 _BODY_KEPT = 2000
 """Characters of a body that go into an error: enough for its words, not for a page of HTML."""
 _STRING = re.compile(r'"[^"]*"')
+_STRICT, _LAX = json.JSONDecoder(), json.JSONDecoder(strict=False)
 _BRACKET = re.compile(r"[\[{]|[\]}]")
 
 
@@ -78,7 +79,7 @@ def read_json(text: str, *, strict: bool = True) -> object:
         if _values(outside) > MOST_VALUES or _depth(outside) > DEEPEST:
             raise ValueError(f"more than {MOST_VALUES:,} values, or nested too deeply")
     try:
-        return json.loads(text, strict=strict)
+        return (_STRICT if strict else _LAX).decode(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 

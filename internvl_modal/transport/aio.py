@@ -38,7 +38,7 @@ from internvl_modal.transport.exchange import (
     shown,
     waiting,
 )
-from internvl_modal.transport.failures import answered, too_much, translated
+from internvl_modal.transport.failures import Translated, answered, too_much
 from internvl_modal.transport.masking import forget
 from internvl_modal.transport.over_aiohttp import Pool
 from internvl_modal.transport.redirects import next_hop, unusable
@@ -100,7 +100,7 @@ class AsyncTransport:
         begun: Exchanged[tuple[Reply, T]] = await self._insist(step, self._begin)
         reply, value = begun.value
         told = Exchanged(value, begun.attempts, begun.resent)
-        return Streaming(told, reply, step, self.until, self._places())
+        return Streaming(told, reply, step, self.until, self._places)
 
     async def _insist(
         self, step: Exchange[Any], attempt: Callable[[Exchange[Any]], Awaitable[T]]
@@ -144,7 +144,7 @@ class AsyncTransport:
 
     async def _once(self, step: Exchange[T]) -> T:
         """One attempt with its whole body; the connection is given back whatever happens."""
-        with translated(step):
+        with Translated(step):
             reply = await self._open(step)
             try:
                 return answered(step, reply, await self._body(reply, step))
@@ -155,7 +155,7 @@ class AsyncTransport:
         """One attempt up to the head of a 200; of any other answer the body too, since it is the
         error.
         """
-        with translated(step):
+        with Translated(step):
             reply = await self._open(step)
             try:
                 if reply.status == 200:
@@ -194,9 +194,9 @@ class AsyncTransport:
         whole = ANSWER_BYTES if step.request.method == "POST" else LIST_BYTES
         whole = EVENTS_BYTES if step.events else whole
         most = min(step.most or whole, whole) if reply.status == 200 else ERROR_BYTES
-        parts, size = [], 0
-        async with Turn(self._places()) as turn:
-            async for chunk in reply.chunks():
+        parts, size, turn = [], 0, Turn(self._places)
+        try:
+            while chunk := await reply.read():
                 parts.append(chunk)
                 size += len(chunk)
                 # An answer that is cut would be read as broken JSON; of an error the beginning
@@ -207,6 +207,8 @@ class AsyncTransport:
                     break
                 await turn.needed(size)
             return b"".join(parts)
+        finally:
+            turn.over()
 
     def _places(self) -> asyncio.Semaphore:
         """For large answers; a client of the user's may be used in several loops."""
@@ -250,19 +252,18 @@ class Streaming(Generic[T]):
         reply: Reply,
         step: Exchange[T],
         until: Callable[[float], AbstractContextManager[None]],
-        large: asyncio.Semaphore,
+        large: Callable[[], asyncio.Semaphore],
     ) -> None:
         self.begun = begun
         self._reply, self._step, self._until = reply, step, until
-        self._chunks = reply.chunks()
         self._most = self._left = min(step.most or STREAM_BYTES, STREAM_BYTES)
         self._turn = Turn(large)
 
     async def next(self) -> bytes:
         """The next piece; empty at the end."""
-        with translated(self._step, begun=True), self._until(self._step.deadline):
+        with Translated(self._step, begun=True), self._until(self._step.deadline):
             await self._turn.needed(self._step.held())
-            chunk = await anext(self._chunks, b"")
+            chunk = await self._reply.read()
         self._left -= len(chunk)
         # A model in a loop, or a server of another kind: nothing that we ask for is as long.
         if self._left < 0:
@@ -272,7 +273,7 @@ class Streaming(Generic[T]):
     async def finish(self) -> None:
         """Close once all has been said; a server that says nothing more may keep its connection."""
         with suppress(BrokenError, ServerError), anyio.move_on_after(LINGER):
-            await anext(self._chunks, b"")
+            await self._reply.read()
         await self.close()
 
     async def close(self) -> None:
@@ -282,18 +283,18 @@ class Streaming(Generic[T]):
 
 
 class Turn:
-    """A place among the large answers, for as long as one is large.
+    """A place among the ``large`` answers, for as long as one is large.
 
     Without it, whatever waits in memory for its end would be as much as there are answers.
     """
 
-    def __init__(self, large: asyncio.Semaphore) -> None:
+    def __init__(self, large: Callable[[], asyncio.Semaphore]) -> None:
         self._large, self._has = large, False
 
     async def needed(self, size: int) -> None:
         """Wait for a place where ``size`` takes one; give it back where it does not."""
         if size > SMALL and not self._has:
-            await self._large.acquire()
+            await self._large().acquire()
             self._has = True
         elif size <= SMALL:
             self.over()
@@ -302,10 +303,4 @@ class Turn:
         """Give the place back."""
         if self._has:
             self._has = False
-            self._large.release()
-
-    async def __aenter__(self) -> Turn:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.over()
+            self._large().release()

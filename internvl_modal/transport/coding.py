@@ -7,7 +7,7 @@ limits are replaced by pieces that are counted as they come.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable
 
 from internvl_modal.errors import ServerError
 
@@ -21,9 +21,12 @@ _EITHER = 32 + zlib.MAX_WBITS
 
 
 class Decoder:
-    """Plain bytes of a body sent in ``coding``; raises ServerError for others, nested ones too."""
+    """Plain bytes of a body sent in ``coding``; raises ServerError for others, nested ones too.
 
-    def __init__(self, coding: str) -> None:
+    ``more`` gives the next piece as it comes, empty at the end.
+    """
+
+    def __init__(self, coding: str, more: Callable[[], Awaitable[bytes]]) -> None:
         name = coding.strip().lower()
         if name not in ("", "identity", *CODINGS):
             raise ServerError(
@@ -31,18 +34,19 @@ class Decoder:
                 hint="look at the proxy in front of the server",
             )
         self._zlib = zlib.decompressobj(_EITHER) if name in CODINGS else None
+        self._more, self._rest = more, b""
 
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Pieces of what ``chunk`` holds; raises ServerError for what is not of that coding."""
+    async def read(self) -> bytes:
+        """The next piece, empty at the end; raises ServerError for what is not of that coding."""
         if self._zlib is None:
-            yield chunk
-            return
+            return await self._more()
         try:
-            # ``unconsumed_tail`` is what did not fit the piece; a bomb is noticed by whoever counts
-            # pieces.
-            while chunk:
-                if piece := self._zlib.decompress(chunk, _PIECE):
-                    yield piece
-                chunk = self._zlib.unconsumed_tail
+            while self._rest or (rest := await self._more()):
+                # What did not fit is kept: a bomb is noticed by whoever counts pieces.
+                piece = self._zlib.decompress(self._rest or rest, _PIECE)
+                self._rest = self._zlib.unconsumed_tail
+                if piece:
+                    return piece
         except zlib.error as error:
             raise ServerError("the answer's coding is damaged") from error
+        return b""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar
@@ -126,8 +126,8 @@ class Reply(Protocol):
         """Of the answer; raises ServerError for more than HEADER_BYTES of them."""
         ...
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes, its coding undone; raises BrokenError."""
+    async def read(self) -> bytes:
+        """The next piece of the body, its coding undone, empty at the end; raises BrokenError."""
         ...
 
     async def close(self) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from internvl_modal.errors import (
@@ -27,43 +25,50 @@ from internvl_modal.transport.masking import conceal, forget, secrets_of
 T = TypeVar("T")
 
 
-@contextmanager
-def translated(step: Exchange[Any], *, begun: bool = False) -> Iterator[None]:
-    """Turn what carriers raise into our errors; whatever happens at the deadline is its own.
+class Translated:
+    """Turns what carriers raise into our errors; whatever happens at the deadline is its own.
 
     ``begun``: the server has said 200 and given pieces of its answer away.
 
     At the deadline every failure is DeadlineExceededError, since the deadline is what made it. No
     error holds a key of ``step``, whatever the server has said.
     """
-    try:
-        yield
-    except ServerError as error:
-        conceal(error, secrets_of(step.base_url, step.request.headers))
-        raise
-    except UnsentError as error:
-        forget(error)
-        remaining(step.deadline)
-        raise ServerUnavailableError(
-            f"no answer from {shown(step.base_url)}: {error}",
-            hint="check the URL and that the server runs",
-        ) from error.__cause__
-    except BrokenError as error:
-        forget(error)
-        remaining(step.deadline)
-        if begun:
-            raise EngineError(
+
+    def __init__(self, step: Exchange[Any], *, begun: bool = False) -> None:
+        self._step, self._begun = step, begun
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        step = self._step
+        if isinstance(error, ServerError):
+            conceal(error, secrets_of(step.base_url, step.request.headers))
+        elif isinstance(error, UnsentError | BrokenError):
+            forget(error)
+            remaining(step.deadline)
+            raise self._meant(error) from error.__cause__
+
+    def _meant(self, error: UnsentError | BrokenError) -> ServerError:
+        step = self._step
+        if isinstance(error, UnsentError):
+            return ServerUnavailableError(
+                f"no answer from {shown(step.base_url)}: {error}",
+                hint="check the URL and that the server runs",
+            )
+        if self._begun:
+            return EngineError(
                 f"the stream ended early: {error}",
                 hint="see the server's log; the same request may work again",
                 status=200,
-            ) from error.__cause__
+            )
         # A GET costs the engine nothing, whether of a list or of an answer that is kept.
         if step.request.method == "POST" and step.so_far.hop is None:
             step.so_far.lost += 1
-        raise AnswerLostError(
+        return AnswerLostError(
             f"the answer of {shown(step.base_url)} was lost: {error}",
             hint="see the server's log; Retry(resend=) says how often to ask again",
-        ) from error.__cause__
+        )
 
 
 def answered(step: Exchange[T], reply: Reply, body: bytes) -> T:

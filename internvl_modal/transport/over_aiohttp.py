@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from functools import partial
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
@@ -74,7 +75,7 @@ class Pool:
             headers["content-length"] = str(len(hop.body))
         if socks:
             await self._look_up(URL(socks).host, None if _remote(socks) else url.host)
-        with _usable(), _told():
+        with _OPENING:
             response = await session.request(
                 hop.method,
                 url,
@@ -176,6 +177,7 @@ class Answer:
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
+        self._decoder: Decoder | None = None
         self.status = response.status
 
     @property
@@ -185,45 +187,47 @@ class Answer:
             raise headers_over_limit()
         return {name.lower(): value for name, value in self._response.headers.items()}
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes, its coding undone; raises BrokenError."""
-        decoder = Decoder(", ".join(self._response.headers.getall("content-encoding", ())))
-        with _told():
-            async for chunk in self._response.content.iter_chunked(SMALL):
-                for piece in decoder.feed(chunk):
-                    yield piece
+    async def read(self) -> bytes:
+        """The next piece of the body, its coding undone, empty at the end; raises BrokenError."""
+        if self._decoder is None:
+            coding = ", ".join(self._response.headers.getall("content-encoding", ()))
+            self._decoder = Decoder(coding, partial(self._response.content.read, SMALL))
+        with _READING:
+            return await self._decoder.read()
 
     async def close(self) -> None:
         """Give the connection back if the body was read, else end it."""
         self._response.close()
 
 
-@contextmanager
-def _told() -> Iterator[None]:
-    """Turn aiohttp's errors into the two that matter: sent for certain not, or perhaps.
+class _Told:
+    """Turns aiohttp's errors into the two that matter: sent for certain not, or perhaps.
 
     Its errors hold the request with its keys, and what a server said in place of HTTP; so only
-    those of the system are named as the cause.
+    those of the system are named as the cause. ``opening``: a URL that is none is told by what
+    aiohttp and Python's resolver say of one while it is sent.
     """
-    try:
-        yield
-    except _UNSENT as error:
-        raise UnsentError(_words(error)) from error
-    except aiohttp.InvalidURL:
-        raise UnusableError from None
-    except _BROKEN as error:
-        if _over_limit(error):
-            raise headers_over_limit() from None
-        raise BrokenError(_words(error)) from (error if isinstance(error, OSError) else None)
+
+    def __init__(self, *, opening: bool) -> None:
+        self._opening = opening
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, _UNSENT):
+            raise UnsentError(_words(error)) from error
+        if isinstance(error, aiohttp.InvalidURL):
+            raise UnusableError from None
+        if isinstance(error, _BROKEN):
+            if _over_limit(error):
+                raise headers_over_limit() from None
+            raise BrokenError(_words(error)) from (error if isinstance(error, OSError) else None)
+        if self._opening and isinstance(error, ValueError):
+            raise UnusableError from None
 
 
-@contextmanager
-def _usable() -> Iterator[None]:
-    """Tell a URL that is none by what aiohttp and Python's resolver say of one while it is sent."""
-    try:
-        yield
-    except ValueError:
-        raise UnusableError from None
+_OPENING, _READING = _Told(opening=True), _Told(opening=False)
 
 
 def _over_limit(error: BaseException | None) -> bool:

@@ -7,7 +7,7 @@ with its own log-in. httpx is imported only when somebody brings a client.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -92,23 +92,29 @@ class Answer:
         self._response = response
         self.status = response.status_code
         self.headers: Mapping[str, str] = dict(response.headers.items())
+        self._decoder: Decoder | None = None
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes, its coding undone; raises BrokenError, or ServerError."""
-        response = self._response
-        # A hook of the client's may have read it, and then it is in memory as it is meant.
-        there = response.is_stream_consumed
-        decoder = Decoder("" if there else self.headers.get("content-encoding", ""))
+    async def read(self) -> bytes:
+        """The next piece of the body, its coding undone, empty at the end.
+
+        Raises BrokenError, or ServerError.
+        """
+        if self._decoder is None:
+            # A hook of the client's may have read it, and then it is in memory as it is meant.
+            there = self._response.is_stream_consumed
+            coding = "" if there else self.headers.get("content-encoding", "")
+            self._decoder = Decoder(coding, self._pieces(there=there))
         with _told():
-            if isinstance(response.stream, httpx.AsyncByteStream):
-                async for chunk in response.aiter_bytes() if there else response.aiter_raw():
-                    for piece in decoder.feed(chunk):
-                        yield piece
-                return
-            blocking = response.iter_bytes() if there else response.iter_raw()
-            while chunk := await _in_thread(partial(next, blocking, b"")):
-                for piece in decoder.feed(chunk):
-                    yield piece
+            return await self._decoder.read()
+
+    def _pieces(self, *, there: bool) -> Callable[[], Awaitable[bytes]]:
+        """What gives the next piece as it comes."""
+        response = self._response
+        if isinstance(response.stream, httpx.AsyncByteStream):
+            pieces = response.aiter_bytes() if there else response.aiter_raw()
+            return lambda: anext(pieces, b"")
+        blocking = response.iter_bytes() if there else response.iter_raw()
+        return lambda: _in_thread(partial(next, blocking, b""))
 
     async def close(self) -> None:
         """Give the connection back if the body was read, else end it."""
