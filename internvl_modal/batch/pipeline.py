@@ -143,6 +143,11 @@ class Run:
             self._error, self._grace = error, grace
             self._halt.set()
 
+    def _through(self, task: asyncio.Task[None]) -> None:
+        """One picture's task has ended."""
+        del self._tickets[task]
+        self._ended_by(task)
+
     def _ended_by(self, task: asyncio.Task[None]) -> None:
         """What is no Exception, such as a callback's ``sys.exit``, ends the batch and is raised."""
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -268,8 +273,7 @@ class Run:
                 ticket = InFlight(index, item)
                 task = asyncio.create_task(self._process(ticket))
                 self._tickets[task] = ticket
-                task.add_done_callback(self._tickets.pop)
-                task.add_done_callback(self._ended_by)
+                task.add_done_callback(self._through)
                 index += 1
         while self._tickets:
             await asyncio.wait(list(self._tickets))

@@ -167,6 +167,8 @@ class Requester:
                     ticket.sending = True
                     with self.spend.request() if self.spend is not None else nullcontext():
                         sent = await self._exchange(self._once(step, begun + budget))
+                if sent.attempts == ticket.attempts:  # as nearly always
+                    return sent
                 return replace(sent, attempts=ticket.attempts)
             except ServerError as error:
                 # Only the time in which it was being asked counts.

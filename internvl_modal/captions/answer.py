@@ -22,6 +22,10 @@ _QUOTED = re.compile(
 
 Each kind begins with its own sign, by which ``re`` skips all that quotes nothing.
 """
+_WORD = re.compile(r"\w+(?:['-]\w+)*")
+_DOUBLED = ("--", "''", "-'", "'-")
+_BLANKS = {code: " " for code in range(128) if not re.match(r"[\w'-]", chr(code))}
+"""ASCII that is in no word."""
 _SHORT = re.compile(
     r"\b(one|a single|single|two|three) words?\b|\byes or no\b|\bonly (the|a|one)\b|\bjust the\b"
     r"|一个词|einem wort|un mot\b|una palabra",
@@ -101,4 +105,12 @@ class Answer:
     @cached_property
     def words(self) -> list[str]:
         """Its words in lower case, without punctuation."""
-        return re.findall(r"\w+(?:['-]\w+)*", self.start.lower())
+        return words_of(self.start.lower())
+
+
+def words_of(text: str) -> list[str]:
+    """Runs of letters and digits, with single apostrophes and hyphens inside them."""
+    if not text.isascii() or any(pair in text for pair in _DOUBLED):
+        return _WORD.findall(text)
+    # The same in half the time.
+    return [word for each in text.translate(_BLANKS).split() if (word := each.strip("'-"))]

@@ -237,8 +237,10 @@ def chosen(quality: object) -> tuple[Rule, ...]:
 
 def _one_sign(text: str) -> bool:
     """Whether a letter or sign comes more than 150 times in a row."""
-    longest = max(map(len, text.split()), default=0)
-    return longest > 150 and re.search(r"([^\s\d])\1{150}", text) is not None
+    # Each of them has one of these pieces in it, and pieces without a blank are rare.
+    pieces = (text[at : at + 76] for at in range(0, len(text) - 75, 76))
+    unbroken = any(" " not in piece for piece in pieces)
+    return unbroken and re.search(r"([^\s\d])\1{150}", text) is not None
 
 
 def _loops(words: list[str], least: int) -> bool:

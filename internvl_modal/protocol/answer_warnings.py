@@ -72,10 +72,14 @@ def repetition(text: str) -> str:
     ''
     """
     tail = text.rstrip()[-LOOP_WINDOW:]
+    if not tail:
+        return ""
+    at = len(tail) - 1
     # The shortest period wins: "na na" repeats with every multiple of three as well.
-    for period in range(1, len(tail) // 4 + 1):
-        if tail[-1 - period] != tail[-1]:
-            continue
+    while (at := tail.rfind(tail[-1], 0, at)) >= 0:
+        period = len(tail) - 1 - at
+        if 4 * period > len(tail):
+            break
         length = max(4 * period, 40)
         end = tail[-length:]
         if len(end) == length and end[period:] == end[:-period] and end[:period].strip(" .-_=*#"):
