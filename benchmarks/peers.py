@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PEERS = ("openai>=1.60", "scikit-image>=0.24", "matplotlib>=3.9", "httpx>=0.28", "numpy>=1.26")
+PEERS = (
+    *("openai>=1.60", "scikit-image>=0.24", "matplotlib>=3.9", "httpx>=0.28", "numpy>=1.26"),
+    "gguf>=0.17",
+)
 
 
 def environment() -> Path:

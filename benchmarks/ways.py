@@ -3,10 +3,12 @@
     python -m benchmarks.ways WAY URL KEY FOLDER PICTURES
 
 ``batch`` and its kinds are this package's ``describe_many``, ``loop`` is what one writes with the
-``openai`` package instead, both from files to a file of captions. ``calls``, ``threads`` and
-``openai`` are single calls with a picture in memory. ``shrink-1`` and ``shrink-2`` bring pictures
-to their grid in so many threads, and ask nobody. ``local`` is a batch through the bundled demo
-model's engine, ``local-raw`` the same questions to such an engine, two at once, by plain HTTP.
+``openai`` package instead, both from files to a file of captions; for ``batch-before`` the pictures
+were brought to their grid before it begins. ``calls``, ``threads`` and ``openai`` are single calls
+with a picture in memory. ``shrink-1`` and ``shrink-2`` bring pictures to their grid in so many
+threads, and ask nobody. ``local`` is a batch through the bundled engine with the model beside
+FOLDER, ``local-raw`` the same requests to such an engine, two at once, by plain HTTP; ``demo`` and
+``demo-raw`` are the same with the demo model.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from typing import Any
 
 IN_FLIGHT = 64
 THREADS = 32
+TOKENS = 32
+"""Of an answer of a local model, which writes noise for as long as it may."""
 
 
 class Meter:
@@ -56,7 +60,10 @@ def batch(meter: Meter, url: str, key: str, folder: Path, count: int, shrink: An
     import internvl_modal as ivl
 
     with tempfile.TemporaryDirectory() as out, ivl.Client(base_url=url, api_key=key) as client:
-        list(client.describe_many(pairs(folder, 4), shrink=shrink))
+        if shrink == "before":
+            folder, shrink = shrunk(folder, Path(out) / "shrunk"), "never"
+        warm = pairs(folder, min(count, IN_FLIGHT))  # as ``flood`` does
+        list(client.describe_many(warm, concurrency=IN_FLIGHT, shrink=shrink))
         meter.start()
         outcomes = client.describe_many(
             pairs(folder, count),
@@ -69,28 +76,56 @@ def batch(meter: Meter, url: str, key: str, folder: Path, count: int, shrink: An
     assert described == count
 
 
-def local(meter: Meter, folder: Path, count: int) -> None:
-    """``describe_many`` with the demo model, whose engine answers one after the other."""
-    import internvl_modal as ivl
+def shrunk(folder: Path, into: Path) -> Path:
+    """The pictures, as they would be sent."""
+    from internvl_modal.images import prepare
 
-    with tempfile.TemporaryDirectory() as out, ivl.Client("local", model="demo") as client:
-        list(client.describe_many(pairs(folder, 2)))
+    into.mkdir()
+    for file in folder.iterdir():
+        (into / file.name).write_bytes(prepare(file).payload)
+    return into
+
+
+def local_model(folder: Path, way: str) -> Any:
+    """The demo model, or the decoder and the vision part that lie beside ``folder``."""
+    if way.startswith("demo"):
+        return "demo"
+    return tuple(sorted((folder.parent / "model").iterdir(), key=lambda file: len(file.name)))
+
+
+def local(meter: Meter, folder: Path, count: int, model: Any) -> None:
+    """``describe_many`` with a model whose engine answers one after the other."""
+    import internvl_modal as ivl
+    from internvl_modal.backends.local import LocalBackend
+
+    with tempfile.TemporaryDirectory() as out, ivl.Client(LocalBackend(model)) as client:
+        list(client.describe_many(pairs(folder, 2), max_tokens=TOKENS))
         meter.start()
-        done = list(client.describe_many(pairs(folder, count), out=f"{out}/captions.jsonl"))
+        done = list(
+            client.describe_many(
+                pairs(folder, count), out=f"{out}/captions.jsonl", max_tokens=TOKENS
+            )
+        )
     assert sum(outcome.ok for outcome in done) == count
 
 
-def local_raw(meter: Meter, folder: Path, count: int) -> None:
-    """The same pictures, encoded beforehand."""
+def local_raw(meter: Meter, folder: Path, count: int, model: Any) -> None:
+    """The same requests, made beforehand."""
     import httpx
 
     from internvl_modal.backends.local import LocalBackend
     from internvl_modal.images import prepare
+    from internvl_modal.protocol.dialects.registry import dialect_of
 
-    backend = LocalBackend("demo")
+    backend = LocalBackend(model)
     endpoint = backend.start()
-    files = [Path(path) for _, path in pairs(folder, count)]
-    bodies = [json.dumps(question(endpoint.model, prepare(file).payload)) for file in files]
+    assert endpoint.capabilities is not None
+    tiling = dialect_of(endpoint.capabilities).tiling(endpoint.capabilities, "medium")
+    sent = [prepare(Path(path), tiling=tiling) for _, path in pairs(folder, count)]
+    bodies = [
+        json.dumps(question(endpoint.model or "", each.payload, TOKENS, each.info.sent_format))
+        for each in sent
+    ]
     headers = {**endpoint.headers, "content-type": "application/json"}
     try:
         with (
@@ -110,13 +145,15 @@ def local_raw(meter: Meter, folder: Path, count: int) -> None:
         backend.stop()
 
 
-def question(model: str, data: bytes) -> dict[str, Any]:
+def question(
+    model: str, data: bytes, tokens: int = 1024, kind: str = "image/jpeg"
+) -> dict[str, Any]:
     """What ``describe`` asks, for the ``openai`` package."""
-    url = "data:image/jpeg;base64," + base64.b64encode(data).decode()
+    url = f"data:{kind};base64," + base64.b64encode(data).decode()
     picture = {"type": "image_url", "image_url": {"url": url}}
     text = {"type": "text", "text": "Describe this image in detail."}
     messages = [{"role": "user", "content": [picture, text]}]
-    return {"model": model, "messages": messages, "max_tokens": 1024, "temperature": 0}
+    return {"model": model, "messages": messages, "max_tokens": tokens, "temperature": 0}
 
 
 async def flood(meter: Meter, count: int, ask: Callable[[int], Awaitable[object]]) -> None:
@@ -222,8 +259,9 @@ def main() -> None:
     elif way.startswith("shrink"):
         data = next(folder.iterdir()).read_bytes()
         shrink(meter, data, count, int(way.partition("-")[2]))
-    elif way in ("local", "local-raw"):
-        {"local": local, "local-raw": local_raw}[way](meter, folder, count)
+    elif way.startswith(("local", "demo")):
+        go = local_raw if way.endswith("raw") else local
+        go(meter, folder, count, local_model(folder, way))
     elif way == "threads":
         threads(meter, url, key, next(folder.iterdir()).read_bytes(), count)
     else:
