@@ -208,7 +208,7 @@ def tables(names: list[str], rounds: int, work: Path) -> tuple[str, dict[str, li
     preparing = [
         f"| 12 MP to its grid, {how} | {min(figures):.0f} | {bar} |"
         for way, (how, bar) in PREPARING.items()
-        if (figures := [go(way, "", "", folders["large"], 8)["cpu_ms"] for _ in range(rounds)])
+        if (figures := [go(way, "", "", folders["large"], 25)["cpu_ms"] for _ in range(rounds)])
     ]
     started = list(starting(folders["scenes"] / "scene.png", rounds))
     text = [

@@ -20,9 +20,9 @@ T = TypeVar("T")
 
 MOST = 8
 """Functions that go to a thread together."""
-PATIENCE = 0.010
-"""Seconds that the event loop stands still for them: less than the 5 ms for which CPython lets a
-thread keep its lock."""
+PATIENCE = 0.01
+"""Seconds that the event loop stands still for them: twice those for which CPython lets a thread
+keep its lock, as the one that writes lines may have it."""
 HOLD = 32
 """Functions that get threads of their own after some that took longer."""
 
