@@ -105,10 +105,10 @@ class Answer:
     @cached_property
     def words(self) -> list[str]:
         """Its words in lower case, without punctuation."""
-        return words_of(self.start.lower())
+        return _words(self.start.lower())
 
 
-def words_of(text: str) -> list[str]:
+def _words(text: str) -> list[str]:
     """Runs of letters and digits, with single apostrophes and hyphens inside them."""
     if not text.isascii() or any(pair in text for pair in _DOUBLED):
         return _WORD.findall(text)

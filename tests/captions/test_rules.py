@@ -55,6 +55,12 @@ def test_any_text_can_be_judged(text: str, prompt: str) -> None:
         assert found == ("empty",) or "empty" not in found
 
 
+@given(st.text(st.sampled_from("abZ09_é我 '’-.,\n\x1f<"), max_size=60))
+def test_words_are_runs_of_letters_with_single_signs_inside(text: str) -> None:
+    start = text.strip().replace("’", "'").lower()
+    assert ivl.Answer(text).words == re.findall(r"\w+(?:['-]\w+)*", start)
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("prompt", [ASKED, "Transcribe the text."])
 @pytest.mark.parametrize(
