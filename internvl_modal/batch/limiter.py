@@ -94,6 +94,11 @@ class Limiter:
         """Requests that may run at once now."""
         return self._climber.limit if self._climber else self._fixed
 
+    @property
+    def under_way(self) -> int:
+        """Pictures that are prepared, wait for a slot, or are at the server."""
+        return self._admitted
+
     async def admit(self) -> None:
         """Wait until one more picture may be prepared."""
         async with self._changed:

@@ -143,13 +143,9 @@ class Run:
             self._error, self._grace = error, grace
             self._halt.set()
 
-    def _through(self, task: asyncio.Task[None]) -> None:
-        """One picture's task has ended."""
-        del self._tickets[task]
-        self._ended_by(task)
-
-    def _ended_by(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
         """What is no Exception, such as a callback's ``sys.exit``, ends the batch and is raised."""
+        self._tickets.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._end(error)
 
@@ -162,7 +158,7 @@ class Run:
                 # Raises what opening raised, such as a server that is not there.
                 opening.result()
                 writing = asyncio.create_task(self._write())
-                writing.add_done_callback(self._ended_by)
+                writing.add_done_callback(self._ended)
                 await self._until_done()
                 if not self._halt.is_set():
                     self._judge.finish()
@@ -273,7 +269,7 @@ class Run:
                 ticket = InFlight(index, item)
                 task = asyncio.create_task(self._process(ticket))
                 self._tickets[task] = ticket
-                task.add_done_callback(self._through)
+                task.add_done_callback(self._ended)
                 index += 1
         while self._tickets:
             await asyncio.wait(list(self._tickets))

@@ -122,7 +122,8 @@ class Requester:
                 found = await adrive(flow, exchange, self._bundler.call)
                 first = found[0].description
                 prepared = first.timings.prepare if first is not None else 0.0
-                self._shrinking.answered(prepared, self.limiter.waits)
+                limiter = self.limiter
+                self._shrinking.answered(prepared, limiter.waits, limiter.under_way)
                 return found
             # Threads and memory run out in errors of Python's own.
             except Exception as error:

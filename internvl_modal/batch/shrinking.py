@@ -2,13 +2,16 @@
 
 What is shrunk here costs this machine's cores and spares the server's and the line. Mostly that is
 right: LMDeploy has one thread for pictures, and uplinks are slow. But where a server has several
-and the line is fast, its slots stand empty while this machine shrinks. Whatever fills the slots
-shows in them: the server, the line, or the model behind it. So more goes as it is while slots stand
-empty and the threads that prepare are busy, and less once a picture has to wait for a slot.
+and the line is fast, its slots stand empty while this machine shrinks. So more goes as it is while
+slots stand empty and the threads that prepare are busy, as long as no step brings fewer answers a
+second than there were before it; and less once a picture has to wait for a slot, as whatever is
+short fills the slots in the end: the server, the line, or the model behind it.
 
 >>> share = Share()
->>> [share.round(idle=True, busy=True) for _ in range(3)], share.round(idle=False, busy=True)
-([0.125, 0.25, 0.5], 0.375)
+>>> [share.round(rate, idle=True, busy=True) for rate in (40, 46, 54, 50)]
+[0.125, 0.25, 0.5, 0.25]
+>>> share.round(54, idle=False, busy=True)
+0.125
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ LEAST = 0.125
 """The first step, each further one twice as much, and every step back: four workers that shrink are
 full with a sixth of what two cores send them."""
 HOLD = 8
-"""Rounds without another step after one that filled the slots."""
+"""Rounds without another step after one that filled the slots, or brought fewer answers."""
 ROUND = 32
 """Answers that make a round: fewer are noise."""
 BUSY = 0.5
@@ -35,14 +38,23 @@ class Share:
     def __init__(self) -> None:
         self.share = 0.0
         self._hold = 0
+        self._before: tuple[float, float] | None = None
+        """The share and the rate before the step that the last round was to judge."""
 
-    def round(self, *, idle: bool, busy: bool) -> float:
-        """The next round's, after one in which slots were ``idle`` and this machine ``busy``."""
+    def round(self, rate: float, *, idle: bool, busy: bool) -> float:
+        """The next round's, after one of ``rate`` answers a second.
+
+        In it slots were ``idle`` or not, and this machine ``busy``.
+        """
         self._hold = max(0, self._hold - 1)
+        before, self._before = self._before, None
         if not idle and self.share:
             self.share -= LEAST
             self._hold = HOLD
-        elif idle and busy and not self._hold:
+        elif before is not None and rate < before[1]:
+            self.share, self._hold = before[0], HOLD
+        elif idle and busy and not self._hold and self.share < 1:
+            self._before = (self.share, rate)
             self.share = min(1.0, 2 * self.share) or LEAST
         return self.share
 
@@ -61,7 +73,7 @@ class Shrinking:
         self._share = Share() if options.shrink == "auto" and not same else None
         self._threads = threads
         self._credit = self._prepared = 0.0
-        self._answered = self._waits = 0
+        self._answered = self._waits = self._decided = 0
         self._since = time.monotonic()
 
     def options(self) -> DescribeOptions:
@@ -82,17 +94,30 @@ class Shrinking:
         """Shrink all from here on."""
         self._share = None
 
-    def answered(self, prepared: float, waits: int) -> None:
+    def answered(self, prepared: float, waits: int, under_way: int) -> None:
         """One more answer, to a picture that was ``prepared`` in so many seconds.
 
-        ``waits``: how often a picture has waited for a slot so far.
+        ``waits``: how often a picture has waited for a slot so far. ``under_way``: how many are
+        prepared or asked about.
         """
+        if self._share is None:
+            return
+        if self._decided:  # before the last step, of which they tell nothing
+            self._decided -= 1
+            self._begin(waits)
+            return
         self._answered += 1
         self._prepared += prepared
-        if self._share is None or self._answered < ROUND:
+        if self._answered < ROUND:
             return
-        now = time.monotonic()
-        idle = waits - self._waits < self._answered / 8
-        busy = self._prepared > BUSY * self._threads * (now - self._since)
-        self._share.round(idle=idle, busy=busy)
-        self._answered, self._prepared, self._waits, self._since = 0, 0.0, waits, now
+        seconds = max(time.monotonic() - self._since, 1e-6)
+        idle = waits - self._waits < ROUND / 8
+        busy = self._prepared > BUSY * self._threads * seconds
+        before = self._share.share
+        if self._share.round(ROUND / seconds, idle=idle, busy=busy) != before:
+            self._decided = under_way
+        self._begin(waits)
+
+    def _begin(self, waits: int) -> None:
+        """Another round."""
+        self._answered, self._prepared, self._waits, self._since = 0, 0.0, waits, time.monotonic()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import re
+from collections import deque
 from io import BytesIO
 
 import pybase64
@@ -15,56 +17,90 @@ from internvl_modal.schema.options import DescribeOptions
 from tests.loopback import Heard, Loopback, Reply, completion
 
 
-def served(workers: float, *, cores: float = 2.0, line: float = 1e9) -> float:
-    """The mean share of 40 rounds against a server whose rates follow from what each of them does.
+def simulated(
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+    *,
+    share: float | None = None,
+    line: float = 1e9,
+    count: int = 10_000,
+) -> float:
+    """Pictures a second over a batch with 64 slots, by what each part of its way takes.
 
-    Seconds for a picture of 12 megapixels, as it is and shrunk: 0.004 and 0.06 here, 0.3 and 0.045
-    at the server; 2.6 and 0.7 MB on the line.
+    Seconds for a picture of 12 megapixels, as it is and shrunk: 0.004 and 0.042 here, in two threads;
+    0.305 and 0.065 in each of the server's workers; 2.6 and 0.95 MB on a line of so many bytes a
+    second. ``share`` of them goes as it is, or as ``Shrinking`` has it, with the clock of all this.
     """
-    share, shares = Share(), []
-    for _ in range(60):
-        whole = share.share
-        here = cores / (0.004 * whole + 0.06 * (1 - whole))
-        there = workers / (0.3 * whole + 0.045 * (1 - whole))
-        way = line / (2.6e6 * whole + 0.7e6 * (1 - whole))
-        short = here < min(there, way)
-        share.round(idle=short, busy=short)
-        shares.append(share.share)
-    return sum(shares[-40:]) / 40
+    clock = [0.0]
+    monkeypatch.setattr("internvl_modal.batch.shrinking.time.monotonic", lambda: clock[0])
+    shrinking = Shrinking(DescribeOptions(), 2, same=False)
+    if share is not None:
+        shrinking._share.share = share  # type: ignore[union-attr]
+        monkeypatch.setattr(Share, "round", lambda *_, **__: share)
+    begun = waits = under_way = answered = at_server = 0
+    free = {"here": [0.0] * 2, "there": [0.0] * workers, "line": [0.0]}
+    events: list[tuple[float, int, bool, bool]] = []
+    waiting: deque[tuple[int, bool]] = deque()
+
+    def through(place: str, seconds: float, since: float) -> float:
+        """When something is through a place that it reaches at ``since``."""
+        end = max(since, heapq.heappop(free[place])) + seconds
+        heapq.heappush(free[place], end)
+        return end
+
+    while answered < count:
+        while begun < count and under_way < 64 + 2:
+            whole = shrinking.options().shrink == "never"
+            begun, under_way = begun + 1, under_way + 1
+            ready = through("here", 0.004 if whole else 0.042, clock[0])
+            heapq.heappush(events, (ready, begun, whole, False))
+        clock[0], number, whole, is_answer = heapq.heappop(events)
+        if is_answer:
+            answered, under_way, at_server = answered + 1, under_way - 1, at_server - 1
+            shrinking.answered(0.004 if whole else 0.042, waits, under_way)
+        else:
+            waits += at_server >= 64
+            waiting.append((number, whole))
+        while waiting and at_server < 64:
+            number, whole = waiting.popleft()
+            at_server += 1
+            sent = through("line", (2.6e6 if whole else 0.95e6) / line, clock[0])
+            done = through("there", 0.305 if whole else 0.065, sent) + 0.05
+            heapq.heappush(events, (done, number, whole, True))
+    return count / clock[0]
 
 
 @pytest.mark.parametrize(
-    ("workers", "line", "least", "most"),
-    [
-        (1, 1e9, 0.0, 0.0),  # LMDeploy's one thread
-        (4, 1e9, 0.125, 0.25),  # balanced at a sixth
-        (64, 1e9, 0.875, 1.0),
-        (64, 50e6 / 8, 0.0, 0.0),  # 50 Mbit/s
-    ],
+    ("workers", "line"), [(1, 1e9), (4, 1e9), (8, 1e9), (64, 1e9), (64, 50e6 / 8), (4, 50e6 / 8)]
 )
-def test_the_share_finds_what_is_best(
-    workers: float, line: float, least: float, most: float
+def test_it_comes_near_to_what_is_best(
+    monkeypatch: pytest.MonkeyPatch, workers: int, line: float
 ) -> None:
-    assert least <= served(workers, line=line) <= most
+    """LMDeploy's one thread, several, many, and a line of 50 Mbit/s; some is spent on trying."""
+    fixed = []
+    for share in (0.0, 0.125, 0.25, 0.5, 1.0):
+        with monkeypatch.context() as patch:
+            fixed.append(simulated(patch, workers, share=share, line=line, count=2000))
+    assert simulated(monkeypatch, workers, line=line) >= 0.85 * max(fixed), fixed
 
 
 def test_a_slow_source_is_no_reason() -> None:
     share = Share()
-    assert {share.round(idle=True, busy=False) for _ in range(12)} == {0.0}
+    assert {share.round(40, idle=True, busy=False) for _ in range(12)} == {0.0}
 
 
 def test_a_step_that_filled_the_slots_is_not_tried_at_once_again() -> None:
     share = Share()
-    share.round(idle=True, busy=True)
-    assert share.round(idle=False, busy=False) == 0.0
-    steps = [share.round(idle=True, busy=True) for _ in range(8)]
+    share.round(40, idle=True, busy=True)
+    assert share.round(40, idle=False, busy=False) == 0.0
+    steps = [share.round(40, idle=True, busy=True) for _ in range(8)]
     assert steps == [0.0] * 7 + [0.125]
 
 
 def test_a_share_of_the_pictures_goes_as_it_is() -> None:
     shrinking = Shrinking(DescribeOptions(), 2, same=False)
     for _ in range(ROUND):
-        shrinking.answered(60.0, waits=0)
+        shrinking.answered(60.0, waits=0, under_way=0)
     kinds = [shrinking.options().shrink for _ in range(16)]
     assert kinds.count("never") == 2
     shrinking.refused()
@@ -75,7 +111,7 @@ def test_a_share_of_the_pictures_goes_as_it_is() -> None:
 def test_where_slots_are_full_all_are_shrunk(waits: int) -> None:
     shrinking = Shrinking(DescribeOptions(), 2, same=False)
     for _ in range(ROUND):
-        shrinking.answered(60.0, waits)
+        shrinking.answered(60.0, waits, under_way=0)
     assert {shrinking.options().shrink for _ in range(16)} == {"auto"}
 
 
@@ -83,7 +119,7 @@ def test_where_slots_are_full_all_are_shrunk(waits: int) -> None:
 def test_what_was_asked_for_is_done(shrink: str, same: bool) -> None:
     shrinking = Shrinking(DescribeOptions.parse({"shrink": shrink}), 2, same=same)  # type: ignore[typeddict-item]
     for _ in range(2 * ROUND):
-        shrinking.answered(60.0, waits=0)
+        shrinking.answered(60.0, waits=0, under_way=0)
         assert not shrinking.is_own(shrinking.options())
     assert shrinking.options().shrink == shrink
 
