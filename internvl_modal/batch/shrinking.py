@@ -73,8 +73,8 @@ class Shrinking:
         self._share = Share() if options.shrink == "auto" and not same else None
         self._threads = threads
         self._credit = self._prepared = 0.0
-        self._answered = self._waits = self._decided = 0
-        self._since = time.monotonic()
+        self._decided = 1  # before the first answer a rate would be none
+        self._begin(0)
 
     def options(self) -> DescribeOptions:
         """Those of the next picture."""

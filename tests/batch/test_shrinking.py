@@ -99,7 +99,7 @@ def test_a_step_that_filled_the_slots_is_not_tried_at_once_again() -> None:
 
 def test_a_share_of_the_pictures_goes_as_it_is() -> None:
     shrinking = Shrinking(DescribeOptions(), 2, same=False)
-    for _ in range(ROUND):
+    for _ in range(1 + ROUND):
         shrinking.answered(60.0, waits=0, under_way=0)
     kinds = [shrinking.options().shrink for _ in range(16)]
     assert kinds.count("never") == 2
@@ -110,8 +110,8 @@ def test_a_share_of_the_pictures_goes_as_it_is() -> None:
 @pytest.mark.parametrize("waits", [ROUND, 2 * ROUND])
 def test_where_slots_are_full_all_are_shrunk(waits: int) -> None:
     shrinking = Shrinking(DescribeOptions(), 2, same=False)
-    for _ in range(ROUND):
-        shrinking.answered(60.0, waits, under_way=0)
+    for number in range(1 + ROUND):
+        shrinking.answered(60.0, number and waits, under_way=0)
     assert {shrinking.options().shrink for _ in range(16)} == {"auto"}
 
 
