@@ -55,7 +55,7 @@ ROWS = {
         least_rate=0.45, most_cpu=2.5,
     ),
     "large-auto": Row(
-        "12 MP, null server, as it is measured", "batch", "loop", "large", 300, least_rate=0.45,
+        "12 MP, null server, as it is measured", "batch", "loop", "large", 1000, least_rate=0.45,
         most_cpu=2.5,
     ),
     "call": Row(
