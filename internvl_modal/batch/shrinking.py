@@ -108,16 +108,22 @@ class Shrinking:
             return
         self._answered += 1
         self._prepared += prepared
-        if self._answered < ROUND:
-            return
-        seconds = max(time.monotonic() - self._since, 1e-6)
-        idle = waits - self._waits < ROUND / 8
-        busy = self._prepared > BUSY * self._threads * seconds
-        before = self._share.share
-        if self._share.round(ROUND / seconds, idle=idle, busy=busy) != before:
-            self._decided = under_way
-        self._begin(waits)
+        if self._answered == ROUND:
+            self._judge(self._share, waits, under_way)
+            self._begin(waits)
 
     def _begin(self, waits: int) -> None:
         """Another round."""
         self._answered, self._prepared, self._waits, self._since = 0, 0.0, waits, time.monotonic()
+
+    def _judge(self, share: Share, waits: int, under_way: int) -> None:
+        """Make a step after a round, or none."""
+        seconds = max(time.monotonic() - self._since, 1e-6)
+        idle = waits - self._waits < ROUND / 8
+        busy = self._prepared > BUSY * self._threads * seconds
+        before = share.share
+        after = share.round(ROUND / seconds, idle=idle, busy=busy)
+        if after > before:
+            self._decided = under_way
+        elif after < before:  # a server that has become slow must not be waited for as long
+            self._decided = min(under_way, ROUND // 2)

@@ -24,20 +24,22 @@ def simulated(
     share: float | None = None,
     line: float = 1e9,
     count: int = 10_000,
-) -> float:
-    """Pictures a second over a batch with 64 slots, by what each part of its way takes.
+    later: int | None = None,
+) -> list[float]:
+    """When each answer of a batch with 64 slots comes, by what each part of its way takes.
 
     Seconds for a picture of 12 megapixels, as it is and shrunk: 0.004 and 0.042 here, in two threads;
     0.305 and 0.065 in each of the server's workers; 2.6 and 0.95 MB on a line of so many bytes a
     second. ``share`` of them goes as it is, or as ``Shrinking`` has it, with the clock of all this.
+    From the middle on there are only ``later`` workers.
     """
-    clock = [0.0]
+    clock, times = [0.0], list[float]()
     monkeypatch.setattr("internvl_modal.batch.shrinking.time.monotonic", lambda: clock[0])
     shrinking = Shrinking(DescribeOptions(), 2, same=False)
     if share is not None:
         shrinking._share.share = share  # type: ignore[union-attr]
         monkeypatch.setattr(Share, "round", lambda *_, **__: share)
-    begun = waits = under_way = answered = at_server = 0
+    begun = waits = under_way = at_server = 0
     free = {"here": [0.0] * 2, "there": [0.0] * workers, "line": [0.0]}
     events: list[tuple[float, int, bool, bool]] = []
     waiting: deque[tuple[int, bool]] = deque()
@@ -48,7 +50,9 @@ def simulated(
         heapq.heappush(free[place], end)
         return end
 
-    while answered < count:
+    while len(times) < count:
+        if later is not None and len(times) >= count // 2 and len(free["there"]) > later:
+            free["there"] = [clock[0]] * later
         while begun < count and under_way < 64 + 2:
             whole = shrinking.options().shrink == "never"
             begun, under_way = begun + 1, under_way + 1
@@ -56,7 +60,8 @@ def simulated(
             heapq.heappush(events, (ready, begun, whole, False))
         clock[0], number, whole, is_answer = heapq.heappop(events)
         if is_answer:
-            answered, under_way, at_server = answered + 1, under_way - 1, at_server - 1
+            under_way, at_server = under_way - 1, at_server - 1
+            times.append(clock[0])
             shrinking.answered(0.004 if whole else 0.042, waits, under_way)
         else:
             waits += at_server >= 64
@@ -67,7 +72,7 @@ def simulated(
             sent = through("line", (2.6e6 if whole else 0.95e6) / line, clock[0])
             done = through("there", 0.305 if whole else 0.065, sent) + 0.05
             heapq.heappush(events, (done, number, whole, True))
-    return count / clock[0]
+    return times
 
 
 @pytest.mark.parametrize(
@@ -80,8 +85,21 @@ def test_it_comes_near_to_what_is_best(
     fixed = []
     for share in (0.0, 0.125, 0.25, 0.5, 1.0):
         with monkeypatch.context() as patch:
-            fixed.append(simulated(patch, workers, share=share, line=line, count=2000))
-    assert simulated(monkeypatch, workers, line=line) >= 0.85 * max(fixed), fixed
+            fixed.append(2000 / simulated(patch, workers, share=share, line=line, count=2000)[-1])
+    times = simulated(monkeypatch, workers, line=line)
+    assert len(times) / times[-1] >= 0.85 * max(fixed), fixed
+
+
+@pytest.mark.parametrize("later", [1, 4])
+def test_a_server_that_loses_workers_gets_shrunk_pictures(
+    monkeypatch: pytest.MonkeyPatch, later: int
+) -> None:
+    """64 workers until the middle: so far the pictures went as they are."""
+    with monkeypatch.context() as patch:
+        best = simulated(patch, 64, share=0.0, count=6000, later=later)
+    times = simulated(monkeypatch, 64, count=6000, later=later)
+    assert times[3000] < best[3000] / 2
+    assert times[-1] - times[3000] < (best[-1] - best[3000]) / 0.85
 
 
 def test_a_slow_source_is_no_reason() -> None:
